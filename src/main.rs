@@ -1,0 +1,3 @@
+//! The `chiaro` command.
+
+fn main() {}
