@@ -1,1 +1,23 @@
-//! See `lib.rs`.
+//! The runtime's middle: what models record, how memory is planned, and the executor that needs no GPU.
+//!
+//! A model's forward pass appends plain [`Dispatch`]es to a [`Recording`]. [`plan`] places its tensors, so peak memory
+//! is known before anything runs. A [`Backend`] compiles the recording once into a [`Program`], which is replayed at
+//! every step with new inputs. There are two backends: [`HostBackend`] here, and the wgpu one in `gpu`.
+
+mod backend;
+mod caps;
+mod constant;
+mod host;
+mod kernel;
+mod plan;
+mod recording;
+mod tensor;
+
+pub use backend::{Backend, Outputs, Program};
+pub use caps::{AdapterKind, Caps};
+pub use constant::{Constant, ConstantData};
+pub use host::{HostBackend, HostCall};
+pub use kernel::{Kernel, Variant};
+pub use plan::{MemoryPlan, Placement, plan};
+pub use recording::{Dispatch, Output, Recording, Role, TensorInfo};
+pub use tensor::{DType, Shape, Tensor};

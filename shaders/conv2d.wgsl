@@ -1,0 +1,67 @@
+// A two-dimensional convolution as an implicit matrix product: no unfolded copy of the input is made.
+//
+//   out[n, y, x, o] = activate(sum_{i, j, c} x[n, s y + i - p, s x + j - p, c] * weight[o, i, j, c] + bias[o] + ...)
+//
+// A row of the product is an output pixel, k runs over (i, j, c) with c fastest. One workgroup owns TILE_M pixels x TILE_N
+// channels, one invocation THREAD x THREAD of them (shared/tile.wgsl).
+// Preconditions: channels and columns are multiples of 4; x has no gaps.
+
+//#include "shared/storage.wgsl"
+//#include "shared/activation.wgsl"
+
+struct Params {
+    rows: u32,
+    columns: u32,
+    rows_per_image: u32,
+    kernel: u32,
+    height: u32,
+    width: u32,
+    channels: u32,
+    stride: u32,
+    seen_height: u32,
+    seen_width: u32,
+    out_width: u32,
+    pad_before: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<act4>;              // [images, height, width, channels / 4]
+@group(0) @binding(2) var<storage, read> weight: array<weight4>;      // [columns, kernel, kernel, channels / 4]
+//#if BIAS
+@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;      // [columns / 4]
+//#endif
+//#if IMAGE_ADD
+@group(0) @binding(4) var<storage, read> image_add: array<act4>;      // [images, columns / 4]
+//#endif
+//#if RESIDUAL
+@group(0) @binding(5) var<storage, read> residual: array<act4>;       // [rows, columns / 4]
+//#endif
+@group(0) @binding(6) var<storage, read_write> out: array<act4>;      // [rows, columns / 4]
+
+fn inner_quads() -> u32 {
+    return params.kernel * params.kernel * params.channels / 4u;
+}
+
+// Four neighbouring channels of the pixel under tap (i, j) of the output pixel that `row` is; zero in the padding.
+fn load_x(row: u32, quad: u32) -> vec4<f32> {
+    let channel_quads = params.channels / 4u;
+    let tap = quad / channel_quads;
+    let pixel = row % params.rows_per_image;
+    let y = i32(pixel / params.out_width * params.stride + tap / params.kernel) - i32(params.pad_before);
+    let column = i32(pixel % params.out_width * params.stride + tap % params.kernel) - i32(params.pad_before);
+    if (y < 0 || column < 0 || u32(y) >= params.seen_height || u32(column) >= params.seen_width) {
+        return vec4<f32>();
+    }
+//#if UPSAMPLE
+    let source_y = u32(y) * params.height / params.seen_height;
+    let source_column = u32(column) * params.width / params.seen_width;
+//#else
+    let source_y = u32(y);
+    let source_column = u32(column);
+//#endif
+    let image = row / params.rows_per_image;
+    let source = (image * params.height + source_y) * params.width + source_column;
+    return vec4<f32>(x[source * channel_quads + quad % channel_quads]);
+}
+
+//#include "shared/tile.wgsl"

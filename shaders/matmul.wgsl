@@ -1,0 +1,45 @@
+// A matrix product with a fused epilogue.
+//
+//   out[row, column] = activate(sum_k x[row, k] * weight[column, k] + bias[column] + image_add[image, column] + residual[row, column])
+//
+// One workgroup owns TILE_M x TILE_N results, one invocation THREAD x THREAD of them (shared/tile.wgsl).
+// Preconditions: inner, columns, x_stride and x_offset are multiples of 4.
+
+//#include "shared/storage.wgsl"
+//#include "shared/activation.wgsl"
+
+struct Params {
+    rows: u32,
+    inner: u32,
+    columns: u32,
+    rows_per_image: u32,
+    x_stride: u32,
+    x_offset: u32,
+    pad_0: u32,
+    pad_1: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<act4>;              // [rows, x_stride / 4]
+@group(0) @binding(2) var<storage, read> weight: array<weight4>;      // [columns, inner / 4]
+//#if BIAS
+@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;      // [columns / 4]
+//#endif
+//#if IMAGE_ADD
+@group(0) @binding(4) var<storage, read> image_add: array<act4>;      // [images, columns / 4]
+//#endif
+//#if RESIDUAL
+@group(0) @binding(5) var<storage, read> residual: array<act4>;       // [rows, columns / 4]
+//#endif
+@group(0) @binding(6) var<storage, read_write> out: array<act4>;      // [rows, columns / 4]
+
+fn inner_quads() -> u32 {
+    return params.inner / 4u;
+}
+
+// Four neighbouring values of x: k = 4 * quad .. 4 * quad + 3. The caller keeps row and quad in range.
+fn load_x(row: u32, quad: u32) -> vec4<f32> {
+    return vec4<f32>(x[(row * params.x_stride + params.x_offset) / 4u + quad]);
+}
+
+//#include "shared/tile.wgsl"

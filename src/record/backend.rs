@@ -1,0 +1,34 @@
+//! What an executor offers.
+
+use std::collections::BTreeMap;
+
+use super::{Caps, Recording};
+use crate::Result;
+
+/// Results of a run by name, as f32, channels last.
+pub type Outputs = BTreeMap<String, Vec<f32>>;
+
+/// Something that can execute recordings: a GPU, or the host.
+pub trait Backend: Send + Sync {
+    /// What the backend can do; recordings for it are made with these.
+    fn caps(&self) -> &Caps;
+
+    /// Plans memory, builds pipelines and uploads constants.
+    ///
+    /// # Errors
+    /// When the plan exceeds the device's limits or memory, or a kernel does not compile.
+    fn compile(&self, recording: Recording) -> Result<Box<dyn Program>>;
+}
+
+/// A compiled recording.
+pub trait Program: Send {
+    /// Executes the recording once. Every input must be given, as f32, channels last.
+    ///
+    /// # Errors
+    /// When an input is missing, unknown or of another length, or the device fails.
+    fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs>;
+
+    /// Bytes that the program holds on the device: tensors, constants and parameters. Constants shared with another
+    /// program count in both.
+    fn allocated_bytes(&self) -> u64;
+}

@@ -1,0 +1,88 @@
+//! What an adapter can do, as plain numbers: all that `ops` and the planner know of a device.
+
+use super::DType;
+
+/// The kind of an adapter, in the order of preference for automatic choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AdapterKind {
+    /// A GPU with memory of its own.
+    Discrete,
+    /// A GPU that shares the host's memory.
+    Integrated,
+    /// A GPU seen through a virtual machine.
+    Virtual,
+    /// A driver that computes on the host's cores.
+    Software,
+    /// The host executor.
+    Host,
+}
+
+/// Capabilities and limits of one adapter, with the storage type chosen for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Caps {
+    /// The adapter's name, as its driver gives it.
+    pub name: String,
+    /// What sort of adapter it is.
+    pub kind: AdapterKind,
+    /// How activations are stored. Accumulation is always f32.
+    pub storage: DType,
+    /// `SHADER_F16`: arithmetic types of 16 bits in shaders.
+    pub shader_f16: bool,
+    /// `SUBGROUP`: subgroup operations.
+    pub subgroups: bool,
+    /// Smallest and largest subgroup size; equal where the driver fixes it, 0 without [`Self::subgroups`].
+    pub subgroup_size: (u32, u32),
+    /// Largest range of a storage buffer that one binding can name, in bytes.
+    pub max_binding_bytes: u64,
+    /// Largest buffer, in bytes.
+    pub max_buffer_bytes: u64,
+    /// Workgroup memory, in bytes.
+    pub max_workgroup_bytes: u32,
+    /// Invocations per workgroup.
+    pub max_invocations: u32,
+    /// Workgroups per dimension of a dispatch.
+    pub max_workgroups: u32,
+    /// Storage buffers that one kernel may bind.
+    pub max_storage_buffers: u32,
+    /// Alignment of a storage binding's offset, in bytes.
+    pub binding_alignment: u32,
+}
+
+impl Caps {
+    /// The least that WebGPU guarantees: f32 storage, no optional feature, default limits.
+    pub fn webgpu() -> Self {
+        Caps {
+            name: "webgpu defaults".into(),
+            kind: AdapterKind::Virtual,
+            storage: DType::F32,
+            shader_f16: false,
+            subgroups: false,
+            subgroup_size: (0, 0),
+            max_binding_bytes: 128 << 20,
+            max_buffer_bytes: 256 << 20,
+            max_workgroup_bytes: 16 << 10,
+            max_invocations: 256,
+            max_workgroups: 65_535,
+            max_storage_buffers: 8,
+            binding_alignment: 256,
+        }
+    }
+
+    /// The host executor: f32 storage and no limit but the address space.
+    pub fn host() -> Self {
+        Caps {
+            name: "host".into(),
+            kind: AdapterKind::Host,
+            max_binding_bytes: u64::MAX,
+            max_buffer_bytes: u64::MAX,
+            max_workgroups: u32::MAX,
+            binding_alignment: 64,
+            ..Caps::webgpu()
+        }
+    }
+
+    /// Whether recordings for these capabilities run on the host executor.
+    pub fn is_host(&self) -> bool {
+        self.kind == AdapterKind::Host
+    }
+}

@@ -1,0 +1,81 @@
+//! Weights as a recording sees them: a label, a shape, and bytes that are fetched when a backend uploads them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::DType;
+use crate::Result;
+
+/// Where a constant's bytes come from: a mapped file, or a repacked copy made on demand.
+pub trait ConstantData: Send + Sync {
+    /// The elements in little-endian order, in the layout and type of the [`Constant`]. Called once per upload, so
+    /// that no second copy of a model stays in host memory.
+    ///
+    /// # Errors
+    /// When the source cannot be read or converted.
+    fn bytes(&self) -> Result<Cow<'_, [u8]>>;
+}
+
+impl ConstantData for Vec<u8> {
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        Ok(Cow::Borrowed(self))
+    }
+}
+
+/// A tensor that never changes. Backends share the uploaded copy between recordings that use the same `Arc`.
+pub struct Constant {
+    /// The checkpoint's name, for messages.
+    pub label: String,
+    /// Extents, slowest first. Matrices are `[out, in]`, convolutions `[out, kh, kw, in]`, vectors `[len]`.
+    pub shape: Vec<usize>,
+    /// Type of the elements as [`ConstantData::bytes`] gives them.
+    pub dtype: DType,
+    /// The source of the elements.
+    pub data: Box<dyn ConstantData>,
+}
+
+impl Constant {
+    /// A constant of f32 values.
+    pub fn from_f32(label: impl Into<String>, shape: &[usize], values: &[f32]) -> Arc<Self> {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "a constant's shape covers its values");
+        Arc::new(Constant {
+            label: label.into(),
+            shape: shape.to_vec(),
+            dtype: DType::F32,
+            data: Box::new(bytemuck::cast_slice::<f32, u8>(values).to_vec()),
+        })
+    }
+
+    /// A constant of half-precision values, rounded to nearest even.
+    pub fn from_f32_as_f16(label: impl Into<String>, shape: &[usize], values: &[f32]) -> Arc<Self> {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "a constant's shape covers its values");
+        let halves: Vec<half::f16> = values.iter().map(|&v| half::f16::from_f32(v)).collect();
+        Arc::new(Constant {
+            label: label.into(),
+            shape: shape.to_vec(),
+            dtype: DType::F16,
+            data: Box::new(bytemuck::cast_slice::<half::f16, u8>(&halves).to_vec()),
+        })
+    }
+
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the constant has no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes as stored.
+    pub fn byte_len(&self) -> usize {
+        self.len() * self.dtype.size()
+    }
+}
+
+impl std::fmt::Debug for Constant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Constant({} {:?} {:?})", self.label, self.dtype, self.shape)
+    }
+}

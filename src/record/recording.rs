@@ -1,0 +1,213 @@
+//! A forward pass as plain data.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Caps, Constant, DType, Kernel, Shape, Tensor, Variant};
+
+/// What a tensor is for.
+#[derive(Debug, Clone)]
+pub enum Role {
+    /// Written by the caller before each run, under this name.
+    Input(String),
+    /// Written by a dispatch.
+    Intermediate,
+    /// Uploaded once.
+    Constant(Arc<Constant>),
+}
+
+/// One storage of a recording.
+#[derive(Debug, Clone)]
+pub struct TensorInfo {
+    /// Elements.
+    pub len: usize,
+    /// Element type on the device. The host executor keeps f32 whatever this says.
+    pub dtype: DType,
+    /// What it is for.
+    pub role: Role,
+}
+
+impl TensorInfo {
+    /// Bytes on the device.
+    pub fn bytes(&self) -> usize {
+        self.len * self.dtype.size()
+    }
+}
+
+/// One kernel launch.
+#[derive(Debug)]
+pub struct Dispatch {
+    /// Which kernel.
+    pub kernel: &'static Kernel,
+    /// Which form of it.
+    pub variant: Variant,
+    /// The kernel's `Params` struct as bytes; its size is a multiple of 16.
+    pub params: Vec<u8>,
+    /// Tensors read, by the name of the binding in WGSL.
+    pub reads: Vec<(&'static str, Tensor)>,
+    /// The tensor written: binding `out` in WGSL. Never a storage that the dispatch also reads.
+    pub write: Tensor,
+    /// Workgroups.
+    pub grid: [u32; 3],
+    /// Where in the network: the checkpoint's module path.
+    pub label: String,
+    /// Floating-point operations (a fused multiply-add is two).
+    pub flops: u64,
+}
+
+/// A named result. Its elements are read back channels last, `[n, h, w, c]`.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The name to read it by.
+    pub name: String,
+    /// The tensor.
+    pub tensor: Tensor,
+}
+
+/// The dispatches, tensors and outputs of one forward pass at fixed shapes.
+pub struct Recording {
+    /// What the recording is made for.
+    pub caps: Caps,
+    /// All storages; a [`Tensor`] names one by index.
+    pub tensors: Vec<TensorInfo>,
+    /// Kernel launches in order.
+    pub dispatches: Vec<Dispatch>,
+    /// Results in the order they were named.
+    pub outputs: Vec<Output>,
+    constants: HashMap<usize, Tensor>,
+    scope: Vec<String>,
+    keep_taps: bool,
+}
+
+impl Recording {
+    /// An empty recording for a device.
+    pub fn new(caps: &Caps) -> Self {
+        Recording {
+            caps: caps.clone(),
+            tensors: Vec::new(),
+            dispatches: Vec::new(),
+            outputs: Vec::new(),
+            constants: HashMap::new(),
+            scope: Vec::new(),
+            keep_taps: false,
+        }
+    }
+
+    /// Also return every [`tap`](Self::tap) as an output, named by its module path. Costs memory; for tests and bisection.
+    pub fn with_taps(mut self) -> Self {
+        self.keep_taps = true;
+        self
+    }
+
+    /// A tensor that the caller writes before each run.
+    pub fn input(&mut self, name: impl Into<String>, shape: Shape) -> Tensor {
+        let dtype = self.caps.storage;
+        self.add(shape, dtype, Role::Input(name.into()))
+    }
+
+    /// A tensor that the next dispatches write.
+    pub fn tensor(&mut self, shape: Shape) -> Tensor {
+        let dtype = self.caps.storage;
+        self.add(shape, dtype, Role::Intermediate)
+    }
+
+    /// A small f32 tensor between two kernels (statistics), whatever the storage type.
+    pub fn scratch(&mut self, shape: Shape) -> Tensor {
+        self.add(shape, DType::F32, Role::Intermediate)
+    }
+
+    /// A constant; the same `Arc` gives the same tensor.
+    pub fn constant(&mut self, constant: &Arc<Constant>) -> Tensor {
+        let key = Arc::as_ptr(constant) as usize;
+        if let Some(&tensor) = self.constants.get(&key) {
+            return tensor;
+        }
+        let columns = *constant.shape.last().unwrap_or(&1);
+        let rows = constant.len() / columns.max(1);
+        let tensor = self.add(Shape::image(1, 1, rows, columns), constant.dtype, Role::Constant(Arc::clone(constant)));
+        self.constants.insert(key, tensor);
+        tensor
+    }
+
+    fn add(&mut self, shape: Shape, dtype: DType, role: Role) -> Tensor {
+        let storage = u32::try_from(self.tensors.len()).expect("a recording has fewer than 2^32 tensors");
+        self.tensors.push(TensorInfo { len: shape.len(), dtype, role });
+        Tensor { storage, shape, row_stride: shape.c, channel_offset: 0 }
+    }
+
+    /// Appends a dispatch; its label is the current module path followed by the kernel's stem.
+    #[allow(clippy::too_many_arguments, reason = "each argument is one field of Dispatch; a struct would repeat it")]
+    pub fn dispatch<P: bytemuck::Pod>(
+        &mut self,
+        kernel: &'static Kernel,
+        variant: Variant,
+        params: &P,
+        reads: &[(&'static str, Tensor)],
+        write: Tensor,
+        grid: [u32; 3],
+        flops: u64,
+    ) {
+        debug_assert!(size_of::<P>() % 16 == 0, "{}: Params is a multiple of 16 bytes", kernel.stem);
+        debug_assert!(
+            reads.iter().all(|(_, r)| r.storage != write.storage),
+            "{}: a dispatch never writes a storage that it reads",
+            kernel.stem
+        );
+        self.dispatches.push(Dispatch {
+            kernel,
+            variant,
+            params: bytemuck::bytes_of(params).to_vec(),
+            reads: reads.to_vec(),
+            write,
+            grid,
+            label: self.path(kernel.stem),
+            flops,
+        });
+    }
+
+    /// Runs `body` with `name` appended to the module path, as the checkpoint names its modules.
+    pub fn scoped<T>(&mut self, name: impl Into<String>, body: impl FnOnce(&mut Self) -> T) -> T {
+        self.scope.push(name.into());
+        let result = body(self);
+        self.scope.pop();
+        result
+    }
+
+    /// The current module path, with `leaf` appended.
+    fn path(&self, leaf: &str) -> String {
+        let mut path = self.scope.join(".");
+        if !path.is_empty() && !leaf.is_empty() {
+            path.push('.');
+        }
+        path + leaf
+    }
+
+    /// Marks a module's result under the current module path, so that a test can compare it with a reference.
+    pub fn tap(&mut self, tensor: Tensor) -> Tensor {
+        self.tap_as("", tensor)
+    }
+
+    /// Like [`tap`](Self::tap), under a name inside the current module.
+    pub fn tap_as(&mut self, leaf: &str, tensor: Tensor) -> Tensor {
+        if self.keep_taps {
+            let name = self.path(leaf);
+            self.outputs.push(Output { name, tensor });
+        }
+        tensor
+    }
+
+    /// Names a result that is read back after each run.
+    pub fn output(&mut self, name: impl Into<String>, tensor: Tensor) {
+        self.outputs.push(Output { name: name.into(), tensor });
+    }
+
+    /// The element type of a tensor's storage.
+    pub fn dtype(&self, tensor: Tensor) -> DType {
+        self.tensors[tensor.storage as usize].dtype
+    }
+
+    /// Floating-point operations of one run.
+    pub fn flops(&self) -> u64 {
+        self.dispatches.iter().map(|d| d.flops).sum()
+    }
+}
