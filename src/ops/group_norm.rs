@@ -1,7 +1,17 @@
-//! Group norm.
+//! Group norm: `out[n, p, c] = (x[n, p, c] - mean) / √(var + eps) · gamma[c] + beta[c]`, then SiLU if asked; mean and
+//! (biased) variance over all pixels of image `n` and the channels of `c`'s group.
+//!
+//! Three dispatches. STATISTICS gives each chunk of pixels and each channel its mean and its sum of squared deviations
+//! (M2); FOLD joins the chunks of an image and the channels of a group (Chan, Golub and LeVeque 1979: no difference of
+//! large squares, so a mean far from zero costs no precision) and gives each channel a scale and a shift; APPLY uses
+//! them. A group's channels need not be a multiple of 4: 320 channels in 32 groups are 10 each.
 
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+use super::{Activation, WORKGROUP, expect, expect_dense, expect_vector, fold_grid, storage_flags};
 use crate::Result;
-use crate::record::{HostCall, Kernel, Recording, Tensor};
+use crate::record::{HostCall, Kernel, Recording, Shape, Tensor, Variant};
 
 /// What a group norm does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,15 +24,216 @@ pub struct GroupNorm {
     pub silu: bool,
 }
 
-/// Records group norm over (pixels, channels of a group) of each image; gamma and beta are f32 constants `[c]`.
-pub fn group_norm(_rec: &mut Recording, _x: Tensor, _gamma: Tensor, _beta: Tensor, _norm: GroupNorm) -> Result<Tensor> {
-    todo!()
+/// Records group norm over (pixels, channels of a group) of each image; `x` is `[n, h, w, c]` without gaps, gamma and
+/// beta are f32 constants `[c]`.
+///
+/// # Errors
+/// When `x` is empty or has gaps, its channels are not a multiple of 4 and of the groups, or gamma or beta does not fit.
+pub fn group_norm(rec: &mut Recording, x: Tensor, gamma: Tensor, beta: Tensor, norm: GroupNorm) -> Result<Tensor> {
+    let Shape { n, h, w, c } = x.shape;
+    expect_dense("group_norm", "x", x)?;
+    expect("group_norm", "groups", norm.groups > 0 && c.is_multiple_of(norm.groups), || {
+        format!("a divisor of {c} channels, got {}", norm.groups)
+    })?;
+    expect("group_norm", "x", n <= 65_535, || format!("at most 65535 images, got {n}"))?;
+    expect_vector("group_norm", "gamma", rec, gamma, c)?;
+    expect_vector("group_norm", "beta", rec, beta, c)?;
+    let chunks = choose(h * w, c);
+    let params = Params {
+        pixels: (h * w) as u32,
+        channels: c as u32,
+        chunks: chunks.count as u32,
+        chunk_pixels: chunks.pixels as u32,
+        groups: norm.groups as u32,
+        quads: (x.shape.len() / 4) as u32,
+        eps: norm.eps,
+        pad: 0,
+    };
+    let flags = storage_flags(&rec.caps);
+
+    let partial = rec.scratch(Shape::image(n, chunks.count, 2, c));
+    let variant = Variant { flags: flags.clone(), constants: chunks.constants(), overrides: Vec::new() };
+    let grid = [(c / 4).div_ceil(chunks.across) as u32, chunks.count as u32, n as u32];
+    rec.dispatch(&STATISTICS, variant, &params, &[("x", x)], partial, grid, 7 * x.shape.len() as u64);
+
+    let affine = rec.scratch(Shape::image(n, 1, 2, c));
+    let reads = [("partial", partial), ("gamma", gamma), ("beta", beta)];
+    let grid = [norm.groups.min(65_535) as u32, n as u32, 1];
+    expect("group_norm", "groups", norm.groups <= 65_535, || format!("at most 65535, got {}", norm.groups))?;
+    rec.dispatch(&FOLD, Variant::default(), &params, &reads, affine, grid, 10 * partial.shape.len() as u64);
+
+    let out = rec.tensor(x.shape);
+    let activation = if norm.silu { Activation::Silu } else { Activation::None };
+    let variant = Variant { flags, constants: vec![("ACTIVATION", activation.code())], overrides: Vec::new() };
+    let reads = [("x", x), ("affine", affine)];
+    let grid = fold_grid(&rec.caps, (x.shape.len() / 4).div_ceil(WORKGROUP));
+    let flops = if norm.silu { 8 } else { 2 } * x.shape.len() as u64;
+    rec.dispatch(&APPLY, variant, &params, &reads, out, grid, flops);
+    Ok(out)
 }
 
-pub(super) const STATISTICS: Kernel = Kernel { stem: "group_norm_statistics", source: "", host };
-pub(super) const FOLD: Kernel = Kernel { stem: "group_norm_fold", source: "", host };
-pub(super) const APPLY: Kernel = Kernel { stem: "group_norm", source: "", host };
+/// See `shaders/group_norm_statistics.wgsl`.
+pub(super) const STATISTICS: Kernel = Kernel {
+    stem: "group_norm_statistics",
+    source: include_str!("../../shaders/group_norm_statistics.wgsl"),
+    host: host_statistics,
+};
 
-fn host(_call: &mut HostCall<'_>) {
-    todo!()
+/// See `shaders/group_norm_fold.wgsl`.
+pub(super) const FOLD: Kernel =
+    Kernel { stem: "group_norm_fold", source: include_str!("../../shaders/group_norm_fold.wgsl"), host: host_fold };
+
+/// See `shaders/group_norm.wgsl`.
+pub(super) const APPLY: Kernel =
+    Kernel { stem: "group_norm", source: include_str!("../../shaders/group_norm.wgsl"), host: host_apply };
+
+/// One block for the three kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    pixels: u32,
+    channels: u32,
+    chunks: u32,
+    chunk_pixels: u32,
+    groups: u32,
+    quads: u32,
+    eps: f32,
+    pad: u32,
+}
+
+/// How the pixels of an image are cut, and how a workgroup of STATISTICS covers a chunk: `across` vectors of channels by
+/// `WORKGROUP / across` pixels at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Chunks {
+    count: usize,
+    pixels: usize,
+    across: usize,
+}
+
+impl Chunks {
+    fn constants(self) -> Vec<(&'static str, u32)> {
+        vec![("ACROSS", self.across as u32), ("DOWN", (WORKGROUP / self.across) as u32)]
+    }
+}
+
+/// At least 128 neighbouring bytes per row of reads; eight pixels per invocation until there are 512 chunks, which
+/// keeps both the workgroups many and FOLD's work small.
+fn choose(pixels: usize, channels: usize) -> Chunks {
+    let quads = channels / 4;
+    let across = match quads {
+        q if q.is_multiple_of(32) => 32,
+        q if q > 8 => 16,
+        _ => 8,
+    };
+    let wanted = pixels.div_ceil(WORKGROUP / across * 8).clamp(1, 512);
+    let chunk_pixels = pixels.div_ceil(wanted);
+    Chunks { count: pixels.div_ceil(chunk_pixels), pixels: chunk_pixels, across }
+}
+
+fn host_statistics(call: &mut HostCall<'_>) {
+    let p: Params = call.params();
+    let x = call.read("x");
+    let (channels, pixels, chunks) = (p.channels as usize, p.pixels as usize, p.chunks as usize);
+    call.out().par_chunks_mut(2 * channels).enumerate().for_each_init(Vec::new, |sums, (index, out)| {
+        let (image, chunk) = (index / chunks, index % chunks);
+        let first = chunk * p.chunk_pixels as usize;
+        let last = (first + p.chunk_pixels as usize).min(pixels);
+        let x = &x[(image * pixels + first) * channels..(image * pixels + last) * channels];
+        // Deviations from the chunk's first pixel, summed in f64.
+        let origin = &x[..channels];
+        sums.clear();
+        sums.resize(channels, [0.0f64; 2]);
+        for pixel in x.chunks_exact(channels) {
+            for ((sum, &v), &origin) in sums.iter_mut().zip(pixel).zip(origin) {
+                let deviation = f64::from(v - origin);
+                sum[0] += deviation;
+                sum[1] += deviation * deviation;
+            }
+        }
+        let count = (last - first) as f64;
+        let (mean, m2) = out.split_at_mut(channels);
+        for (c, sum) in sums.iter().enumerate() {
+            mean[c] = (f64::from(origin[c]) + sum[0] / count) as f32;
+            m2[c] = (sum[1] - sum[0] * sum[0] / count).max(0.0) as f32;
+        }
+    });
+}
+
+fn host_fold(call: &mut HostCall<'_>) {
+    let p: Params = call.params();
+    let (partial, gamma, beta) = (call.read("partial"), call.read("gamma"), call.read("beta"));
+    let (channels, chunks) = (p.channels as usize, p.chunks as usize);
+    let of_group = channels / p.groups as usize;
+    call.out().par_chunks_mut(2 * channels).enumerate().for_each(|(image, out)| {
+        let partial = &partial[image * chunks * 2 * channels..(image + 1) * chunks * 2 * channels];
+        let (scales, shifts) = out.split_at_mut(channels);
+        for group in 0..p.groups as usize {
+            let members = group * of_group..(group + 1) * of_group;
+            let mut total = Moments::default();
+            for (chunk, values) in partial.chunks_exact(2 * channels).enumerate() {
+                let first = chunk as u32 * p.chunk_pixels;
+                let count = f64::from(p.chunk_pixels.min(p.pixels - first));
+                for c in members.clone() {
+                    total.join(count, f64::from(values[c]), f64::from(values[channels + c]));
+                }
+            }
+            let deviation = (total.m2 / total.count + f64::from(p.eps)).sqrt();
+            for c in members {
+                let scale = f64::from(gamma[c]) / deviation;
+                scales[c] = scale as f32;
+                shifts[c] = (f64::from(beta[c]) - total.mean * scale) as f32;
+            }
+        }
+    });
+}
+
+/// Count, mean and sum of squared deviations of a set of values.
+#[derive(Default)]
+struct Moments {
+    count: f64,
+    mean: f64,
+    m2: f64,
+}
+
+impl Moments {
+    fn join(&mut self, count: f64, mean: f64, m2: f64) {
+        let total = self.count + count;
+        let delta = mean - self.mean;
+        self.mean += delta * count / total;
+        self.m2 += m2 + delta * delta * self.count * count / total;
+        self.count = total;
+    }
+}
+
+fn host_apply(call: &mut HostCall<'_>) {
+    let p: Params = call.params();
+    let (x, affine) = (call.read("x"), call.read("affine"));
+    let activation = Activation::of_variant(call.variant);
+    let (channels, pixels) = (p.channels as usize, p.pixels as usize);
+    let rows = call.out().par_chunks_mut(channels).zip(x.par_chunks(channels)).enumerate();
+    rows.with_min_len(16).for_each(|(row, (out, x))| {
+        let affine = &affine[row / pixels * 2 * channels..];
+        let (scale, shift) = (&affine[..channels], &affine[channels..2 * channels]);
+        for (((out, x), scale), shift) in out.iter_mut().zip(x).zip(scale).zip(shift) {
+            *out = x * scale + shift;
+        }
+        activation.apply_all(out);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_cover_every_image() {
+        for pixels in (1..3000).chain([64 * 64, 512 * 512, 768 * 1024, 2048 * 2048]) {
+            for channels in [4, 32, 64, 128, 320, 960, 2560] {
+                let chunks = choose(pixels, channels);
+                assert!(chunks.count * chunks.pixels >= pixels, "{pixels}: {chunks:?}");
+                assert!((chunks.count - 1) * chunks.pixels < pixels, "{pixels}: an empty chunk in {chunks:?}");
+                assert!(chunks.count <= 512);
+            }
+        }
+    }
 }

@@ -81,39 +81,78 @@ impl Activation {
         }
     }
 
+    fn of_variant(variant: &Variant) -> Self {
+        let code = variant.constants.iter().find(|(name, _)| *name == "ACTIVATION").map_or(0, |&(_, code)| code);
+        Activation::from_code(code)
+    }
+
+    /// The function on the host, in place.
+    fn apply_all(self, values: &mut [f32]) {
+        // One loop per function: each becomes vector arithmetic.
+        match self {
+            Activation::None => {}
+            Activation::Silu => values.iter_mut().for_each(|v| *v = Activation::Silu.apply(*v)),
+            Activation::Gelu => values.iter_mut().for_each(|v| *v = Activation::Gelu.apply(*v)),
+            Activation::QuickGelu => values.iter_mut().for_each(|v| *v = Activation::QuickGelu.apply(*v)),
+            Activation::Relu | Activation::ScaledTanh => values.iter_mut().for_each(|v| *v = self.apply(*v)),
+        }
+    }
+
     /// The function on the host.
+    #[inline(always)]
     pub fn apply(self, x: f32) -> f32 {
         match self {
             Activation::None => x,
-            Activation::Silu => x / (1.0 + (-x).exp()),
-            Activation::Gelu => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
-            Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+            Activation::Silu => x / (1.0 + exp(-x)),
+            Activation::Gelu => x * normal_cdf(x),
+            Activation::QuickGelu => x / (1.0 + exp(-1.702 * x)),
             Activation::Relu => x.max(0.0),
             Activation::ScaledTanh => 3.0 * (x / 3.0).tanh(),
         }
     }
 }
 
-/// The error function to 1.2e-7, by the rational approximation of Numerical Recipes (section 6.2, `erfcc`), evaluated
-/// in f64 because the exponent cancels in f32.
-fn erf(x: f32) -> f32 {
-    let x = f64::from(x);
-    let t = 1.0 / (1.0 + 0.5 * x.abs());
-    const COEFFICIENTS: [f64; 10] = [
-        -1.265_512_23,
-        1.000_023_68,
-        0.374_091_96,
-        0.096_784_18,
-        -0.186_288_06,
-        0.278_868_07,
-        -1.135_203_98,
-        1.488_515_87,
-        -0.822_152_23,
-        0.170_872_77,
-    ];
-    let polynomial = COEFFICIENTS.iter().rev().fold(0.0, |sum, c| sum * t + c);
-    let erfc = t * (-x * x + polynomial).exp();
-    (if x >= 0.0 { 1.0 - erfc } else { erfc - 1.0 }) as f32
+/// e^x for finite x to 1e-7, without branches or calls, so that loops over it become vector arithmetic; 0 below -87 and
+/// the largest power in range above 88.
+///
+/// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; the polynomial is Cephes' `expf`.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    // Adding 1.5 · 2^23 rounds to an integer, which then stands in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = x.clamp(-87.3, 88.3);
+    let rounded = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
+    let r = clamped - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 0.5;
+    let power = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
+    let value = (p * r * r + r + 1.0) * power;
+    if x < -87.3 { 0.0 } else { value }
+}
+
+/// The normal distribution function Φ, to a relative 3e-7: half of `erfc(-x / √2)` by the rational approximation of
+/// Numerical Recipes (section 6.2, `erfcc`), whose exponent is split so that no large terms cancel.
+#[inline(always)]
+fn normal_cdf(x: f32) -> f32 {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.5 * z);
+    let mut p = 0.170_872_77;
+    p = p * t - 0.822_152_2;
+    p = p * t + 1.488_515_9;
+    p = p * t - 1.135_204;
+    p = p * t + 0.278_868_08;
+    p = p * t - 0.186_288_06;
+    p = p * t + 0.096_784_18;
+    p = p * t + 0.374_091_96;
+    p = p * t + 1.000_023_7;
+    p = p * t - 1.265_512_2;
+    let tail = 0.5 * t * exp(-z * z) * exp(p);
+    if x >= 0.0 { 1.0 - tail } else { tail }
 }
 
 /// What a matrix product adds before it is stored: `out = activation(product + bias + image_add + residual)`.
@@ -179,6 +218,34 @@ fn expect_quads(op: &'static str, argument: &str, channels: usize) -> Result<()>
         format!("a multiple of 4 channels, got {channels}")
     })
 }
+
+/// An error unless the tensor has values, in rows that kernels can read four channels at a time.
+fn expect_view(op: &'static str, argument: &str, tensor: Tensor) -> Result<()> {
+    let aligned = tensor.row_stride.is_multiple_of(4) && tensor.channel_offset.is_multiple_of(4);
+    expect(op, argument, aligned && !tensor.shape.is_empty(), || {
+        format!(
+            "values at a multiple of 4 channels, got {} from channel {} of {}",
+            tensor.shape, tensor.channel_offset, tensor.row_stride
+        )
+    })
+}
+
+/// An error unless the tensor has values, no gaps, and a multiple of 4 channels.
+fn expect_dense(op: &'static str, argument: &str, tensor: Tensor) -> Result<()> {
+    expect_quads(op, argument, tensor.shape.c)?;
+    expect(op, argument, tensor.is_contiguous() && !tensor.shape.is_empty(), || {
+        format!("values without gaps, got {} in rows of {}", tensor.shape, tensor.row_stride)
+    })
+}
+
+/// An error unless the tensor is an f32 vector of that length.
+fn expect_vector(op: &'static str, argument: &str, rec: &Recording, tensor: Tensor, len: usize) -> Result<()> {
+    let fits = tensor.shape.len() == len && tensor.is_contiguous() && rec.dtype(tensor) == DType::F32;
+    expect(op, argument, fits, || format!("[{len}] in f32, got {} in {:?}", tensor.shape, rec.dtype(tensor)))
+}
+
+/// Invocations per workgroup of the kernels that treat each vector of four channels alone: `WORKGROUP` in WGSL.
+const WORKGROUP: usize = 256;
 
 /// The flag that makes `act4` half precision, for a recording's storage type.
 fn storage_flags(caps: &Caps) -> Vec<&'static str> {
