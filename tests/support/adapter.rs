@@ -8,7 +8,7 @@ use chiaro::record::DType;
 ///
 /// # Panics
 /// When there is none: a GPU test that is skipped looks like one that passed.
-pub fn test_adapter() -> AdapterInfo {
+pub(crate) fn test_adapter() -> AdapterInfo {
     let wanted = std::env::var("CHIARO_TEST_ADAPTER").ok();
     let chosen = choose_adapter(wanted.as_deref()).unwrap_or_else(|e| panic!("CHIARO_TEST_ADAPTER: {e}"));
     chosen.or_else(|| adapters().into_iter().next()).expect(
@@ -18,22 +18,22 @@ pub fn test_adapter() -> AdapterInfo {
 }
 
 /// The test adapter's device, with the checks and the poison of a debug build.
-pub fn open(storage: DType) -> GpuBackend {
+pub(crate) fn open(storage: DType) -> GpuBackend {
     open_with(storage, GpuOptions::default())
 }
 
 /// The test adapter's device with only what WebGPU guarantees.
-pub fn open_restricted() -> GpuBackend {
+pub(crate) fn open_restricted() -> GpuBackend {
     open_with(DType::F32, GpuOptions { restrict_to_webgpu: true, ..test_options() })
 }
 
 /// The test adapter's device, opened with `options`.
-pub fn open_with(storage: DType, options: GpuOptions) -> GpuBackend {
+pub(crate) fn open_with(storage: DType, options: GpuOptions) -> GpuBackend {
     let adapter = test_adapter();
     GpuBackend::open(&adapter, storage, options).unwrap_or_else(|e| panic!("{adapter}: {e}"))
 }
 
 /// Checks and poison on, in a release build too.
-pub fn test_options() -> GpuOptions {
+pub(crate) fn test_options() -> GpuOptions {
     GpuOptions { checks: true, poison: true, ..GpuOptions::default() }
 }
