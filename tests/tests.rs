@@ -1,4 +1,5 @@
 //! The one integration-test binary.
 
 mod gpu;
+mod kernels;
 mod support;
