@@ -2,7 +2,7 @@
 
 // pub mod cli;
 pub mod error;
-// pub mod gpu;
+pub mod gpu;
 pub mod image;
 pub mod models;
 pub mod nn;

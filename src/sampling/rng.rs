@@ -21,6 +21,16 @@ pub enum Draw {
     Bf16,
 }
 
+impl Draw {
+    fn round(self, x: f64) -> f64 {
+        match self {
+            Draw::F32 | Draw::F64 => x,
+            Draw::F16 => half::f16::from_f64(x).to_f64(),
+            Draw::Bf16 => half::bf16::from_f64(x).to_f64(),
+        }
+    }
+}
+
 /// `torch.Generator` on the CPU.
 #[derive(Debug, Clone)]
 pub struct TorchRng {
@@ -77,19 +87,19 @@ impl TorchRng {
         self.randn_as(n, Draw::F32).into_iter().map(|x| x as f32).collect()
     }
 
-    /// `torch.randn(n, dtype=…)` before it is rounded to that type.
+    /// `torch.randn(n, dtype=…)`. The half types are rounded after every operation, as PyTorch computes them; float32 is not rounded.
     pub fn randn_as(&mut self, n: usize, draw: Draw) -> Vec<f64> {
         if n < 16 {
-            return (0..n).map(|_| self.scalar_normal()).collect();
+            return (0..n).map(|_| draw.round(self.scalar_normal())).collect();
         }
         let mut x: Vec<f64> = (0..n).map(|_| self.uniform(draw)).collect();
         for block in x.chunks_exact_mut(16) {
-            turn(block);
+            turn(block, draw);
         }
         if !n.is_multiple_of(16) {
             let tail = &mut x[n - 16..];
             tail.fill_with(|| self.uniform(draw));
-            turn(tail);
+            turn(tail, draw);
         }
         x
     }
@@ -119,11 +129,11 @@ impl TorchRng {
 }
 
 /// Box-Muller in place on 16 uniforms: value j with value j + 8.
-fn turn(block: &mut [f64]) {
+fn turn(block: &mut [f64], draw: Draw) {
     for j in 0..8 {
-        let radius = (-2.0 * (1.0 - block[j]).ln()).sqrt();
-        let (sin, cos) = (TAU * block[j + 8]).sin_cos();
-        block[j] = radius * cos;
-        block[j + 8] = radius * sin;
+        let radius = draw.round((-2.0 * draw.round(draw.round(1.0 - block[j]).ln())).sqrt());
+        let (sin, cos) = draw.round(TAU * block[j + 8]).sin_cos();
+        block[j] = draw.round(radius * draw.round(cos));
+        block[j + 8] = draw.round(radius * draw.round(sin));
     }
 }

@@ -93,7 +93,7 @@ fn lanes_stay_within_the_largest_buffer() {
     }
     let plan = plan(&rec).expect("each tensor fits");
     assert!(plan.lanes.iter().all(|&bytes| bytes as u64 <= caps.max_buffer_bytes), "{:?}", plan.lanes);
-    assert!(plan.lanes.len() >= 6, "{:?}", plan.lanes);
+    assert!(plan.lanes.len() >= 4, "{:?}", plan.lanes);
 }
 
 #[test]

@@ -91,6 +91,12 @@ impl Solver {
             SolverKind::Euler => Box::new(euler::Euler::new(config, &schedule, num_inference_steps)?),
             SolverKind::Lcm => Box::new(lcm::Lcm::new(config, schedule.clone(), num_inference_steps)),
         };
+        if let Some(i) = rule.timesteps().windows(2).position(|pair| pair[1] >= pair[0]) {
+            return Err(Error::Request(format!(
+                "steps: {num_inference_steps} steps of {kind} would visit timestep {} twice; ask for fewer",
+                rule.timesteps()[i]
+            )));
+        }
         // A fraction is cut, not rounded, as the authors' code of One More Step does.
         let first = rule.timesteps()[0] as usize;
         Ok(Solver { rule, alpha_bar_first: schedule.alpha_bar(first), scaled_latents: Vec::new() })
