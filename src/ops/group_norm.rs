@@ -57,7 +57,7 @@ pub fn group_norm(rec: &mut Recording, x: Tensor, gamma: Tensor, beta: Tensor, n
     rec.dispatch(&STATISTICS, variant, &params, &[("x", x)], partial, grid, 7 * x.shape.len() as u64);
 
     let affine = rec.scratch(Shape::image(n, 1, 2, c));
-    let reads = [("partial", partial), ("gamma", gamma), ("beta", beta)];
+    let reads = [("moments_of_chunks", partial), ("gamma", gamma), ("beta", beta)];
     let grid = [norm.groups.min(65_535) as u32, n as u32, 1];
     expect("group_norm", "groups", norm.groups <= 65_535, || format!("at most 65535, got {}", norm.groups))?;
     rec.dispatch(&FOLD, Variant::default(), &params, &reads, affine, grid, 10 * partial.shape.len() as u64);
@@ -161,7 +161,7 @@ fn host_statistics(call: &mut HostCall<'_>) {
 
 fn host_fold(call: &mut HostCall<'_>) {
     let p: Params = call.params();
-    let (partial, gamma, beta) = (call.read("partial"), call.read("gamma"), call.read("beta"));
+    let (partial, gamma, beta) = (call.read("moments_of_chunks"), call.read("gamma"), call.read("beta"));
     let (channels, chunks) = (p.channels as usize, p.chunks as usize);
     let of_group = channels / p.groups as usize;
     call.out().par_chunks_mut(2 * channels).enumerate().for_each(|(image, out)| {
