@@ -1,6 +1,6 @@
-// The last third of group norm: the scale and shift of each channel, and SiLU where ACTIVATION names it.
+// The last third of group norm: each channel by its mean and scale, and SiLU where ACTIVATION names it.
 //
-//   out[image, p, c] = activate(x[image, p, c] * affine[image, 0, c] + affine[image, 1, c])
+//   out[image, p, c] = activate((x[image, p, c] - moments[image, 0, c]) * moments[image, 1, c] + beta[c])
 //
 // One invocation owns four neighbouring channels of a pixel; a workgroup 256 invocations.
 // Preconditions: channels is a multiple of 4; x has no gaps.
@@ -12,8 +12,9 @@
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<act4>;              // [images, pixels, channels / 4], quads in all
-@group(0) @binding(2) var<storage, read> affine: array<vec4<f32>>;    // [images, 2, channels / 4]: scale, shift
-@group(0) @binding(3) var<storage, read_write> out: array<act4>;      // as x
+@group(0) @binding(2) var<storage, read> moments: array<vec4<f32>>;   // [images, 2, channels / 4]: mean, scale
+@group(0) @binding(3) var<storage, read> beta: array<vec4<f32>>;      // [channels / 4]
+@group(0) @binding(4) var<storage, read_write> out: array<act4>;      // as x
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -25,7 +26,9 @@ fn main(
     if (i < params.quads) {
         let pixel_quads = params.channels / 4u;
         let image = i / (params.pixels * pixel_quads);
-        let scale = image * 2u * pixel_quads + i % pixel_quads;
-        out[i] = act4(activate(fma(vec4<f32>(x[i]), affine[scale], affine[scale + pixel_quads])));
+        let channel = i % pixel_quads;
+        let mean = image * 2u * pixel_quads + channel;
+        let value = (vec4<f32>(x[i]) - moments[mean]) * moments[mean + pixel_quads] + beta[channel];
+        out[i] = act4(activate(value));
     }
 }

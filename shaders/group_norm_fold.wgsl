@@ -1,7 +1,7 @@
 // The second third of group norm: joins the statistics of a group's channels over all chunks, and gives each channel the
-// scale and the shift that normalise it.
+// mean and the scale that normalise it.
 //
-//   out[image, 0, c] = gamma[c] / sqrt(variance + eps),   out[image, 1, c] = beta[c] - mean * out[image, 0, c]
+//   out[image, 0, c] = mean,   out[image, 1, c] = gamma[c] / sqrt(variance + eps)
 //
 // One workgroup owns a group of an image (x: group, y: image), one invocation every 128th of its (chunk, channel) pairs;
 // two sets of (count, mean, M2) are joined as Chan, Golub and LeVeque (1979) do.
@@ -12,8 +12,7 @@
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> moments_of_chunks: array<f32>;         // [images, chunks, 2, channels]: mean, M2
 @group(0) @binding(2) var<storage, read> gamma: array<f32>;           // [channels]
-@group(0) @binding(3) var<storage, read> beta: array<f32>;            // [channels]
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;       // [images, 2, channels]
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;       // [images, 2, channels]
 
 const INVOCATIONS: u32 = 128u;
 
@@ -54,8 +53,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let inverse_deviation = inverseSqrt(all.z / all.x + params.eps);
     for (var i = local; i < group_channels; i += INVOCATIONS) {
         let channel = first_channel + i;
-        let scale = gamma[channel] * inverse_deviation;
-        out[image * 2u * params.channels + channel] = scale;
-        out[(image * 2u + 1u) * params.channels + channel] = beta[channel] - all.y * scale;
+        out[image * 2u * params.channels + channel] = all.y;
+        out[(image * 2u + 1u) * params.channels + channel] = gamma[channel] * inverse_deviation;
     }
 }

@@ -1,9 +1,10 @@
 //! Every op on every backend against a scalar reference.
 
+#![allow(unreachable_pub, reason = "benches/ops.rs includes the table, so its items are public")]
+
 pub mod cases;
 mod errors;
 mod reference;
-mod validate;
 
 use chiaro::record::{Backend, DType, HostBackend};
 
@@ -105,7 +106,7 @@ fn host() {
 #[test]
 fn one_wrong_value_is_noticed() {
     let backend = HostBackend::default();
-    for case in table().into_iter().filter(|c| !matches!(c, Case::Elementwise { x, .. } if x.len() > 1 << 20)) {
+    for case in table() {
         let expected = vec![1.0; 1000];
         for storage in [DType::F32, DType::F16] {
             let mut out = vec![1.0f32; 1000];
