@@ -2,6 +2,7 @@
 
 mod gpu;
 mod kernels;
+mod ops;
 mod record;
 mod sampling;
 mod support;
