@@ -1,1 +1,1 @@
-//! See `lib.rs`.
+//! Layers under checkpoint names.
