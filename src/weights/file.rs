@@ -49,7 +49,9 @@ impl WeightFile {
         };
         let file = File::open(path).map_err(refuse)?;
         if file.metadata().map_err(refuse)?.is_dir() {
-            return Err(Error::Model(format!("{label}: expected a safetensors file, found a folder; name the file in it")));
+            return Err(Error::Model(format!(
+                "{label}: expected a safetensors file, found a folder; name the file in it"
+            )));
         }
         // SAFETY: the mapping is read-only and private to this process. Another program that changes the file while it
         // is open changes what is read; every mapped-weights program lives with that, and no invariant depends on it.
@@ -132,7 +134,9 @@ fn refusal(label: &str, bytes: &[u8], error: &SafeTensorError) -> Error {
             "{label}: the header and the file's {} bytes do not agree ({error}): cut short, or not a safetensors file; download it again",
             bytes.len()
         ),
-        _ => format!("{label}: expected a safetensors file, the header is damaged or foreign ({error}); download it again"),
+        _ => format!(
+            "{label}: expected a safetensors file, the header is damaged or foreign ({error}); download it again"
+        ),
     })
 }
 
