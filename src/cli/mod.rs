@@ -1,1 +1,92 @@
-//! See `lib.rs`.
+//! The command: parses, asks the pipeline, prints. No maths here.
+
+mod args;
+mod devices;
+mod generate;
+mod output;
+mod plan;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use args::{Cli, Command, DevicesArgs, GenerateArgs, ModelArgs, PlanArgs, PrecisionArg};
+
+use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
+use crate::sampling::SolverKind;
+use crate::{Error, Result};
+
+/// Parses the process's arguments, does what they say and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match (cli.command, cli.generate) {
+        (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
+        (Some(Command::Devices(args)), _) => devices::run(&args),
+        (Some(Command::Plan(args)), _) => plan::run(&args),
+        (None, None) => Err(Error::Request("no prompt; try: chiaro \"a red circle on a black background\"".into())),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of a pipe has gone: nothing is left to say, and no one to say it to.
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chiaro: {error}");
+            if matches!(error, Error::Request(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+impl ModelArgs {
+    /// The model's files.
+    fn source(&self) -> Source {
+        self.model.clone().map_or(Source::DemoModel, Source::Folder)
+    }
+
+    /// The OMS module's files, or none.
+    fn oms_source(&self) -> Result<Option<OmsSource>> {
+        let source = match self.oms.as_deref() {
+            Some("off") => None,
+            Some("demo") => Some(Source::DemoOms),
+            Some("") => return Err(Error::Request("--oms: expected a folder, demo or off, got nothing".into())),
+            Some(folder) => Some(Source::Folder(folder.into())),
+            None if self.model.is_none() => Some(Source::DemoOms),
+            None => None,
+        };
+        if source.is_none() && self.oms_text_encoder.is_some() {
+            return Err(Error::Request("--oms-text-encoder: has no meaning without --oms DIR".into()));
+        }
+        Ok(source.map(|module| OmsSource { module, text_encoder: self.oms_text_encoder.clone() }))
+    }
+
+    /// The device and the model on it.
+    fn open(&self) -> Result<Pipeline> {
+        let device = Device::choose(&self.device, self.precision.into())?;
+        Pipeline::load(&self.source(), self.oms_source()?.as_ref(), device)
+    }
+
+    /// The fields of a request that these options set.
+    fn request(&self) -> Request {
+        let default = Request::default();
+        let lcm = self.sampler == Some(SolverKind::Lcm);
+        Request {
+            width: self.width,
+            height: self.height,
+            num_inference_steps: self.steps.unwrap_or(if lcm { 4 } else { default.num_inference_steps }),
+            guidance_scale: self.guidance.unwrap_or(default.guidance_scale),
+            sampler: self.sampler,
+            ..default
+        }
+    }
+}
+
+/// Prints a JSON value on standard output.
+fn print_json(value: &serde_json::Value) -> Result<()> {
+    print_line(&format!("{value:#}"))
+}
+
+/// Prints a line on standard output; a closed pipe is an error, not a panic.
+fn print_line(line: &str) -> Result<()> {
+    use std::io::Write;
+    writeln!(std::io::stdout().lock(), "{line}").map_err(|e| Error::io("standard output", e))
+}

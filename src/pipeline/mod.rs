@@ -1,1 +1,207 @@
-//! See `lib.rs`.
+//! Request → pictures: where files are, what fits, and the order of the stages.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `request` | what a caller asks for, and whether it can be had |
+//! | `device` | where to compute, with which storage |
+//! | `source`, `demo` | a model's files: a folder, or inside the binary |
+//! | `load` | files → networks |
+//! | `stage` | one network at fixed shapes: planned, compiled, run |
+//! | `text`, `generate` | prompts → states; request → pictures, step by step |
+//! | `parameters` | what goes into the PNG |
+
+mod demo;
+mod device;
+mod generate;
+mod load;
+mod parameters;
+mod request;
+mod source;
+mod stage;
+mod text;
+
+pub use device::Device;
+pub use generate::{Event, Generation};
+pub use load::{OmsSource, Overrides};
+pub use parameters::Picture;
+pub use request::{OmsRequest, Precision, Request};
+pub use source::Source;
+pub use stage::StagePlan;
+
+use load::{OmsModule, TextEncoder};
+use stage::Stage;
+
+use crate::models::{unet, vae};
+use crate::record::Shape;
+use crate::sampling::{SchedulerConfig, Solver, SolverKind, embedding};
+use crate::{Error, Result};
+
+/// A model, and perhaps an OMS module, on a device. Weights stay in the mapped files until a stage runs.
+pub struct Pipeline {
+    device: Device,
+    label: String,
+    text_encoder: TextEncoder,
+    unet: unet::Unet,
+    vae: vae::Vae,
+    scheduler: SchedulerConfig,
+    oms: Option<OmsModule>,
+}
+
+/// What tells the UNet the time.
+struct TimeInputs {
+    projection: Vec<f32>,
+    guidance: Option<Vec<f32>>,
+}
+
+impl Pipeline {
+    /// Opens a model, and an OMS module if one is given.
+    ///
+    /// # Errors
+    /// When a file is missing, damaged, of another model or of a kind that is not supported, or the module does not fit the model.
+    pub fn load(model: &Source, oms: Option<&OmsSource>, device: Device) -> Result<Self> {
+        Self::load_with(model, &Overrides::default(), oms, device)
+    }
+
+    /// Where the pipeline computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The model's name, for the parameters of a picture.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Whether an OMS module is there.
+    pub fn has_oms(&self) -> bool {
+        self.oms.is_some()
+    }
+
+    /// The OMS module's name.
+    pub fn oms_label(&self) -> Option<&str> {
+        self.oms.as_ref().map(|oms| oms.label.as_str())
+    }
+
+    /// (width, height) in pixels of a request's pictures.
+    ///
+    /// # Errors
+    /// When the request is out of range.
+    pub fn size(&self, request: &Request) -> Result<(usize, usize)> {
+        request.validate()?;
+        let own = self.unet.config().sample_size.unwrap_or(64) * self.vae.downsampling();
+        let (width, height) = (request.width.unwrap_or(own), request.height.unwrap_or(own));
+        let step = self.vae.downsampling();
+        for (name, side) in [("width", width), ("height", height)] {
+            if !side.is_multiple_of(step) {
+                return Err(Error::Request(format!("{name}: expected a multiple of {step} for this model, got {side}")));
+            }
+        }
+        Ok((width, height))
+    }
+
+    /// Work and memory of each stage of a request, without running anything.
+    ///
+    /// # Errors
+    /// When the request is out of range or a stage exceeds the device's limits.
+    pub fn plan(&self, request: &Request) -> Result<Vec<StagePlan>> {
+        let size = self.size(request)?;
+        self.check(request, size)?;
+        let mut stages = text::TextPlan::new(self, request).stages(self);
+        stages.extend(self.oms_stage(request, size)?);
+        stages.push(self.unet_stage(request, size)?);
+        stages.push(self.decoder_stage(request, size));
+        stages.iter().map(|stage| stage.plan(&self.device)).collect()
+    }
+
+    /// The solver of a request.
+    fn sampler(&self, request: &Request) -> SolverKind {
+        request.sampler.or(self.scheduler.solver()).unwrap_or(SolverKind::Ddim)
+    }
+
+    fn solver(&self, request: &Request) -> Result<Solver> {
+        Solver::new(self.sampler(request), &self.scheduler, request.num_inference_steps, request.eta)
+    }
+
+    /// Checks a request against the model.
+    fn check(&self, request: &Request, (width, height): (usize, usize)) -> Result<()> {
+        let solver = self.solver(request)?;
+        let latents = self.latent_shape((width, height)).len();
+        if let Some(given) = &request.latents
+            && given.len() != latents
+        {
+            return Err(Error::Request(format!("latents: expected {latents} values, got {}", given.len())));
+        }
+        let layers = self.text_encoder.model.num_hidden_layers();
+        if request.clip_skip >= layers {
+            return Err(Error::Request(format!("clip skip: expected less than {layers}, got {}", request.clip_skip)));
+        }
+        match (&request.oms, &self.oms) {
+            (Some(_), None) => Err(Error::Request("oms: no module is loaded, give one with --oms".into())),
+            (Some(_), Some(_)) if solver.alpha_bar_first() <= 0.0 => Err(Error::Request(
+                "oms: this model's schedule ends at zero SNR, so there is nothing to restore; use --oms off".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn text_encoder(&self) -> &TextEncoder {
+        &self.text_encoder
+    }
+
+    /// The OMS module's text encoder: its own, or the base's.
+    fn oms_text_encoder(&self) -> &TextEncoder {
+        self.oms.as_ref().and_then(|oms| oms.text_encoder.as_ref()).unwrap_or(&self.text_encoder)
+    }
+
+    /// Rows of the UNet's batch: `[unconditional, conditional]` under guidance. A model with a guidance embedding (LCM) takes one.
+    fn guidance_rows(&self, request: &Request) -> usize {
+        if request.guidance_scale > 1.0 && self.unet.config().time_cond_proj_dim.is_none() { 2 } else { 1 }
+    }
+
+    fn latent_shape(&self, (width, height): (usize, usize)) -> Shape {
+        let step = self.vae.downsampling();
+        Shape::image(1, height / step, width / step, self.vae.config().latent_channels)
+    }
+
+    fn unet_stage(&self, request: &Request, size: (usize, usize)) -> Result<Stage<'_>> {
+        let latents = self.latent_shape(size);
+        let rows = self.guidance_rows(request);
+        let tokens = self.text_encoder.tokens();
+        let runs = self.solver(request)?.timesteps().len() * request.count;
+        Ok(Stage::new("UNet", runs, move |caps| self.unet.record(caps, rows, latents.h, latents.w, tokens, false)))
+    }
+
+    fn oms_stage(&self, request: &Request, size: (usize, usize)) -> Result<Option<Stage<'_>>> {
+        let (Some(asked), Some(oms)) = (&request.oms, &self.oms) else {
+            return Ok(None);
+        };
+        let latents = self.latent_shape(size);
+        let rows = if asked.guided() { 2 } else { 1 };
+        let tokens = self.oms_text_encoder().tokens();
+        Ok(Some(Stage::new("OMS module", request.count, move |caps| {
+            oms.module.record(caps, rows, latents.h, latents.w, tokens, false)
+        })))
+    }
+
+    fn decoder_stage(&self, request: &Request, size: (usize, usize)) -> Stage<'_> {
+        let latents = self.latent_shape(size);
+        Stage::new("VAE decoder", request.count, move |caps| {
+            self.vae.record_decode(caps, 1, latents.h, latents.w, false)
+        })
+    }
+
+    /// The time embedding's sinusoids for each row, and the guidance embedding of models that have one.
+    fn time_inputs(&self, timestep: f64, rows: usize, request: &Request) -> TimeInputs {
+        let config = self.unet.config();
+        let one = embedding::timestep_embedding(
+            timestep,
+            config.block_out_channels[0],
+            config.flip_sin_to_cos,
+            config.freq_shift,
+        );
+        let guidance = config
+            .time_cond_proj_dim
+            .map(|dim| embedding::guidance_scale_embedding(request.guidance_scale, dim).repeat(rows));
+        TimeInputs { projection: one.repeat(rows), guidance }
+    }
+}

@@ -92,6 +92,11 @@ impl Tensor {
         Tensor { shape: Shape { c: len, ..self.shape }, channel_offset: self.channel_offset + offset, ..self }
     }
 
+    /// Index of the storage in its recording, and in a plan's placements.
+    pub fn storage(self) -> usize {
+        self.storage as usize
+    }
+
     /// Whether the handle names its whole storage, without gaps between rows.
     pub fn is_contiguous(&self) -> bool {
         self.row_stride == self.shape.c && self.channel_offset == 0

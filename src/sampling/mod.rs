@@ -1,1 +1,21 @@
-//! See `lib.rs`.
+//! Sampling mathematics on the host: schedules, solvers, guidance, One More Step, and PyTorch's random numbers.
+//!
+//! Pure functions over f64 coefficients and `&[f32]` latents. Latents at every public boundary are variance-preserving (VP):
+//! `x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε`. A sigma-scaled value is called `scaled_latents` and never leaves its solver.
+
+pub mod embedding;
+mod guidance;
+pub mod oms;
+mod prediction;
+mod rng;
+mod schedule;
+mod solvers;
+mod timesteps;
+
+pub use guidance::guide;
+pub use oms::OmsForm;
+pub use prediction::PredictionType;
+pub use rng::{Draw, TorchRng};
+pub use schedule::{BetaSchedule, NoiseSchedule, SchedulerConfig};
+pub use solvers::{Solver, SolverKind};
+pub use timesteps::TimestepSpacing;

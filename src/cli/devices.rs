@@ -1,0 +1,48 @@
+//! `chiaro devices`.
+
+use serde_json::json;
+
+use super::{DevicesArgs, print_json, print_line};
+use crate::Result;
+use crate::gpu;
+
+pub(super) fn run(args: &DevicesArgs) -> Result<()> {
+    let adapters = gpu::adapters();
+    if args.json {
+        let list: Vec<_> = adapters
+            .iter()
+            .map(|a| {
+                json!({
+                    "index": a.index, "name": a.name, "kind": format!("{:?}", a.kind).to_lowercase(), "backend": a.backend,
+                    "driver": a.driver, "shader_f16": a.caps.shader_f16, "subgroups": a.caps.subgroups,
+                    "subgroup_size": [a.caps.subgroup_size.0, a.caps.subgroup_size.1],
+                    "max_buffer_bytes": a.caps.max_buffer_bytes, "max_binding_bytes": a.caps.max_binding_bytes,
+                    "max_workgroup_bytes": a.caps.max_workgroup_bytes, "max_invocations": a.caps.max_invocations,
+                    "timestamps": a.timestamps,
+                })
+            })
+            .collect();
+        return print_json(&json!({ "adapters": list, "host": { "threads": rayon::current_num_threads() } }));
+    }
+    if adapters.is_empty() {
+        print_line("No graphics adapter found: no driver for Vulkan, Metal or DX12. Pictures are made on the processor.")?;
+    }
+    for a in &adapters {
+        print_line(&format!("{}: {} ({:?}, {}, {})", a.index, a.name, a.kind, a.backend, a.driver))?;
+        let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+        print_line(&format!(
+            "   buffer {}, binding {}, workgroup {} KiB of {} invocations, {}{}",
+            mib(a.caps.max_buffer_bytes),
+            mib(a.caps.max_binding_bytes),
+            a.caps.max_workgroup_bytes >> 10,
+            a.caps.max_invocations,
+            if a.caps.shader_f16 { "f16" } else { "no f16" },
+            match a.caps.subgroup_size {
+                _ if !a.caps.subgroups => String::new(),
+                (low, high) if low == high => format!(", subgroups of {low}"),
+                (low, high) => format!(", subgroups of {low} to {high}"),
+            }
+        ))?;
+    }
+    print_line(&format!("cpu: the host executor, {} threads", rayon::current_num_threads()))
+}

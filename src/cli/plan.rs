@@ -1,0 +1,59 @@
+//! `chiaro plan`.
+
+use serde_json::json;
+
+use super::{PlanArgs, print_json, print_line};
+use crate::Result;
+use crate::pipeline::{OmsRequest, Request, StagePlan};
+
+pub(super) fn run(args: &PlanArgs) -> Result<()> {
+    let pipeline = args.model.open()?;
+    let oms = pipeline
+        .has_oms()
+        .then(|| OmsRequest { guidance_scale: args.model.oms_guidance, ..OmsRequest::default() });
+    let request = Request { oms, ..args.model.request() };
+    let (width, height) = pipeline.size(&request)?;
+    let stages = pipeline.plan(&request)?;
+    let peak = stages.iter().map(StagePlan::peak_bytes).max().unwrap_or(0);
+    if args.model.json {
+        let list: Vec<_> = stages
+            .iter()
+            .map(|s| {
+                json!({
+                    "stage": s.name, "runs": s.runs, "flops_per_run": s.flops, "dispatches": s.dispatches,
+                    "peak_bytes": s.peak_bytes(), "weight_bytes": s.memory.constant_bytes,
+                    "tensor_bytes": s.memory.lanes.iter().sum::<usize>(), "unshared_tensor_bytes": s.memory.unshared_bytes,
+                })
+            })
+            .collect();
+        return print_json(&json!({
+            "device": pipeline.device().name(), "storage": pipeline.device().storage_name(), "width": width, "height": height,
+            "stages": list, "peak_bytes": peak,
+            "flops": stages.iter().map(|s| s.flops * s.runs as u64).sum::<u64>(),
+        }));
+    }
+    print_line(&format!("{width}×{height} on {}, {} storage", pipeline.device().name(), pipeline.device().storage_name()))?;
+    print_line("stage                   runs   GFLOP/run  dispatches   weights   tensors      peak")?;
+    for s in &stages {
+        print_line(&format!(
+            "{:<22} {:>5} {:>11.1} {:>11} {:>9} {:>9} {:>9}",
+            s.name,
+            s.runs,
+            s.flops as f64 / 1e9,
+            s.dispatches,
+            mebibytes(s.memory.constant_bytes as u64),
+            mebibytes(s.memory.lanes.iter().sum::<usize>() as u64),
+            mebibytes(s.peak_bytes()),
+        ))?;
+    }
+    let total: u64 = stages.iter().map(|s| s.flops * s.runs as u64).sum();
+    print_line(&format!(
+        "A stage's memory is released before the next begins: peak {}, {:.2} TFLOP in all.",
+        mebibytes(peak),
+        total as f64 / 1e12
+    ))
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

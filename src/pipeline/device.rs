@@ -1,0 +1,106 @@
+//! Where a pipeline computes, and how it stores activations there.
+
+use std::sync::Arc;
+
+use super::Precision;
+use crate::gpu;
+use crate::record::{AdapterKind, Backend, Caps, DType, HostBackend};
+use crate::{Error, Result};
+
+/// A backend and the storage type chosen for it.
+#[derive(Clone)]
+pub struct Device {
+    backend: Arc<dyn Backend>,
+    storage: DType,
+    /// Whether a stage that overflows in f16 is redone in f32.
+    may_widen: bool,
+    /// Why the processor was taken though nobody asked for it, for the first line that a user sees.
+    remark: Option<&'static str>,
+}
+
+impl Device {
+    /// The device that `name` means: `auto` (discrete GPU, then integrated, then the host executor), `cpu`, an adapter's index, or part of
+    /// its name. A software adapter is taken only when named.
+    ///
+    /// # Errors
+    /// When the name fits no adapter (the message lists those there are), the adapter does not open, or `F16` is asked of a
+    /// device without it.
+    pub fn choose(name: &str, precision: Precision) -> Result<Device> {
+        if name.eq_ignore_ascii_case("cpu") {
+            return Device::new(Arc::new(HostBackend::default()), precision);
+        }
+        let wanted = if name.eq_ignore_ascii_case("auto") { None } else { Some(name) };
+        match gpu::choose_adapter(wanted)? {
+            Some(adapter) => {
+                Device::new(Arc::new(gpu::GpuBackend::open(&adapter, DType::F32, gpu::GpuOptions::default())?), precision)
+            }
+            None => {
+                let device = Device::new(Arc::new(HostBackend::default()), precision)?;
+                Ok(Device { remark: Some("no GPU driver found"), ..device })
+            }
+        }
+    }
+
+    /// A device on an opened backend.
+    ///
+    /// # Errors
+    /// When `F16` is asked of a backend that stores f32 only.
+    pub fn new(backend: Arc<dyn Backend>, precision: Precision) -> Result<Device> {
+        let has_f16 = backend.caps().shader_f16;
+        let storage = match precision {
+            Precision::Auto if has_f16 => DType::F16,
+            Precision::Auto | Precision::F32 => DType::F32,
+            Precision::F16 if has_f16 => DType::F16,
+            Precision::F16 => {
+                return Err(Error::Request(format!(
+                    "--precision f16: {} has no 16-bit shader types; use auto or f32",
+                    backend.caps().name
+                )));
+            }
+        };
+        Ok(Device { backend, storage, may_widen: precision == Precision::Auto && storage == DType::F16, remark: None })
+    }
+
+    /// The adapter's name, or "cpu".
+    pub fn name(&self) -> &str {
+        if self.backend.caps().kind == AdapterKind::Host { "cpu" } else { &self.backend.caps().name }
+    }
+
+    /// One phrase for a user: what computes, with which storage, and why.
+    pub fn describe(&self) -> String {
+        match self.remark {
+            Some(remark) => format!("the processor ({remark})"),
+            None if self.backend.caps().is_host() => "the processor".into(),
+            None => format!("{}, {} storage", self.name(), self.storage_name()),
+        }
+    }
+
+    /// "f16" or "f32".
+    pub fn storage_name(&self) -> &'static str {
+        match self.storage {
+            DType::F16 => "f16",
+            DType::F32 => "f32",
+        }
+    }
+
+    /// What recordings are made for.
+    pub(super) fn caps(&self) -> Caps {
+        self.caps_with(self.storage)
+    }
+
+    pub(super) fn caps_with(&self, storage: DType) -> Caps {
+        Caps { storage, ..self.backend.caps().clone() }
+    }
+
+    pub(super) fn storage(&self) -> DType {
+        self.storage
+    }
+
+    pub(super) fn may_widen(&self) -> bool {
+        self.may_widen
+    }
+
+    pub(super) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+}

@@ -1,0 +1,136 @@
+//! What a caller asks for, and whether it can be had.
+
+use serde::Serialize;
+
+use crate::sampling::{OmsForm, SolverKind};
+use crate::{Error, Result};
+
+/// One request for pictures. [`Default`] gives what the command gives without options.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What to draw.
+    pub prompt: String,
+    /// What to steer away from; used when `guidance_scale` exceeds 1.
+    pub negative_prompt: String,
+    /// Width in pixels, a multiple of 8; the model's own when `None`.
+    pub width: Option<usize>,
+    /// Height in pixels, a multiple of 8; the model's own when `None`.
+    pub height: Option<usize>,
+    /// Steps of the solver, at least 1.
+    pub num_inference_steps: usize,
+    /// ω_θ of classifier-free guidance; at 1 or below the unconditional row is not computed.
+    pub guidance_scale: f64,
+    /// The solver; the model's own when `None`.
+    pub sampler: Option<SolverKind>,
+    /// η of DDIM: 0 is deterministic, 1 is DDPM's variance.
+    pub eta: f64,
+    /// Seed of the first picture; picture i has seed + i. Noise equals PyTorch's CPU generator's.
+    pub seed: u64,
+    /// Pictures to make, at least 1.
+    pub count: usize,
+    /// Layers of the text encoder to leave out at the end, before its final norm (diffusers' `clip_skip`).
+    pub clip_skip: usize,
+    /// One More Step in front of the first step; `None` starts from plain noise.
+    pub oms: Option<OmsRequest>,
+    /// Initial noise x_T^S `[4, height/8, width/8]` in place of the seed's first draw (diffusers' `latents`).
+    pub latents: Option<Vec<f32>>,
+}
+
+/// The part of a [`Request`] that One More Step reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OmsRequest {
+    /// C_ψ; the prompt when `None`.
+    pub prompt: Option<String>,
+    /// ω_ψ of eq. 21; 1 is the conditional output alone.
+    pub guidance_scale: f64,
+    /// Which form of the step.
+    pub form: OmsForm,
+}
+
+impl OmsRequest {
+    /// Whether the module also runs on the empty prompt: at ω_ψ = 1 eq. 21 is the conditional output alone.
+    pub(super) fn guided(&self) -> bool {
+        self.guidance_scale != 1.0
+    }
+}
+
+impl Default for OmsRequest {
+    fn default() -> Self {
+        OmsRequest { prompt: None, guidance_scale: 1.0, form: OmsForm::default() }
+    }
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Request {
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            width: None,
+            height: None,
+            num_inference_steps: 30,
+            guidance_scale: 7.5,
+            sampler: None,
+            eta: 0.0,
+            seed: 0,
+            count: 1,
+            clip_skip: 0,
+            oms: None,
+            latents: None,
+        }
+    }
+}
+
+/// Largest width or height; a latent of 1024×1024 is beyond what these models draw, and guards size arithmetic.
+const MAX_SIDE: usize = 8192;
+
+impl Request {
+    /// Checks everything that can be checked without a model.
+    ///
+    /// # Errors
+    /// [`Error::Request`] naming the option, its range and what came.
+    pub fn validate(&self) -> Result<()> {
+        for (name, side) in [("width", self.width), ("height", self.height)] {
+            if let Some(side) = side
+                && (!(64..=MAX_SIDE).contains(&side) || !side.is_multiple_of(8))
+            {
+                let near = (side.clamp(64, MAX_SIDE) + 4) / 8 * 8;
+                return Err(Error::Request(format!("{name}: expected a multiple of 8 from 64 to {MAX_SIDE}, got {side}; the nearest is {near}")));
+            }
+        }
+        if !(1..=1000).contains(&self.num_inference_steps) {
+            return Err(Error::Request(format!("steps: expected 1 to 1000, got {}", self.num_inference_steps)));
+        }
+        if !(1..=10_000).contains(&self.count) {
+            return Err(Error::Request(format!("count: expected 1 to 10000, got {}", self.count)));
+        }
+        finite_in("guidance", self.guidance_scale, 0.0, 100.0)?;
+        finite_in("eta", self.eta, 0.0, 1.0)?;
+        if let Some(oms) = &self.oms {
+            finite_in("oms-guidance", oms.guidance_scale, 0.0, 100.0)?;
+        }
+        if self.latents.is_some() && self.count != 1 {
+            return Err(Error::Request("latents: given noise makes one picture, set count to 1".into()));
+        }
+        Ok(())
+    }
+}
+
+fn finite_in(name: &str, value: f64, low: f64, high: f64) -> Result<()> {
+    if value.is_finite() && (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::Request(format!("{name}: expected a number from {low} to {high}, got {value}")))
+}
+
+/// How activations are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// f16 where the device has it, with a stage redone in f32 when it overflows; f32 elsewhere.
+    #[default]
+    Auto,
+    /// f16, or an error.
+    F16,
+    /// f32.
+    F32,
+}

@@ -1,0 +1,138 @@
+//! Where the files of a model are: a folder in the diffusers layout, or the demo model inside the binary.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::demo;
+use crate::weights::WeightFile;
+use crate::{Error, Result};
+
+/// A folder of model files, on disk or embedded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The folder with `model_index.json`.
+    Folder(PathBuf),
+    /// The demo model.
+    DemoModel,
+    /// The demo model's OMS module.
+    DemoOms,
+}
+
+impl Source {
+    /// The files of one component.
+    pub(super) fn component(&self, name: &str) -> Component {
+        match self {
+            Source::Folder(root) => Component::Folder(root.join(name)),
+            Source::DemoModel => Component::Embedded(format!("model/{name}")),
+            Source::DemoOms => Component::Embedded(format!("oms/{name}")),
+        }
+    }
+
+    /// The files at the top.
+    pub(super) fn root(&self) -> Component {
+        match self {
+            Source::Folder(root) => Component::Folder(root.clone()),
+            Source::DemoModel => Component::Embedded("model".into()),
+            Source::DemoOms => Component::Embedded("oms".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Folder(root) => write!(f, "{}", root.display()),
+            Source::DemoModel => f.write_str("demo"),
+            Source::DemoOms => f.write_str("demo"),
+        }
+    }
+}
+
+/// The folder of one component: its configuration and its weights.
+#[derive(Debug, Clone)]
+pub(super) enum Component {
+    Folder(PathBuf),
+    Embedded(String),
+}
+
+/// Configuration and vocabulary files are a few megabytes at most; anything larger is not one.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
+
+impl Component {
+    pub(super) fn label(&self, file: &str) -> String {
+        match self {
+            Component::Folder(path) => path.join(file).display().to_string(),
+            Component::Embedded(path) => format!("demo {path}/{file}"),
+        }
+    }
+
+    /// Whether the file is there.
+    pub(super) fn has(&self, file: &str) -> bool {
+        match self {
+            Component::Folder(path) => path.join(file).is_file(),
+            Component::Embedded(path) => demo::file(&format!("{path}/{file}")).is_some(),
+        }
+    }
+
+    /// The whole of a small file.
+    pub(super) fn read(&self, file: &str) -> Result<Vec<u8>> {
+        match self {
+            Component::Folder(path) => read_small(&path.join(file)),
+            Component::Embedded(path) => demo::file(&format!("{path}/{file}"))
+                .map(<[u8]>::to_vec)
+                .ok_or_else(|| Error::Model(format!("demo {path}/{file}: not part of the embedded model"))),
+        }
+    }
+
+    /// A JSON file as `T`.
+    pub(super) fn json<T: DeserializeOwned>(&self, file: &str) -> Result<T> {
+        let bytes = self.read(file)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| Error::Model(format!("{}: not the JSON expected there: {e}", self.label(file))))
+    }
+
+    /// The component's weights: `<stem>.safetensors` or its `.fp16` variant, the variant first when halves are wanted.
+    pub(super) fn weights(&self, stem: &str, prefer_f16: bool) -> Result<WeightFile> {
+        let plain = format!("{stem}.safetensors");
+        let variant = format!("{stem}.fp16.safetensors");
+        let order = if prefer_f16 { [&variant, &plain] } else { [&plain, &variant] };
+        let Some(file) = order.into_iter().find(|file| self.has(file)) else {
+            return Err(Error::Model(self.missing_weights(stem)));
+        };
+        match self {
+            Component::Folder(path) => WeightFile::open(&path.join(file)),
+            Component::Embedded(path) => {
+                let name = format!("{path}/{file}");
+                let bytes = demo::file(&name).expect("has() found the file");
+                WeightFile::from_static(bytes, &format!("demo {name}"))
+            }
+        }
+    }
+
+    /// Whether either form of the weights is there.
+    pub(super) fn has_weights(&self, stem: &str) -> bool {
+        self.has(&format!("{stem}.safetensors")) || self.has(&format!("{stem}.fp16.safetensors"))
+    }
+
+    fn missing_weights(&self, stem: &str) -> String {
+        let wanted = self.label(&format!("{stem}.safetensors"));
+        if self.has(&format!("{stem}.safetensors.index.json")) {
+            return format!("{wanted}: not found; the folder holds a sharded model, which is not supported yet");
+        }
+        for old in [format!("{stem}.bin"), format!("{stem}.fp16.bin"), "pytorch_model.bin".into()] {
+            if self.has(&old) {
+                return format!("{wanted}: not found, only {old}; pickles are not read, save the model with safe_serialization=True");
+            }
+        }
+        format!("{wanted}: not found, nor its .fp16 variant; is the download complete?")
+    }
+}
+
+fn read_small(path: &Path) -> Result<Vec<u8>> {
+    let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
+    if size > MAX_TEXT_BYTES {
+        return Err(Error::Model(format!("{}: {size} bytes, expected a file of at most {MAX_TEXT_BYTES}", path.display())));
+    }
+    std::fs::read(path).map_err(|e| Error::io(path, e))
+}

@@ -1,0 +1,121 @@
+//! One network at fixed shapes: planned, compiled, run, and redone in f32 when half precision overflows.
+
+use super::Device;
+use crate::record::{Caps, DType, MemoryPlan, Outputs, Program, Recording, plan};
+use crate::{Error, Result};
+
+/// Makes a stage's recording for given capabilities.
+type Record<'m> = Box<dyn Fn(&Caps) -> Result<Recording> + Send + 'm>;
+
+/// A network at fixed shapes.
+pub(super) struct Stage<'m> {
+    name: &'static str,
+    runs: usize,
+    record: Record<'m>,
+}
+
+/// Work and memory of one stage, known before it runs.
+#[derive(Debug, Clone)]
+pub struct StagePlan {
+    /// Which network.
+    pub name: &'static str,
+    /// How often it runs for the whole request.
+    pub runs: usize,
+    /// Floating-point operations of one run (a fused multiply-add is two).
+    pub flops: u64,
+    /// Kernel launches of one run.
+    pub dispatches: usize,
+    /// Its memory.
+    pub memory: MemoryPlan,
+}
+
+impl StagePlan {
+    /// Bytes that the executor allocates for the stage.
+    pub fn peak_bytes(&self) -> u64 {
+        self.memory.peak_bytes()
+    }
+}
+
+impl<'m> Stage<'m> {
+    pub(super) fn new(
+        name: &'static str,
+        runs: usize,
+        record: impl Fn(&Caps) -> Result<Recording> + Send + 'm,
+    ) -> Self {
+        Stage { name, runs, record: Box::new(record) }
+    }
+
+    /// What the stage will take.
+    pub(super) fn plan(&self, device: &Device) -> Result<StagePlan> {
+        let recording = (self.record)(&device.caps())?;
+        Ok(StagePlan {
+            name: self.name,
+            runs: self.runs,
+            flops: recording.flops(),
+            dispatches: recording.dispatches.len(),
+            memory: plan(&recording)?,
+        })
+    }
+
+    /// Compiles the stage and uploads its weights.
+    pub(super) fn open(self, device: &Device) -> Result<OpenStage<'m>> {
+        let program = device.backend().compile((self.record)(&device.caps())?)?;
+        Ok(OpenStage { stage: self, device: device.clone(), storage: device.storage(), program: Some(program) })
+    }
+}
+
+/// A compiled stage; dropping it releases its memory.
+pub(super) struct OpenStage<'m> {
+    stage: Stage<'m>,
+    device: Device,
+    storage: DType,
+    /// `None` only while one program is exchanged for another, so that both are never in memory at once.
+    program: Option<Box<dyn Program>>,
+}
+
+impl OpenStage<'_> {
+    /// Runs the stage once. A result that is not finite is computed again in f32 where the device's precision is automatic; `notes`
+    /// then says so.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when f32 overflows too or widening is not allowed; whatever the device reports.
+    pub(super) fn run(&mut self, inputs: &[(&str, &[f32])], notes: &mut Vec<String>) -> Result<Outputs> {
+        let outputs = self.run_once(inputs)?;
+        let count = non_finite(&outputs);
+        if count == 0 {
+            return Ok(outputs);
+        }
+        if self.storage == DType::F16 && self.device.may_widen() {
+            notes.push(format!("{}: {count} values overflowed in f16, redone in f32", self.stage.name));
+            self.program = None;
+            self.storage = DType::F32;
+            let recording = (self.stage.record)(&self.device.caps_with(DType::F32))?;
+            self.program = Some(self.device.backend().compile(recording)?);
+            let outputs = self.run_once(inputs)?;
+            return match non_finite(&outputs) {
+                0 => Ok(outputs),
+                count => Err(self.overflow(count)),
+            };
+        }
+        Err(self.overflow(count))
+    }
+
+    fn run_once(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
+        match &mut self.program {
+            Some(program) => program.run(inputs),
+            None => Err(Error::Device(format!("{}: could not be compiled in f32 before", self.stage.name))),
+        }
+    }
+
+    fn overflow(&self, count: usize) -> Error {
+        let hint = match self.storage {
+            DType::F16 => "; use --precision auto or f32",
+            DType::F32 => " in f32: the weights or the input are damaged",
+        };
+        Error::NonFinite { stage: self.stage.name.into(), count, hint: hint.into() }
+    }
+}
+
+fn non_finite(outputs: &Outputs) -> usize {
+    outputs.values().flatten().filter(|v| !v.is_finite()).count()
+}

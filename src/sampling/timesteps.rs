@@ -1,0 +1,28 @@
+//! Which of the training timesteps a sampler visits (Lin et al., arXiv 2305.08891, table 2, has the three spacings).
+
+use serde::{Deserialize, Serialize};
+
+/// How timesteps are spread over the training range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimestepSpacing {
+    /// Multiples of ⌊T/N⌋ from 0, plus the offset: never reaches T-1.
+    Leading,
+    /// N points from 0 to T-1, both included.
+    Linspace,
+    /// Multiples of T/N back from T, less 1: starts at T-1.
+    Trailing,
+}
+
+impl TimestepSpacing {
+    /// `count` timesteps of `total`, first to last visited; `linspace` gives fractions. The offset counts for leading only.
+    pub(super) fn fractional(self, total: usize, count: usize, offset: usize) -> Vec<f64> {
+        let (t, n) = (total as f64, count as f64);
+        match self {
+            TimestepSpacing::Leading => (0..count).rev().map(|i| (i * (total / count) + offset) as f64).collect(),
+            TimestepSpacing::Linspace if count == 1 => vec![0.0],
+            TimestepSpacing::Linspace => (0..count).rev().map(|i| i as f64 * ((t - 1.0) / (n - 1.0))).collect(),
+            TimestepSpacing::Trailing => (0..count).map(|i| (t - i as f64 * (t / n)).round_ties_even() - 1.0).collect(),
+        }
+    }
+}

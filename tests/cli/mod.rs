@@ -1,0 +1,49 @@
+//! The real binary: what it prints, what it writes, how it fails.
+
+mod failures;
+mod pictures;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs `chiaro` in `folder` on the host executor unless the arguments name a device.
+pub(crate) fn chiaro(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_chiaro"))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .expect("the binary under test starts")
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A run that must succeed; gives its standard output as JSON.
+pub(crate) fn json(folder: &Path, arguments: &[&str]) -> serde_json::Value {
+    let output = chiaro(folder, arguments);
+    assert!(output.status.success(), "chiaro {arguments:?}: {}", stderr(&output));
+    serde_json::from_slice(&output.stdout).expect("--json prints JSON")
+}
+
+/// A run that must fail with `code`, one line on standard error that contains every word of `words`, and no new file.
+pub(crate) fn fails(folder: &Path, arguments: &[&str], code: i32, words: &[&str]) {
+    let before = files(folder);
+    let output = chiaro(folder, arguments);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "chiaro {arguments:?}: {message}");
+    for word in words {
+        assert!(message.contains(word), "chiaro {arguments:?}: expected {word:?} in: {message}");
+    }
+    assert!(!message.contains("panicked"), "{message}");
+    assert_eq!(files(folder), before, "chiaro {arguments:?} left files behind");
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .expect("the test folder is readable")
+        .map(|entry| entry.expect("a folder entry is readable").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}

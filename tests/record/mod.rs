@@ -1,0 +1,4 @@
+//! The memory plan, and the layering of the source tree.
+
+mod layers;
+mod plan;

@@ -1,0 +1,120 @@
+//! Tables and trajectories of the solvers that are here; the golden set has more, for solvers to come.
+
+use chiaro::sampling::{NoiseSchedule, SchedulerConfig, Solver, SolverKind};
+use serde_json::{Value, json};
+
+use crate::support::golden::{Golden, assert_close};
+
+fn config(value: &Value) -> SchedulerConfig {
+    serde_json::from_value(value.clone()).expect("a scheduler's configuration")
+}
+
+fn kind(class: &str) -> Option<SolverKind> {
+    SchedulerConfig { class_name: class.into(), ..SchedulerConfig::default() }.solver()
+}
+
+fn largest(values: &[f32]) -> f64 {
+    values.iter().fold(0.0, |m, v| m.max(f64::from(v.abs())))
+}
+
+#[test]
+fn betas_and_alpha_bars() {
+    let golden = Golden::open("schedulers");
+    let curves = [
+        ("scaled_linear", json!({"beta_schedule": "scaled_linear"})),
+        ("linear", json!({"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02})),
+        ("cosine", json!({"beta_schedule": "squaredcos_cap_v2"})),
+        ("scaled_linear_zero_snr", json!({"rescale_betas_zero_snr": true})),
+    ];
+    for (name, value) in curves {
+        let schedule = NoiseSchedule::new(&config(&value)).expect("a schedule");
+        for (what, got) in [("betas", &schedule.betas), ("alphas_cumprod", &schedule.alphas_cumprod)] {
+            let name = format!("{what}/{name}");
+            for (i, (got, want)) in got.iter().zip(golden.f64s(&name)).enumerate() {
+                let near = (f64::from(*got) - want).abs() <= 1e-6 * want.abs().max(1e-7);
+                assert!(near, "{name}[{i}]: {got} for {want}");
+            }
+        }
+    }
+}
+
+/// Table 1 of the paper: SNR(T) and √ᾱ_T.
+#[test]
+fn table_1() {
+    let last = |value: Value| {
+        let schedule = NoiseSchedule::new(&config(&value)).expect("a schedule");
+        (schedule.alpha_bar(999), schedule.snr(999))
+    };
+    let near = |got: f64, want: f64| assert!((got / want - 1.0).abs() < 2e-4, "{got} for {want}");
+    near(last(json!({"beta_schedule": "squaredcos_cap_v2"})).0, 2.42877e-9);
+    near(last(json!({"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02})).0, 4.03583e-5);
+    let (alpha_bar, snr) = last(json!({}));
+    near(alpha_bar, 4.660099e-3);
+    near(snr, 4.681917e-3);
+    near(alpha_bar.sqrt(), 0.068265);
+}
+
+/// `timesteps/CLASS/SPACING OFFSET/N` for the classes that are here.
+#[test]
+fn timesteps() {
+    let golden = Golden::open("schedulers");
+    let mut checked = 0;
+    for name in golden.names() {
+        let parts: Vec<&str> = name.split('/').collect();
+        let ["timesteps", class, spacing, count] = parts[..] else { continue };
+        let Some(kind) = kind(class) else { continue };
+        let split = spacing.len() - 1;
+        let offset: usize = spacing[split..].parse().expect("an offset");
+        let config = config(&json!({"timestep_spacing": &spacing[..split], "steps_offset": offset}));
+        let solver = Solver::new(kind, &config, count.parse().expect("a number"), 0.0).expect("in range");
+        let want = golden.f64s(&name);
+        assert_eq!(solver.timesteps().len(), want.len(), "{name}");
+        for (got, want) in solver.timesteps().iter().zip(&want) {
+            assert!((got - want).abs() <= 1e-6 * want.abs(), "{name}: {got} for {want}");
+        }
+        let sigmas = name.replacen("timesteps", "sigmas", 1);
+        let meaning = golden.json["tensors"][&sigmas]["meaning"].as_str().unwrap_or_default();
+        if let Some(initial) = meaning.split("init_noise_sigma ").nth(1).and_then(|v| v.parse::<f64>().ok()) {
+            assert!((solver.init_noise_sigma() / initial - 1.0).abs() <= 1e-6, "{sigmas}: {}", solver.init_noise_sigma());
+        }
+        checked += 1;
+    }
+    assert!(checked > 40, "{checked} tables");
+}
+
+/// `traj/*`: whole runs under the closed-form model that `golden.json` states.
+#[test]
+fn trajectories() {
+    let golden = Golden::open("schedulers");
+    let (x0, ramp, noises) = (golden.f32s("traj/x0"), golden.f32s("traj/ramp"), golden.f32s("traj/noises"));
+    let mut checked = Vec::new();
+    for (name, run) in golden.runs() {
+        let Some(kind) = kind(run["cls"].as_str().unwrap_or_default()) else { continue };
+        let config = config(&run["config"]);
+        if config.check().is_err() {
+            continue;
+        }
+        let eta = if name.contains("eta0.7") { 0.7 } else { 0.0 };
+        let steps = run["steps"].as_u64().expect("a number") as usize;
+        let mut solver = Solver::new(kind, &config, steps, eta).expect("in range");
+        solver.start(&x0);
+        let mut draws = noises.chunks(x0.len());
+        let want = golden.f32s(&name);
+        for (i, want) in want.chunks(x0.len()).enumerate() {
+            let t = solver.timesteps()[i];
+            let output: Vec<f32> = solver
+                .model_input(i)
+                .iter()
+                .zip(&ramp)
+                .map(|(&x, &r)| {
+                    let x = f64::from(x);
+                    (0.8 * x / (1.0 + 0.3 * x.abs()) + 0.4 * (0.01 * t + 3.0 * f64::from(r)).cos()) as f32
+                })
+                .collect();
+            solver.step(i, &output, &mut |_| draws.next().expect("enough noise").to_vec()).expect("lengths agree");
+            assert_close(&format!("{name} step {i}"), solver.scaled_latents(), want, 1e-5 * largest(want));
+        }
+        checked.push(name);
+    }
+    assert!(checked.len() >= 15, "{checked:?}");
+}

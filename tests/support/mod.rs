@@ -1,0 +1,4 @@
+//! What several test modules need.
+
+pub(crate) mod adapter;
+pub(crate) mod golden;
