@@ -1,0 +1,173 @@
+//! The levels of the UNet.
+
+use super::config::{DownBlockType, Level, UnetConfig, UpBlockType};
+use crate::Result;
+use crate::nn::{Downsample2D, ResnetBlock2D, ResnetConfig, Transformer2D, Transformer2DConfig, Upsample2D};
+use crate::ops::concat;
+use crate::record::{Recording, Tensor};
+use crate::weights::Weights;
+
+fn load_resnet(w: &Weights, config: &UnetConfig, i: usize, inner: usize, out: usize) -> Result<ResnetBlock2D> {
+    let shared =
+        ResnetConfig { groups: config.norm_num_groups, eps: config.norm_eps, time_embed_dim: config.time_embed_dim() };
+    ResnetBlock2D::load(&w.at("resnets").at(i), inner, out, shared)
+}
+
+fn load_attention(w: &Weights, config: &UnetConfig, i: usize, level: Level) -> Result<Transformer2D> {
+    let shape = Transformer2DConfig {
+        channels: level.channels,
+        cross_attention_dim: config.cross_attention_dim,
+        heads: level.heads,
+        layers: level.transformer_layers,
+        groups: config.norm_num_groups,
+        use_linear_projection: config.use_linear_projection,
+    };
+    Transformer2D::load(&w.at("attentions").at(i), shape)
+}
+
+/// What every residual block and attention of a call sees.
+#[derive(Clone, Copy)]
+pub(super) struct Conditioning {
+    /// Text states `[n, 1, tokens, cross_attention_dim]`.
+    pub(super) context: Tensor,
+    /// SiLU of the time embedding, `[n, 1, 1, time_embed_dim]`.
+    pub(super) silu_emb: Option<Tensor>,
+}
+
+/// Residual block number `i`, then attention number `i` if the level has attentions.
+fn layer(
+    rec: &mut Recording,
+    i: usize,
+    resnet: &ResnetBlock2D,
+    attention: Option<&Transformer2D>,
+    hidden: Tensor,
+    condition: Conditioning,
+) -> Result<Tensor> {
+    let hidden = rec.scoped(format!("resnets.{i}"), |rec| resnet.forward(rec, hidden, condition.silu_emb))?;
+    match attention {
+        Some(attention) => {
+            rec.scoped(format!("attentions.{i}"), |rec| attention.forward(rec, hidden, condition.context))
+        }
+        None => Ok(hidden),
+    }
+}
+
+pub(super) struct DownBlock {
+    resnets: Vec<ResnetBlock2D>,
+    attentions: Vec<Transformer2D>,
+    downsampler: Option<Downsample2D>,
+}
+
+impl DownBlock {
+    /// Level `index`, which receives `inner` channels.
+    pub(super) fn load(
+        w: &Weights,
+        config: &UnetConfig,
+        index: usize,
+        inner: usize,
+        level: Level,
+        downsamples: bool,
+    ) -> Result<Self> {
+        let attends = config.down_block_types[index] == DownBlockType::CrossAttnDownBlock2D;
+        Ok(DownBlock {
+            resnets: (0..level.layers)
+                .map(|i| load_resnet(w, config, i, if i == 0 { inner } else { level.channels }, level.channels))
+                .collect::<Result<_>>()?,
+            attentions: (0..if attends { level.layers } else { 0 })
+                .map(|i| load_attention(w, config, i, level))
+                .collect::<Result<_>>()?,
+            downsampler: downsamples
+                .then(|| Downsample2D::load(&w.at("downsamplers.0"), level.channels))
+                .transpose()?,
+        })
+    }
+
+    /// Leaves every intermediate state in `skips`, for the way up.
+    pub(super) fn forward(
+        &self,
+        rec: &mut Recording,
+        mut hidden: Tensor,
+        condition: Conditioning,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor> {
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            hidden = layer(rec, i, resnet, self.attentions.get(i), hidden, condition)?;
+            skips.push(hidden);
+        }
+        if let Some(downsampler) = &self.downsampler {
+            hidden = rec.scoped("downsamplers.0", |rec| downsampler.forward(rec, hidden))?;
+            skips.push(hidden);
+        }
+        Ok(rec.tap(hidden))
+    }
+}
+
+pub(super) struct MidBlock {
+    resnets: [ResnetBlock2D; 2],
+    attention: Transformer2D,
+}
+
+impl MidBlock {
+    pub(super) fn load(w: &Weights, config: &UnetConfig, level: Level) -> Result<Self> {
+        let resnet = |i| load_resnet(w, config, i, level.channels, level.channels);
+        Ok(MidBlock { resnets: [resnet(0)?, resnet(1)?], attention: load_attention(w, config, 0, level)? })
+    }
+
+    pub(super) fn forward(&self, rec: &mut Recording, hidden: Tensor, condition: Conditioning) -> Result<Tensor> {
+        let hidden = layer(rec, 0, &self.resnets[0], Some(&self.attention), hidden, condition)?;
+        let hidden = layer(rec, 1, &self.resnets[1], None, hidden, condition)?;
+        Ok(rec.tap(hidden))
+    }
+}
+
+pub(super) struct UpBlock {
+    resnets: Vec<ResnetBlock2D>,
+    attentions: Vec<Transformer2D>,
+    upsampler: Option<Upsample2D>,
+}
+
+impl UpBlock {
+    /// Block `index` on the way up; `levels` are the finest first. Its residual blocks receive, beside the running
+    /// state, the states that the same level left on the way down, the last of them from the next finer level.
+    pub(super) fn load(w: &Weights, config: &UnetConfig, index: usize, levels: &[Level]) -> Result<Self> {
+        let attends = config.up_block_types[index] == UpBlockType::CrossAttnUpBlock2D;
+        let at = levels.len() - 1 - index;
+        let level = levels[at];
+        let coarser = levels[(at + 1).min(levels.len() - 1)].channels;
+        let finer = levels[at.saturating_sub(1)].channels;
+        let count = level.layers + 1;
+        let inner = |i: usize| {
+            let running = if i == 0 { coarser } else { level.channels };
+            let skip = if i == count - 1 { finer } else { level.channels };
+            running + skip
+        };
+        Ok(UpBlock {
+            resnets: (0..count).map(|i| load_resnet(w, config, i, inner(i), level.channels)).collect::<Result<_>>()?,
+            attentions: (0..if attends { count } else { 0 })
+                .map(|i| load_attention(w, config, i, level))
+                .collect::<Result<_>>()?,
+            upsampler: (at > 0).then(|| Upsample2D::load(&w.at("upsamplers.0"), level.channels)).transpose()?,
+        })
+    }
+
+    /// Takes from `skips` what the level left there. Enlarges to the size of the next state in `skips`, which is twice
+    /// the size unless a side on the way down was odd.
+    pub(super) fn forward(
+        &self,
+        rec: &mut Recording,
+        mut hidden: Tensor,
+        condition: Conditioning,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor> {
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            let skip = skips.pop().expect("the way down leaves one state for each residual block of the way up");
+            let joined = concat(rec, hidden, skip)?;
+            hidden = layer(rec, i, resnet, self.attentions.get(i), joined, condition)?;
+        }
+        if let (Some(upsampler), Some(next)) = (&self.upsampler, skips.last()) {
+            let size = (next.shape.h, next.shape.w);
+            hidden = rec.scoped("upsamplers.0", |rec| upsampler.forward(rec, hidden, size))?;
+        }
+        Ok(rec.tap(hidden))
+    }
+}

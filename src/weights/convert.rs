@@ -1,0 +1,141 @@
+//! Element types and layouts: from what a checkpoint stores to what kernels read.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+use safetensors::Dtype;
+
+use super::file::{StoredTensor, WeightFile};
+use crate::record::{ConstantData, DType};
+use crate::{Error, Result};
+
+/// The element type of matrices and convolutions on the device. Biases and norms are always f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum WeightType {
+    /// As stored: f16 stays f16, f32 stays f32; bf16 becomes f32, which holds every bf16 value.
+    #[default]
+    Keep,
+    /// f16, rounded to nearest even; a value that f16 cannot hold is an error.
+    F16,
+}
+
+impl WeightType {
+    /// The device type for tensors stored as these.
+    pub(super) fn device_type(self, stored: &[Dtype]) -> DType {
+        match self {
+            WeightType::F16 => DType::F16,
+            WeightType::Keep if stored.iter().all(|&d| d == Dtype::F16) => DType::F16,
+            WeightType::Keep => DType::F32,
+        }
+    }
+}
+
+/// One tensor of a file, under its full name.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) file: Arc<WeightFile>,
+    pub(super) tensor: StoredTensor,
+    pub(super) name: String,
+}
+
+impl Source {
+    /// The elements as `to`, little-endian; borrowed from the map where nothing changes.
+    fn elements(&self, to: DType) -> Result<Cow<'_, [u8]>> {
+        let bytes = self.file.bytes(&self.tensor);
+        match (self.tensor.dtype, to) {
+            (Dtype::F32, DType::F32) | (Dtype::F16, DType::F16) => Ok(Cow::Borrowed(bytes)),
+            (_, DType::F32) => Ok(Cow::Owned(bytemuck::cast_slice(&self.values()).to_vec())),
+            (_, DType::F16) => self.halves().map(Cow::Owned),
+        }
+    }
+
+    /// The elements as f32.
+    pub(super) fn values(&self) -> Vec<f32> {
+        decode(self.tensor.dtype, self.file.bytes(&self.tensor))
+    }
+
+    fn halves(&self) -> Result<Vec<u8>> {
+        let values = self.values();
+        let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
+        let lost = values.iter().zip(&halves).filter(|(v, h)| v.is_finite() && h.is_infinite()).count();
+        if lost > 0 {
+            return Err(Error::Model(format!(
+                "{}: {}: {lost} values are beyond the range of f16 (65504); keep this model's weights in f32",
+                self.file.label(),
+                self.name
+            )));
+        }
+        Ok(bytemuck::cast_slice(&halves).to_vec())
+    }
+}
+
+/// f32 values of stored elements; the type was checked when the tensor was asked for.
+pub(super) fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+    match dtype {
+        Dtype::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::BF16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+        _ => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+    }
+}
+
+/// The rows of several stored tensors below each other, each row a block of `taps` × `channels` values that is stored
+/// channel by channel (OIHW), given tap by tap (OHWI), with zeros up to `padded_channels` and `padded_rows`.
+/// A matrix has one tap; a vector also one channel, and so rows without padding between them.
+pub(super) struct Packed {
+    pub(super) sources: Vec<Source>,
+    pub(super) taps: usize,
+    pub(super) channels: usize,
+    pub(super) padded_channels: usize,
+    pub(super) padded_rows: usize,
+    pub(super) dtype: DType,
+}
+
+impl Packed {
+    fn rearranges(&self) -> bool {
+        self.padded_channels != self.channels || (self.taps > 1 && self.channels > 1)
+    }
+}
+
+impl ConstantData for Packed {
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        let size = self.dtype.size();
+        let (stored_row, row) = (self.taps * self.channels * size, self.taps * self.padded_channels * size);
+        let length = self.padded_rows * row;
+        if let ([source], false) = (self.sources.as_slice(), self.rearranges()) {
+            let elements = source.elements(self.dtype)?;
+            if elements.len() == length {
+                return Ok(elements);
+            }
+        }
+        let mut packed = vec![0; length];
+        let mut rest = packed.as_mut_slice();
+        for source in &self.sources {
+            let elements = source.elements(self.dtype)?;
+            let (part, after) = rest.split_at_mut(elements.len() / stored_row.max(1) * row);
+            if self.rearranges() {
+                part.par_chunks_mut(row)
+                    .zip(elements.par_chunks(stored_row))
+                    .for_each(|(out, stored)| self.rearrange(stored, out));
+            } else {
+                part.copy_from_slice(&elements);
+            }
+            rest = after;
+        }
+        Ok(Cow::Owned(packed))
+    }
+}
+
+impl Packed {
+    /// One output channel: `[channels, taps]` to `[taps, padded_channels]`.
+    fn rearrange(&self, stored: &[u8], out: &mut [u8]) {
+        let size = self.dtype.size();
+        for (index, element) in stored.chunks_exact(size).enumerate() {
+            let (channel, tap) = (index / self.taps, index % self.taps);
+            let at = (tap * self.padded_channels + channel) * size;
+            out[at..at + size].copy_from_slice(element);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Walking a checkpoint by its own names, and remembering every tensor that was asked for.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use safetensors::Dtype;
+
+use super::convert::{Packed, Source, WeightType, decode};
+use super::file::WeightFile;
+use crate::record::{Constant, ConstantData, DType};
+use crate::{Error, Result};
+
+/// How many names a message lists before it counts the rest.
+const LISTED: usize = 8;
+
+/// A place in a checkpoint: a file and a path prefix. [`at`](Self::at) steps down, as the module tree does.
+///
+/// A tensor that the file lacks is noted and stood in for, so that [`finish`](Self::finish) can list all of them; a
+/// model must not be used before `finish` succeeded, and every `load` in `models` calls it.
+#[derive(Clone)]
+pub struct Weights {
+    shared: Arc<Shared>,
+    path: String,
+    remedy: &'static str,
+}
+
+struct Shared {
+    file: Arc<WeightFile>,
+    model: String,
+    weight_type: WeightType,
+    asked: Mutex<Asked>,
+}
+
+#[derive(Default)]
+struct Asked {
+    read: BTreeSet<String>,
+    missing: Vec<String>,
+}
+
+impl Weights {
+    /// The root of a file. `model` opens every message: `unet`, `vae`, `text_encoder_2`, …
+    pub fn new(file: Arc<WeightFile>, model: impl Into<String>, weight_type: WeightType) -> Self {
+        let shared = Shared { file, model: model.into(), weight_type, asked: Mutex::default() };
+        Weights {
+            shared: Arc::new(shared),
+            path: String::new(),
+            remedy: "the weights and config.json belong to different models",
+        }
+    }
+
+    /// The place one name (or several, joined by dots) further down.
+    pub fn at(&self, name: impl Display) -> Weights {
+        Weights { path: self.name(&name.to_string()), ..self.clone() }
+    }
+
+    /// The same place, with another closing remark for a tensor of the wrong shape found from here on.
+    pub fn with_remedy(&self, remedy: &'static str) -> Weights {
+        Weights { remedy, ..self.clone() }
+    }
+
+    /// Whether the file has this tensor. Does not count as asking for it.
+    pub fn contains(&self, name: &str) -> bool {
+        self.shared.file.tensors().contains_key(&self.name(name))
+    }
+
+    /// `[len]`, in f32, with zeros up to a multiple of 4: a bias, or the scale and shift of a norm.
+    ///
+    /// # Errors
+    /// When the file has another shape, or a type that is not f32, f16 or bf16.
+    pub fn vector(&self, name: &str, len: usize) -> Result<Arc<Constant>> {
+        self.fused_vector(&[name], len)
+    }
+
+    /// Several vectors of `len` after each other, as [`vector`](Self::vector).
+    ///
+    /// # Errors
+    /// As [`vector`](Self::vector).
+    pub fn fused_vector(&self, names: &[&str], len: usize) -> Result<Arc<Constant>> {
+        let rows = (names.len() * len).next_multiple_of(4);
+        self.packed(names, &[len], &[rows], Some(DType::F32))
+    }
+
+    /// `[out, in]`, both with zeros up to a multiple of 4.
+    ///
+    /// # Errors
+    /// As [`vector`](Self::vector).
+    pub fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Arc<Constant>> {
+        self.fused_matrix(&[name], shape)
+    }
+
+    /// Several matrices of the same `[out, in]` below each other: one product instead of several.
+    ///
+    /// # Errors
+    /// As [`vector`](Self::vector).
+    pub fn fused_matrix(&self, names: &[&str], [out, inner]: [usize; 2]) -> Result<Arc<Constant>> {
+        let padded = [(names.len() * out).next_multiple_of(4), inner.next_multiple_of(4)];
+        self.packed(names, &[out, inner], &padded, None)
+    }
+
+    /// A convolution, stored `[out, in, k, k]`, given as `[out, k, k, in]` (as the matrix `[out, in]` for k = 1), both
+    /// channel counts with zeros up to a multiple of 4.
+    ///
+    /// # Errors
+    /// As [`vector`](Self::vector).
+    pub fn conv(&self, name: &str, [out, inner]: [usize; 2], kernel: usize) -> Result<Arc<Constant>> {
+        let (rows, columns) = (out.next_multiple_of(4), inner.next_multiple_of(4));
+        let padded: &[usize] = if kernel == 1 { &[rows, columns] } else { &[rows, kernel, kernel, columns] };
+        self.packed(&[name], &[out, inner, kernel, kernel], padded, None)
+    }
+
+    /// A table whose rows the host looks up; it never goes to a device.
+    ///
+    /// # Errors
+    /// As [`vector`](Self::vector).
+    pub fn table(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<Table> {
+        let source = self.ask(name, &[rows, columns])?;
+        Ok(Table { name: self.name(name), model: self.shared.model.clone(), rows, columns, source })
+    }
+
+    /// Checks that nothing was missing and nothing was left unread, except the names in `extras` (full names of
+    /// tensors that checkpoints carry without need).
+    ///
+    /// # Errors
+    /// Listing what is missing and what was never read, with shapes.
+    pub fn finish(&self, extras: &[&str]) -> Result<()> {
+        let asked = self.asked();
+        let unread: Vec<String> = self
+            .shared
+            .file
+            .tensors()
+            .iter()
+            .filter(|(name, _)| !asked.read.contains(*name) && !extras.contains(&name.as_str()))
+            .map(|(name, tensor)| format!("{name} {:?}", tensor.shape))
+            .collect();
+        let complaints: Vec<String> = [("missing", &asked.missing), ("unknown to this model", &unread)]
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("{} {what} ({})", count(names.len()), list(names)))
+            .collect();
+        if complaints.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Model(format!(
+            "{}: {}: {}; the weights and config.json belong to different models, or the file is incomplete",
+            self.shared.model,
+            self.shared.file.label(),
+            complaints.join(" and ")
+        )))
+    }
+
+    fn packed(
+        &self,
+        names: &[&str],
+        stored: &[usize],
+        padded: &[usize],
+        forced: Option<DType>,
+    ) -> Result<Arc<Constant>> {
+        let sources: Option<Vec<Source>> = names.iter().map(|name| self.ask(name, stored)).collect::<Result<_>>()?;
+        let label = self.name(&names.join("+"));
+        let Some(sources) = sources else {
+            let data = Box::new(Missing(label.clone()));
+            return Ok(Arc::new(Constant { label, shape: padded.to_vec(), dtype: DType::F32, data }));
+        };
+        let types: Vec<Dtype> = sources.iter().map(|s| s.tensor.dtype).collect();
+        let dtype = forced.unwrap_or_else(|| self.shared.weight_type.device_type(&types));
+        let channels = stored.get(1).copied().unwrap_or(1);
+        let data = Packed {
+            sources,
+            taps: stored.iter().skip(2).product(),
+            channels,
+            padded_channels: if stored.len() == 1 { 1 } else { padded[padded.len() - 1] },
+            padded_rows: padded[0],
+            dtype,
+        };
+        Ok(Arc::new(Constant { label, shape: padded.to_vec(), dtype, data: Box::new(data) }))
+    }
+
+    /// Notes that the tensor was asked for and checks it; `None` when the file lacks it.
+    fn ask(&self, name: &str, shape: &[usize]) -> Result<Option<Source>> {
+        let full = self.name(name);
+        let Some(tensor) = self.shared.file.tensors().get(&full) else {
+            self.asked().missing.push(format!("{full} {shape:?}"));
+            return Ok(None);
+        };
+        self.asked().read.insert(full.clone());
+        let model = &self.shared.model;
+        if tensor.shape != shape {
+            let remedy = self.remedy;
+            let found = &tensor.shape;
+            return Err(Error::Model(format!("{model}: {full}: expected {shape:?}, file has {found:?}; {remedy}")));
+        }
+        if !matches!(tensor.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(Error::Model(format!(
+                "{model}: {full}: expected F32, F16 or BF16, file has {:?}; convert the file to one of them",
+                tensor.dtype
+            )));
+        }
+        Ok(Some(Source { file: Arc::clone(&self.shared.file), tensor: tensor.clone(), name: full }))
+    }
+
+    fn name(&self, leaf: &str) -> String {
+        if self.path.is_empty() { leaf.to_owned() } else { format!("{}.{leaf}", self.path) }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count(tensors: usize) -> String {
+    if tensors == 1 { "1 tensor is".into() } else { format!("{tensors} tensors are") }
+}
+
+fn list(names: &[String]) -> String {
+    let listed = names[..names.len().min(LISTED)].join(", ");
+    if names.len() > LISTED { format!("{listed}, and {} more", names.len() - LISTED) } else { listed }
+}
+
+/// Stands in for a tensor that the file lacks, until `finish` reports it.
+struct Missing(String);
+
+impl ConstantData for Missing {
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        Err(Error::Model(format!("{}: missing in the checkpoint; its model was used before Weights::finish", self.0)))
+    }
+}
+
+/// A matrix `[rows, columns]` in the mapped file, read row by row on the host.
+pub struct Table {
+    name: String,
+    model: String,
+    /// Rows.
+    pub rows: usize,
+    /// Values of a row.
+    pub columns: usize,
+    source: Option<Source>,
+}
+
+impl Table {
+    /// Row `index` as f32.
+    ///
+    /// # Errors
+    /// When there is no such row.
+    pub fn row(&self, index: usize) -> Result<Vec<f32>> {
+        let Some(source) = self.source.as_ref().filter(|_| index < self.rows) else {
+            return Err(Error::Model(format!(
+                "{}: {}: expected a row below {}, got {index}; use the tokenizer that belongs to the model",
+                self.model, self.name, self.rows
+            )));
+        };
+        let bytes = source.file.bytes(&source.tensor);
+        let row = bytes.len() / self.rows;
+        Ok(decode(source.tensor.dtype, &bytes[index * row..(index + 1) * row]))
+    }
+}
