@@ -12,10 +12,12 @@ use crate::sampling::SolverKind;
 /// Without --model, a small demo model inside this program draws simple shapes and scenes.
 #[derive(Debug, Parser)]
 #[command(name = "chiaro", version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  chiaro \"a red circle on a black background\"\n  chiaro \"a solid black image\" --compare\n  \
+#[command(
+    after_help = "Examples:\n  chiaro \"a red circle on a black background\"\n  chiaro \"a solid black image\" --compare\n  \
                         chiaro \"a lighthouse at night\" --model ./stable-diffusion-v1-5 --oms ./oms_b_openclip_15_21 --device 0\n  \
                         chiaro plan --model ./stable-diffusion-v1-5 --width 512 --height 512\n\n\
-                        Exit codes: 0 done, 1 failed, 2 the command line or the request was wrong.")]
+                        Exit codes: 0 done, 1 failed, 2 the command line or the request was wrong."
+)]
 pub struct Cli {
     /// The command; a prompt alone means generate.
     #[command(subcommand)]

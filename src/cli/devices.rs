@@ -25,7 +25,9 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
         return print_json(&json!({ "adapters": list, "host": { "threads": rayon::current_num_threads() } }));
     }
     if adapters.is_empty() {
-        print_line("No graphics adapter found: no driver for Vulkan, Metal or DX12. Pictures are made on the processor.")?;
+        print_line(
+            "No graphics adapter found: no driver for Vulkan, Metal or DX12. Pictures are made on the processor.",
+        )?;
     }
     for a in &adapters {
         print_line(&format!("{}: {} ({:?}, {}, {})", a.index, a.name, a.kind, a.backend, a.driver))?;

@@ -20,11 +20,8 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     request.validate()?;
     let files = output::choose(args.output.as_deref(), &args.prompt, args.count, args.overwrite)?;
     let pipeline = args.model.open()?;
-    let runs: Vec<Request> = if args.compare {
-        vec![Request { oms: None, ..request.clone() }, request]
-    } else {
-        vec![request]
-    };
+    let runs: Vec<Request> =
+        if args.compare { vec![Request { oms: None, ..request.clone() }, request] } else { vec![request] };
     let units = runs.iter().map(|r| pipeline.units(r)).sum();
     let progress = Progress::new(units, args.quiet || args.model.json);
     progress.say(&format!("{} on {}", args.model.source(), pipeline.device().describe()));
@@ -47,9 +44,12 @@ fn refuse_unused_oms_options(args: &GenerateArgs, has_oms: bool) -> Result<()> {
     if has_oms {
         return Ok(());
     }
-    let unused = [("--compare", args.compare), ("--oms-prompt", args.oms_prompt.is_some()), ("--oms-compat", args.oms_compat)];
+    let unused =
+        [("--compare", args.compare), ("--oms-prompt", args.oms_prompt.is_some()), ("--oms-compat", args.oms_compat)];
     match unused.into_iter().find(|(_, given)| *given) {
-        Some((option, _)) => Err(Error::Request(format!("{option}: needs a module, add --oms DIR (or --oms demo with the demo model)"))),
+        Some((option, _)) => {
+            Err(Error::Request(format!("{option}: needs a module, add --oms DIR (or --oms demo with the demo model)")))
+        }
         None => Ok(()),
     }
 }
@@ -106,7 +106,12 @@ fn save(file: &Path, image: &Rgb8Image, pictures: &[&Picture], overwrite: bool) 
     write_png(file, image, &picture.text_chunks(), overwrite)
 }
 
-fn report(args: &GenerateArgs, pipeline: &Pipeline, saved: &[(PathBuf, Vec<&Picture>)], started: Instant) -> Result<()> {
+fn report(
+    args: &GenerateArgs,
+    pipeline: &Pipeline,
+    saved: &[(PathBuf, Vec<&Picture>)],
+    started: Instant,
+) -> Result<()> {
     if args.model.json {
         let list: Vec<_> = saved
             .iter()

@@ -8,9 +8,8 @@ use crate::pipeline::{OmsRequest, Request, StagePlan};
 
 pub(super) fn run(args: &PlanArgs) -> Result<()> {
     let pipeline = args.model.open()?;
-    let oms = pipeline
-        .has_oms()
-        .then(|| OmsRequest { guidance_scale: args.model.oms_guidance, ..OmsRequest::default() });
+    let oms =
+        pipeline.has_oms().then(|| OmsRequest { guidance_scale: args.model.oms_guidance, ..OmsRequest::default() });
     let request = Request { oms, ..args.model.request() };
     let (width, height) = pipeline.size(&request)?;
     let stages = pipeline.plan(&request)?;
@@ -32,7 +31,11 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
             "flops": stages.iter().map(|s| s.flops * s.runs as u64).sum::<u64>(),
         }));
     }
-    print_line(&format!("{width}×{height} on {}, {} storage", pipeline.device().name(), pipeline.device().storage_name()))?;
+    print_line(&format!(
+        "{width}×{height} on {}, {} storage",
+        pipeline.device().name(),
+        pipeline.device().storage_name()
+    ))?;
     print_line("stage                   runs   GFLOP/run  dispatches   weights   tensors      peak")?;
     for s in &stages {
         print_line(&format!(

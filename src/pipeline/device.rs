@@ -31,9 +31,10 @@ impl Device {
         }
         let wanted = if name.eq_ignore_ascii_case("auto") { None } else { Some(name) };
         match gpu::choose_adapter(wanted)? {
-            Some(adapter) => {
-                Device::new(Arc::new(gpu::GpuBackend::open(&adapter, DType::F32, gpu::GpuOptions::default())?), precision)
-            }
+            Some(adapter) => Device::new(
+                Arc::new(gpu::GpuBackend::open(&adapter, DType::F32, gpu::GpuOptions::default())?),
+                precision,
+            ),
             None => {
                 let device = Device::new(Arc::new(HostBackend::default()), precision)?;
                 Ok(Device { remark: Some("no GPU driver found"), ..device })

@@ -5,14 +5,14 @@
 //! [`Generation`] is an iterator: each `next` does one unit of work and says what it was, so that a caller draws a progress bar,
 //! streams, or stops between two steps by dropping it. Only one network is in device memory at a time.
 
-use std::collections::VecDeque;
 
 use super::parameters::{Picture, parameters};
-use super::stage::{OpenStage, Stage};
+use super::stage::OpenStage;
 use super::text::{Encoded, TextPlan};
 use super::{Pipeline, Request};
 use crate::image::Rgb8Image;
-use crate::models::{unet, vae};
+use crate::models::layout::{to_channels_first, to_channels_last};
+use crate::models::names;
 use crate::record::Shape;
 use crate::sampling::{OmsForm, Solver, TorchRng, guide, oms};
 use crate::{Error, Result};
@@ -147,12 +147,10 @@ impl<'p> Generation<'p> {
         };
         let shape = self.pipeline.latent_shape(self.size);
         let rows = if request.guided() { 2 } else { 1 };
-        let inputs = to_channels_last(&seen, shape, rows);
-        let outputs = module.run(
-            &[(unet::SAMPLE, &inputs), (unet::ENCODER_HIDDEN_STATES, encoded.oms())],
-            &mut self.notes,
-        )?;
-        let rows: Vec<Vec<f32>> = from_channels_last(&outputs[unet::OUT], shape);
+        let inputs = network_rows(&seen, shape, rows);
+        let outputs =
+            module.run(&[(names::SAMPLE, &inputs), (names::ENCODER_HIDDEN_STATES, encoded.oms())], &mut self.notes)?;
+        let rows = latent_rows(&outputs[names::OUT], shape);
         let v = guide(&rows, request.guidance_scale);
         let z = request.form.draws_noise().then(|| one.rng.randn(v.len()));
         one.latents = oms::x_t(request.form, &v, &one.latents, z.as_deref(), alpha_bar)?;
@@ -187,15 +185,18 @@ impl<'p> Generation<'p> {
         let of = solver.timesteps().len();
         let shape = self.latent_shape();
         let rows = self.pipeline.guidance_rows(&self.request);
-        let sample = to_channels_last(&solver.model_input(step), shape, rows);
+        let sample = network_rows(&solver.model_input(step), shape, rows);
         let time = self.pipeline.time_inputs(solver.timesteps()[step], rows, &self.request);
-        let mut inputs: Vec<(&str, &[f32])> =
-            vec![(unet::SAMPLE, &sample), (unet::ENCODER_HIDDEN_STATES, encoded.unet()), (unet::TIME_PROJ, &time.projection)];
+        let mut inputs: Vec<(&str, &[f32])> = vec![
+            (names::SAMPLE, &sample),
+            (names::ENCODER_HIDDEN_STATES, encoded.unet()),
+            (names::TIME_PROJ, &time.projection),
+        ];
         if let Some(guidance) = &time.guidance {
-            inputs.push((unet::TIMESTEP_COND, guidance));
+            inputs.push((names::TIMESTEP_COND, guidance));
         }
         let outputs = unet.run(&inputs, &mut self.notes)?;
-        let model_output = guide(&from_channels_last(&outputs[unet::OUT], shape), self.request.guidance_scale);
+        let model_output = guide(&latent_rows(&outputs[names::OUT], shape), self.request.guidance_scale);
         let one = &mut self.images[image];
         solver.step(step, &model_output, &mut |len| one.rng.randn(len))?;
         self.state = if step + 1 < of {
@@ -217,12 +218,13 @@ impl<'p> Generation<'p> {
     fn decode(&mut self, mut decoder: OpenStage<'p>, image: usize) -> Result<Event> {
         let shape = self.latent_shape();
         let one = &self.images[image];
-        let scaled = self.pipeline.vae.to_decoder_input(&one.latents);
-        let input = to_channels_last(&scaled, shape, 1);
-        let outputs = decoder.run(&[(vae::LATENTS, &input)], &mut self.notes)?;
+        let mut unscaled = one.latents.clone();
+        self.pipeline.vae.config().unscale_latents(&mut unscaled);
+        let input = network_rows(&unscaled, shape, 1);
+        let outputs = decoder.run(&[(names::LATENTS, &input)], &mut self.notes)?;
         let (width, height) = self.size;
         let picture = Picture {
-            image: Rgb8Image::from_unit_range(&self.pipeline.vae.rgb(&outputs[vae::OUT]), width, height)?,
+            image: Rgb8Image::from_unit_range(&outputs[names::OUT], width, height)?,
             seed: one.seed,
             latents: one.latents.clone(),
             parameters: parameters(self.pipeline, &self.request, one.seed, self.size),
@@ -239,18 +241,12 @@ impl<'p> Generation<'p> {
     }
 }
 
-/// `[c, h, w]` → `rows` times `[h, w, c]`, as networks take it.
-fn to_channels_last(planes: &[f32], shape: Shape, rows: usize) -> Vec<f32> {
-    let pixels = shape.h * shape.w;
-    let one: Vec<f32> = (0..shape.len()).map(|i| planes[i % shape.c * pixels + i / shape.c]).collect();
-    one.repeat(rows)
+/// VP latents `[c, h, w]` as `rows` equal rows of a network's input.
+fn network_rows(latents: &[f32], shape: Shape, rows: usize) -> Vec<f32> {
+    to_channels_last(latents, 1, shape.c, shape.h * shape.w).repeat(rows)
 }
 
-/// `[rows, h, w, c]` → each row as `[c, h, w]`, as the sampling side keeps latents.
-fn from_channels_last(values: &[f32], shape: Shape) -> Vec<Vec<f32>> {
-    let pixels = shape.h * shape.w;
-    values
-        .chunks(shape.len())
-        .map(|row| (0..shape.len()).map(|i| row[i % pixels * shape.c + i / pixels]).collect())
-        .collect()
+/// A network's output, each row as `[c, h, w]`.
+fn latent_rows(output: &[f32], shape: Shape) -> Vec<Vec<f32>> {
+    output.chunks(shape.len()).map(|row| to_channels_first(row, 1, shape.c, shape.h * shape.w)).collect()
 }

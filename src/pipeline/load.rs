@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::source::Component;
 use super::{Device, Pipeline, Source};
-use crate::models::{clip, unet, vae};
+use crate::models::{AutoencoderKl, AutoencoderKlConfig, ClipTextConfig, ClipTextModel, TextStates, Unet, UnetConfig};
 use crate::record::{Caps, DType, Recording};
 use crate::sampling::SchedulerConfig;
 use crate::text::ClipTokenizer;
@@ -35,27 +35,25 @@ pub struct Overrides {
 /// A tokenizer with its network.
 pub(super) struct TextEncoder {
     pub(super) tokenizer: ClipTokenizer,
-    pub(super) model: clip::TextEncoder,
+    pub(super) model: ClipTextModel,
 }
 
 impl TextEncoder {
-    pub(super) const INPUT: &'static str = clip::EMBEDDINGS;
-    pub(super) const OUTPUT: &'static str = clip::LAST_HIDDEN_STATE;
-
     /// Tokens of each row.
     pub(super) fn tokens(&self) -> usize {
         self.tokenizer.max_length()
     }
 
     pub(super) fn record(&self, caps: &Caps, rows: usize, clip_skip: usize) -> Result<Recording> {
-        self.model.record(caps, rows, self.tokens(), clip_skip, false)
+        let states = TextStates { skip: clip_skip, normed: true, pooled: false };
+        self.model.record(caps, rows, self.tokens(), states, false)
     }
 }
 
 /// An OMS module, with its text encoder where that is not the base's.
 pub(super) struct OmsModule {
     pub(super) label: String,
-    pub(super) module: unet::Unet,
+    pub(super) module: Unet,
     pub(super) text_encoder: Option<TextEncoder>,
 }
 
@@ -80,7 +78,7 @@ impl Pipeline {
         let unet_files = overrides.unet.clone().map_or_else(|| model.component("unet"), Component::Folder);
         let unet = load_unet(&unet_files, "unet", weight_type)?;
         let vae = load_vae(&model.component("vae"), weight_type)?;
-        let width = text_encoder.model.hidden_size();
+        let width = text_encoder.model.config().hidden_size;
         if unet.config().cross_attention_dim != width {
             return Err(Error::Model(format!(
                 "{model}: the UNet takes text states of width {}, the text encoder gives {width}; they belong to different models",
@@ -135,14 +133,14 @@ fn open(files: &Component, stem: &str, model: &str, weight_type: WeightType) -> 
     Ok(Weights::new(Arc::new(file), model, weight_type))
 }
 
-fn load_unet(files: &Component, model: &str, weight_type: WeightType) -> Result<unet::Unet> {
-    let config: unet::UnetConfig = files.json("config.json")?;
-    unet::Unet::load(config, &open(files, DIFFUSION_STEM, model, weight_type)?)
+fn load_unet(files: &Component, model: &str, weight_type: WeightType) -> Result<Unet> {
+    let config = UnetConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
+    Unet::load(config, &open(files, DIFFUSION_STEM, model, weight_type)?)
 }
 
-fn load_vae(files: &Component, weight_type: WeightType) -> Result<vae::Vae> {
-    let config: vae::VaeConfig = files.json("config.json")?;
-    vae::Vae::load(config, &open(files, DIFFUSION_STEM, "vae", weight_type)?)
+fn load_vae(files: &Component, weight_type: WeightType) -> Result<AutoencoderKl> {
+    let config = AutoencoderKlConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
+    AutoencoderKl::load(config, &open(files, DIFFUSION_STEM, "vae", weight_type)?)
 }
 
 fn load_text_encoder(files: &Component, tokenizer: &Component, weight_type: WeightType) -> Result<TextEncoder> {
@@ -156,8 +154,8 @@ fn load_text_encoder(files: &Component, tokenizer: &Component, weight_type: Weig
         settings.as_deref(),
         &tokenizer.label(""),
     )?;
-    let config: clip::ClipTextConfig = files.json("config.json")?;
-    let model = clip::TextEncoder::load(config, &open(files, TEXT_STEM, "text_encoder", weight_type)?)?;
+    let config = ClipTextConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
+    let model = ClipTextModel::load(config, &open(files, TEXT_STEM, "text_encoder", weight_type)?)?;
     Ok(TextEncoder { tokenizer, model })
 }
 
@@ -200,14 +198,14 @@ fn resolve(source: &Source, name: &str, is_there: impl Fn(&Component) -> bool) -
 fn load_oms(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Result<OmsModule> {
     let files = resolve(&source.module, "oms_module", |c| c.has_weights(DIFFUSION_STEM))?;
     let module = load_unet(&files, "oms_module", weight_type)?;
-    if module.has_time() {
+    if module.config().has_time() {
         return Err(Error::Model(format!(
             "{}: expected a UNet2DConditionWoCTModel, got a UNet with a time embedding; it is not an OMS module",
             files.label("config.json")
         )));
     }
     let text_encoder = load_oms_text_encoder(source, weight_type)?;
-    let width = text_encoder.as_ref().unwrap_or(&base.text_encoder).model.hidden_size();
+    let width = text_encoder.as_ref().unwrap_or(&base.text_encoder).model.config().hidden_size;
     let wanted = module.config().cross_attention_dim;
     if wanted != width {
         return Err(Error::Model(format!(
@@ -231,7 +229,8 @@ fn load_oms(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Res
 fn load_oms_text_encoder(source: &OmsSource, weight_type: WeightType) -> Result<Option<TextEncoder>> {
     if let Some(folder) = &source.text_encoder {
         let named = Source::Folder(folder.clone());
-        return load_text_encoder(&named.component("text_encoder"), &named.component("tokenizer"), weight_type).map(Some);
+        return load_text_encoder(&named.component("text_encoder"), &named.component("tokenizer"), weight_type)
+            .map(Some);
     }
     let index: serde_json::Value = source.module.root().json("model_index.json")?;
     let absent = |name: &str| index[name].as_array().is_none_or(|entry| entry.iter().all(serde_json::Value::is_null));

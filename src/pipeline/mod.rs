@@ -31,7 +31,7 @@ pub use stage::StagePlan;
 use load::{OmsModule, TextEncoder};
 use stage::Stage;
 
-use crate::models::{unet, vae};
+use crate::models::{AutoencoderKl, OneOrMany, Unet};
 use crate::record::Shape;
 use crate::sampling::{SchedulerConfig, Solver, SolverKind, embedding};
 use crate::{Error, Result};
@@ -41,8 +41,8 @@ pub struct Pipeline {
     device: Device,
     label: String,
     text_encoder: TextEncoder,
-    unet: unet::Unet,
-    vae: vae::Vae,
+    unet: Unet,
+    vae: AutoencoderKl,
     scheduler: SchedulerConfig,
     oms: Option<OmsModule>,
 }
@@ -88,12 +88,18 @@ impl Pipeline {
     /// When the request is out of range.
     pub fn size(&self, request: &Request) -> Result<(usize, usize)> {
         request.validate()?;
-        let own = self.unet.config().sample_size.unwrap_or(64) * self.vae.downsampling();
-        let (width, height) = (request.width.unwrap_or(own), request.height.unwrap_or(own));
-        let step = self.vae.downsampling();
+        let step = self.vae.config().pixels_per_latent();
+        let (own_height, own_width) = match self.unet.config().sample_size.as_ref() {
+            Some(OneOrMany::One(side)) => (*side, *side),
+            Some(OneOrMany::Many(sides)) if sides.len() == 2 => (sides[0], sides[1]),
+            _ => (64, 64),
+        };
+        let (width, height) = (request.width.unwrap_or(own_width * step), request.height.unwrap_or(own_height * step));
         for (name, side) in [("width", width), ("height", height)] {
             if !side.is_multiple_of(step) {
-                return Err(Error::Request(format!("{name}: expected a multiple of {step} for this model, got {side}")));
+                return Err(Error::Request(format!(
+                    "{name}: expected a multiple of {step} for this model, got {side}"
+                )));
             }
         }
         Ok((width, height))
@@ -131,7 +137,7 @@ impl Pipeline {
         {
             return Err(Error::Request(format!("latents: expected {latents} values, got {}", given.len())));
         }
-        let layers = self.text_encoder.model.num_hidden_layers();
+        let layers = self.text_encoder.model.config().num_hidden_layers;
         if request.clip_skip >= layers {
             return Err(Error::Request(format!("clip skip: expected less than {layers}, got {}", request.clip_skip)));
         }
@@ -159,7 +165,7 @@ impl Pipeline {
     }
 
     fn latent_shape(&self, (width, height): (usize, usize)) -> Shape {
-        let step = self.vae.downsampling();
+        let step = self.vae.config().pixels_per_latent();
         Shape::image(1, height / step, width / step, self.vae.config().latent_channels)
     }
 
@@ -196,8 +202,9 @@ impl Pipeline {
         let one = embedding::timestep_embedding(
             timestep,
             config.block_out_channels[0],
-            config.flip_sin_to_cos,
-            config.freq_shift,
+            // The UNet's configuration refuses other values of flip_sin_to_cos and freq_shift.
+            true,
+            0.0,
         );
         let guidance = config
             .time_cond_proj_dim

@@ -94,7 +94,9 @@ impl Request {
                 && (!(64..=MAX_SIDE).contains(&side) || !side.is_multiple_of(8))
             {
                 let near = (side.clamp(64, MAX_SIDE) + 4) / 8 * 8;
-                return Err(Error::Request(format!("{name}: expected a multiple of 8 from 64 to {MAX_SIDE}, got {side}; the nearest is {near}")));
+                return Err(Error::Request(format!(
+                    "{name}: expected a multiple of 8 from 64 to {MAX_SIDE}, got {side}; the nearest is {near}"
+                )));
             }
         }
         if !(1..=1000).contains(&self.num_inference_steps) {

@@ -85,6 +85,12 @@ impl Component {
         }
     }
 
+    /// The whole of a small text file.
+    pub(super) fn text(&self, file: &str) -> Result<String> {
+        String::from_utf8(self.read(file)?)
+            .map_err(|_| Error::Model(format!("{}: not text; the file is damaged", self.label(file))))
+    }
+
     /// A JSON file as `T`.
     pub(super) fn json<T: DeserializeOwned>(&self, file: &str) -> Result<T> {
         let bytes = self.read(file)?;
@@ -101,11 +107,11 @@ impl Component {
             return Err(Error::Model(self.missing_weights(stem)));
         };
         match self {
-            Component::Folder(path) => WeightFile::open(&path.join(file)),
+            Component::Folder(path) => WeightFile::open(path.join(file)),
             Component::Embedded(path) => {
                 let name = format!("{path}/{file}");
                 let bytes = demo::file(&name).expect("has() found the file");
-                WeightFile::from_static(bytes, &format!("demo {name}"))
+                WeightFile::from_static(bytes, format!("demo {name}"))
             }
         }
     }
@@ -122,7 +128,9 @@ impl Component {
         }
         for old in [format!("{stem}.bin"), format!("{stem}.fp16.bin"), "pytorch_model.bin".into()] {
             if self.has(&old) {
-                return format!("{wanted}: not found, only {old}; pickles are not read, save the model with safe_serialization=True");
+                return format!(
+                    "{wanted}: not found, only {old}; pickles are not read, save the model with safe_serialization=True"
+                );
             }
         }
         format!("{wanted}: not found, nor its .fp16 variant; is the download complete?")
@@ -132,7 +140,10 @@ impl Component {
 fn read_small(path: &Path) -> Result<Vec<u8>> {
     let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
     if size > MAX_TEXT_BYTES {
-        return Err(Error::Model(format!("{}: {size} bytes, expected a file of at most {MAX_TEXT_BYTES}", path.display())));
+        return Err(Error::Model(format!(
+            "{}: {size} bytes, expected a file of at most {MAX_TEXT_BYTES}",
+            path.display()
+        )));
     }
     std::fs::read(path).map_err(|e| Error::io(path, e))
 }

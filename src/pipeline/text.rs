@@ -4,6 +4,7 @@ use super::load::TextEncoder;
 use super::stage::Stage;
 use super::{Pipeline, Request};
 use crate::Result;
+use crate::models::names;
 
 /// The prompts of a request, tokenized.
 pub(super) struct TextPlan {
@@ -45,7 +46,8 @@ impl TextPlan {
         let mut warned: Vec<&String> = Vec::new();
         let mut warnings = Vec::new();
         let encoders = [(pipeline.text_encoder(), &plan.unet), (pipeline.oms_text_encoder(), &plan.oms)];
-        for (encoder, text) in encoders.into_iter().flat_map(|(encoder, texts)| texts.iter().map(move |t| (encoder, t))) {
+        for (encoder, text) in encoders.into_iter().flat_map(|(encoder, texts)| texts.iter().map(move |t| (encoder, t)))
+        {
             let encoding = encoder.tokenizer.encode(text);
             if !encoding.dropped.is_empty() && !warned.contains(&text) {
                 warned.push(text);
@@ -145,10 +147,10 @@ impl<'p> Group<'p> {
 
     /// States of each text.
     fn encode(&self, pipeline: &Pipeline, notes: &mut Vec<String>) -> Result<Vec<Vec<f32>>> {
-        let ids: Vec<Vec<u32>> = self.texts.iter().map(|text| self.encoder.tokenizer.encode(text).ids).collect();
-        let embeddings = self.encoder.model.embed(&ids)?;
-        let outputs = self.stage().open(pipeline.device())?.run(&[(TextEncoder::INPUT, &embeddings)], notes)?;
-        let states = &outputs[TextEncoder::OUTPUT];
-        Ok(states.chunks(states.len() / ids.len()).map(<[f32]>::to_vec).collect())
+        let ids: Vec<u32> = self.texts.iter().flat_map(|text| self.encoder.tokenizer.encode(text).ids).collect();
+        let embeddings = self.encoder.model.embed(&ids, self.encoder.tokens())?;
+        let outputs = self.stage().open(pipeline.device())?.run(&[(names::INPUTS_EMBEDS, &embeddings)], notes)?;
+        let states = &outputs[names::ENCODER_HIDDEN_STATES];
+        Ok(states.chunks(states.len() / self.texts.len()).map(<[f32]>::to_vec).collect())
     }
 }

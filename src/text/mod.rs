@@ -1,1 +1,5 @@
-//! See `lib.rs`.
+//! Prompts → token ids.
+
+mod tokenizer;
+
+pub use tokenizer::{ClipTokenizer, Encoding};

@@ -9,14 +9,52 @@ use chiaro::record::{Caps, Constant, Recording, Shape, Tensor};
 /// One call of one op: shapes and switches. Operands are made from a seed.
 #[derive(Debug, Clone, Copy)]
 pub enum Case {
-    Matmul { x: Shape, view: View, c_out: usize, half: bool, extras: Extras },
-    Conv2d { x: Shape, c_out: usize, geometry: Conv2d, half: bool, extras: Extras },
-    Attention { n: usize, heads: usize, head_dim: usize, t_q: usize, t_k: usize, causal: bool, fused: bool, spread: f32 },
-    GroupNorm { x: Shape, norm: GroupNorm, mean: f32 },
-    LayerNorm { x: Shape, mean: f32 },
-    Geglu { x: Shape },
-    Elementwise { x: Shape, activation: Activation },
-    Concat { x: Shape, a: View, c_b: usize, b: View },
+    Matmul {
+        x: Shape,
+        view: View,
+        c_out: usize,
+        half: bool,
+        extras: Extras,
+    },
+    Conv2d {
+        x: Shape,
+        c_out: usize,
+        geometry: Conv2d,
+        half: bool,
+        extras: Extras,
+    },
+    Attention {
+        n: usize,
+        heads: usize,
+        head_dim: usize,
+        t_q: usize,
+        t_k: usize,
+        causal: bool,
+        fused: bool,
+        spread: f32,
+    },
+    GroupNorm {
+        x: Shape,
+        norm: GroupNorm,
+        mean: f32,
+    },
+    LayerNorm {
+        x: Shape,
+        mean: f32,
+    },
+    Geglu {
+        x: Shape,
+    },
+    Elementwise {
+        x: Shape,
+        activation: Activation,
+    },
+    Concat {
+        x: Shape,
+        a: View,
+        c_b: usize,
+        b: View,
+    },
 }
 
 /// Channels of the storage before and after those that are used.
@@ -176,7 +214,9 @@ impl Case {
         match *self {
             Case::Matmul { x, .. } => sum(x.c),
             Case::Conv2d { x, geometry, .. } => sum(geometry.kernel * geometry.kernel * x.c),
-            Case::Attention { head_dim, t_k, spread, .. } => sum(t_k) * f64::from(1.0 + spread * spread) + sum(head_dim),
+            Case::Attention { head_dim, t_k, spread, .. } => {
+                sum(t_k) * f64::from(1.0 + spread * spread) + sum(head_dim)
+            }
             Case::GroupNorm { mean, .. } | Case::LayerNorm { mean, .. } => 2e-6 + 2e-7 * f64::from(mean.abs()),
             Case::Geglu { .. } | Case::Elementwise { .. } => 1e-6,
             Case::Concat { .. } => 0.0,
@@ -278,9 +318,10 @@ fn matmul() -> Vec<Case> {
             extras: BIAS,
         },
     ];
-    cases.extend(activations.map(|activation| {
-        case(Shape::tokens(1, 31, 32), 48, false, Extras { residual: true, activation, ..BIAS })
-    }));
+    cases
+        .extend(activations.map(|activation| {
+            case(Shape::tokens(1, 31, 32), 48, false, Extras { residual: true, activation, ..BIAS })
+        }));
     cases
 }
 
@@ -376,7 +417,16 @@ fn attention() -> Vec<Case> {
     ];
     // Scores in the thousands: only the subtracted maximum keeps the weights finite.
     for causal in [false, true] {
-        cases.push(Case::Attention { n: 1, heads: 2, head_dim: 64, t_q: 90, t_k: 90, causal, fused: false, spread: 16.0 });
+        cases.push(Case::Attention {
+            n: 1,
+            heads: 2,
+            head_dim: 64,
+            t_q: 90,
+            t_k: 90,
+            causal,
+            fused: false,
+            spread: 16.0,
+        });
     }
     cases
 }
@@ -436,7 +486,12 @@ fn flat() -> Vec<Case> {
         Case::Geglu { x: Shape::tokens(1, 1, 24) },
         Case::Concat { x: Shape::image(2, 16, 16, 640), a: WHOLE, c_b: 320, b: WHOLE },
         Case::Concat { x: Shape::image(1, 5, 7, 4), a: WHOLE, c_b: 12, b: WHOLE },
-        Case::Concat { x: Shape::image(2, 3, 3, 8), a: View { before: 4, after: 8 }, c_b: 16, b: View { before: 0, after: 4 } },
+        Case::Concat {
+            x: Shape::image(2, 3, 3, 8),
+            a: View { before: 4, after: 8 },
+            c_b: 16,
+            b: View { before: 0, after: 4 },
+        },
         Case::Elementwise { x: Shape::image(1, 128, 128, 64), activation: Activation::Silu },
     ];
     let activations = [

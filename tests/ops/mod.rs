@@ -32,7 +32,8 @@ pub fn run_case(backend: &dyn Backend, case: &Case, operands: &Operands) -> Vec<
     };
     let inputs: Vec<(&str, &[f32])> =
         operands.0.iter().filter(|(name, _)| is_input(name)).map(|(name, values)| (*name, values.as_slice())).collect();
-    let poison: Vec<(&str, Vec<f32>)> = inputs.iter().map(|(name, values)| (*name, vec![f32::NAN; values.len()])).collect();
+    let poison: Vec<(&str, Vec<f32>)> =
+        inputs.iter().map(|(name, values)| (*name, vec![f32::NAN; values.len()])).collect();
     let poison: Vec<(&str, &[f32])> = poison.iter().map(|(name, values)| (*name, values.as_slice())).collect();
     let mut program = backend.compile(recording).unwrap_or_else(|e| panic!("{case:?}: {e}"));
     program.run(&poison).unwrap_or_else(|e| panic!("{case:?}: {e}"));
@@ -91,7 +92,9 @@ fn run_table(backend: &dyn Backend) {
         let out = run_case(backend, &case, &operands);
         let seconds = start.elapsed().as_secs_f64();
         match check(&case, storage, &out, &expected) {
-            Ok(d) => println!("{:9.1e} of {:8.1e}, nmse {:8.1e}, {seconds:6.3} s  {case:?}", d.max, case.tolerance(), d.nmse),
+            Ok(d) => {
+                println!("{:9.1e} of {:8.1e}, nmse {:8.1e}, {seconds:6.3} s  {case:?}", d.max, case.tolerance(), d.nmse)
+            }
             Err(failure) => failures.push(failure),
         }
     }
@@ -113,7 +116,10 @@ fn one_wrong_value_is_noticed() {
             assert!(check(&case, storage, &out, &expected).is_ok());
             for wrong in [1.05, -1.0, 0.0, f32::NAN, f32::INFINITY] {
                 out[617] = wrong;
-                assert!(check(&case, storage, &out, &expected).is_err(), "{case:?}: {wrong} for 1 passes as {storage:?}");
+                assert!(
+                    check(&case, storage, &out, &expected).is_err(),
+                    "{case:?}: {wrong} for 1 passes as {storage:?}"
+                );
             }
         }
     }
