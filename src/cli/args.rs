@@ -1,8 +1,9 @@
 //! What can be typed. Each option is one field here and one field of the request that it becomes.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::pipeline::Precision;
 use crate::sampling::SolverKind;
@@ -11,7 +12,8 @@ use crate::sampling::SolverKind;
 ///
 /// Without --model, a small demo model inside this program draws simple shapes and scenes.
 #[derive(Debug, Parser)]
-#[command(name = "chiaro", version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(name = "chiaro", version, arg_required_else_help = true, subcommand_required = true)]
+#[command(override_usage = "chiaro [OPTIONS] <PROMPT>\n       chiaro <COMMAND> [OPTIONS]")]
 #[command(
     after_help = "Examples:\n  chiaro \"a red circle on a black background\"\n  chiaro \"a solid black image\" --compare\n  \
                         chiaro \"a lighthouse at night\" --model ./stable-diffusion-v1-5 --oms ./oms_b_openclip_15_21 --device 0\n  \
@@ -19,18 +21,30 @@ use crate::sampling::SolverKind;
                         Exit codes: 0 done, 1 failed, 2 the command line or the request was wrong."
 )]
 pub struct Cli {
-    /// The command; a prompt alone means generate.
+    /// The command.
     #[command(subcommand)]
-    pub command: Option<Command>,
-    /// A prompt alone.
-    #[command(flatten)]
-    pub generate: Option<GenerateArgs>,
+    pub command: Command,
+}
+
+impl Cli {
+    /// Parses arguments as the process gets them. What does not begin with a command is `generate`.
+    pub fn parse_implied(mut arguments: Vec<OsString>) -> Cli {
+        let known = Cli::command();
+        let begins_with_command = arguments.get(1).is_none_or(|first| {
+            let first = first.to_string_lossy();
+            matches!(&*first, "help" | "-h" | "--help" | "-V" | "--version") || known.find_subcommand(&*first).is_some()
+        });
+        if !begins_with_command {
+            arguments.insert(1, "generate".into());
+        }
+        Cli::parse_from(arguments)
+    }
 }
 
 /// Commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Draw pictures from a prompt.
+    /// Draw pictures from a prompt; the command when only a prompt is given
     Generate(GenerateArgs),
     /// List the graphics adapters with their limits and features.
     Devices(DevicesArgs),

@@ -9,8 +9,6 @@ mod progress;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 pub use args::{Cli, Command, DevicesArgs, GenerateArgs, ModelArgs, PlanArgs, PrecisionArg};
 
 use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
@@ -19,12 +17,10 @@ use crate::{Error, Result};
 
 /// Parses the process's arguments, does what they say and gives the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = match (cli.command, cli.generate) {
-        (Some(Command::Generate(args)), _) | (None, Some(args)) => generate::run(&args),
-        (Some(Command::Devices(args)), _) => devices::run(&args),
-        (Some(Command::Plan(args)), _) => plan::run(&args),
-        (None, None) => Err(Error::Request("no prompt; try: chiaro \"a red circle on a black background\"".into())),
+    let done = match Cli::parse_implied(std::env::args_os().collect()).command {
+        Command::Generate(args) => generate::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Plan(args) => plan::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,7 +5,6 @@
 //! [`Generation`] is an iterator: each `next` does one unit of work and says what it was, so that a caller draws a progress bar,
 //! streams, or stops between two steps by dropping it. Only one network is in device memory at a time.
 
-
 use super::parameters::{Picture, parameters};
 use super::stage::OpenStage;
 use super::text::{Encoded, TextPlan};
