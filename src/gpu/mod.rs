@@ -1,1 +1,34 @@
-//! See `lib.rs`.
+//! Executes recordings with wgpu, on Vulkan, Metal and DX12. The only folder that names wgpu.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `adapter` | lists devices, finds the one that is meant, tells its [`Caps`](crate::record::Caps) |
+//! | `device` | opens a device; turns everything that wgpu reports into an [`Error`](crate::Error) |
+//! | `template`, `reflect` | a kernel's text → WGSL of one variant → its bindings by name |
+//! | `pipeline` | compiles variants, once per device |
+//! | `memory` | buffers, and constants that programs share |
+//! | `pace` | how much work one submission holds |
+//! | `program` | a compiled recording: write inputs, submit, read results |
+//! | `backend` | the [`Backend`](crate::record::Backend) that ties them together |
+
+mod adapter;
+mod backend;
+mod device;
+mod memory;
+mod pace;
+mod pipeline;
+mod program;
+mod reflect;
+mod template;
+
+pub use adapter::{AdapterInfo, adapters, choose_adapter};
+pub use backend::GpuBackend;
+pub use device::GpuOptions;
+pub use program::{DispatchTime, GpuProgram};
+pub use reflect::{Binding, BindingKind, Interface};
+pub use template::{expand, needs_f16};
+
+/// wgpu's and naga's messages draw over several lines; ours have one.
+fn one_line(message: &str) -> String {
+    message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,61 @@
+//! Ties device, pipelines and memory together behind `record::Backend`.
+
+use std::sync::Arc;
+
+use super::adapter::AdapterInfo;
+use super::device::{Gpu, GpuOptions};
+use super::memory::Constants;
+use super::pace::Pace;
+use super::pipeline::Pipelines;
+use super::program::GpuProgram;
+use crate::Result;
+use crate::record::{Backend, Caps, DType, Program, Recording};
+
+/// Executes recordings on one GPU.
+pub struct GpuBackend {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What the programs of a device have in common.
+pub(super) struct Shared {
+    pub(super) gpu: Gpu,
+    pub(super) pipelines: Pipelines,
+    pub(super) constants: Constants,
+    pub(super) pace: Pace,
+}
+
+impl GpuBackend {
+    /// Opens a device that keeps activations as `storage`.
+    ///
+    /// # Errors
+    /// When the device does not open, or has no 16-bit types and `storage` needs them.
+    pub fn open(adapter: &AdapterInfo, storage: DType, options: GpuOptions) -> Result<Self> {
+        let gpu = Gpu::open(adapter, storage, options)?;
+        let pace = Pace::new(gpu.is_software(), options.time_budget);
+        let (pipelines, constants) = Default::default();
+        Ok(GpuBackend { shared: Arc::new(Shared { gpu, pipelines, constants, pace }) })
+    }
+
+    /// Like [`Backend::compile`], for callers that want what only a GPU's program has.
+    ///
+    /// # Errors
+    /// As [`Backend::compile`].
+    pub fn compile_program(&self, recording: Recording) -> Result<GpuProgram> {
+        GpuProgram::new(Arc::clone(&self.shared), recording)
+    }
+
+    /// Gives the device and all its memory up. Whatever is asked of it later fails with `Error::Device`.
+    pub fn destroy(&self) {
+        self.shared.gpu.destroy();
+    }
+}
+
+impl Backend for GpuBackend {
+    fn caps(&self) -> &Caps {
+        &self.shared.gpu.caps
+    }
+
+    fn compile(&self, recording: Recording) -> Result<Box<dyn Program>> {
+        Ok(Box::new(self.compile_program(recording)?))
+    }
+}

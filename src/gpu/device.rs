@@ -1,0 +1,147 @@
+//! An open device, and the one place where what wgpu reports becomes an error.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::adapter::{AdapterInfo, caps_of, with_storage};
+use super::one_line;
+use crate::record::{AdapterKind, Caps, DType};
+use crate::{Error, Result};
+
+/// How a device is opened. The default suits a release build, and adds checks to a debug build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// Only what WebGPU guarantees: no optional feature, default limits. Shows that kernels need nothing more.
+    pub restrict_to_webgpu: bool,
+    /// Compile kernels with bounds checks. Costs up to a third of the speed, more on some GPUs.
+    pub checks: bool,
+    /// Fill memory with NaN before the first run, so that a kernel that reads what nobody wrote shows.
+    pub poison: bool,
+    /// About how long one submission may take; by default 100 ms, on a software adapter 1 s.
+    pub time_budget: Option<Duration>,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        let debug = cfg!(debug_assertions);
+        GpuOptions { restrict_to_webgpu: false, checks: debug, poison: debug, time_budget: None }
+    }
+}
+
+/// A device and its queue.
+pub(super) struct Gpu {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) caps: Caps,
+    pub(super) options: GpuOptions,
+    /// Nanoseconds of one tick, where dispatches can be timed.
+    pub(super) timestamp_period: Option<f32>,
+    /// Why the device is of no more use.
+    fault: Arc<Mutex<Option<String>>>,
+}
+
+impl Gpu {
+    pub(super) fn open(adapter: &AdapterInfo, storage: DType, options: GpuOptions) -> Result<Self> {
+        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let (features, limits) = if options.restrict_to_webgpu {
+            (wgpu::Features::empty(), wgpu::Limits::defaults())
+        } else {
+            (adapter.raw.features() & wanted, adapter.raw.limits())
+        };
+        let caps = with_storage(&caps_of(&adapter.raw.get_info(), adapter.kind, features, &limits), storage)?;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("chiaro"),
+            required_features: features,
+            required_limits: limits,
+            // Our buffers are few and large; pools for small ones would only add to the footprint.
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.raw.request_device(&descriptor)).map_err(|e| {
+            Error::Device(format!("{}: the device did not open: {}", caps.name, one_line(&e.to_string())))
+        })?;
+        let fault = Arc::new(Mutex::new(None));
+        let lost = Arc::clone(&fault);
+        device.set_device_lost_callback(move |reason, message| {
+            note(&lost, format!("the device was lost ({reason:?}): {}", one_line(&message)));
+        });
+        let uncaptured = Arc::clone(&fault);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            note(&uncaptured, one_line(&error.to_string()));
+        }));
+        let timestamp_period = features.contains(wgpu::Features::TIMESTAMP_QUERY).then(|| queue.get_timestamp_period());
+        Ok(Gpu { device, queue, caps, options, timestamp_period, fault })
+    }
+
+    /// Frees all memory; every later call fails.
+    pub(super) fn destroy(&self) {
+        note(&self.fault, "the device was given up".into());
+        self.device.destroy();
+    }
+
+    /// Whether the adapter computes on the host's cores, where no watchdog waits.
+    pub(super) fn is_software(&self) -> bool {
+        self.caps.kind == AdapterKind::Software
+    }
+
+    /// An error that names the device.
+    pub(super) fn error(&self, message: impl std::fmt::Display) -> Error {
+        Error::Device(format!("{}: {message}", self.caps.name))
+    }
+
+    /// # Errors
+    /// When the device was lost, or failed outside of any [`scoped`](Self::scoped) call.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.fault.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(fault) => Err(self.error(fault)),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `body`, and returns what wgpu reports meanwhile on this thread as an error that says `what` was done.
+    pub(super) fn scoped<T>(&self, what: impl FnOnce() -> String, body: impl FnOnce() -> T) -> Result<T> {
+        self.check()?;
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let value = body();
+        let errors = [internal.pop(), memory.pop(), validation.pop()].map(pollster::block_on);
+        match errors.into_iter().flatten().next() {
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(self.error(format!(
+                "{}: out of device memory; choose a smaller size or batch, --precision f16, or --device cpu",
+                what()
+            ))),
+            Some(error) => Err(self.error(format!("{}: {}", what(), one_line(&error.to_string())))),
+            None => self.check().map(|()| value),
+        }
+    }
+
+    /// Blocks until the device has finished `submission` and has called the callbacks of finished mappings.
+    pub(super) fn wait(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
+        let patience = Duration::from_secs(if self.is_software() { 1800 } else { 120 });
+        let started = Instant::now();
+        loop {
+            self.check()?;
+            let poll = wgpu::PollType::Wait {
+                submission_index: Some(submission.clone()),
+                timeout: Some(Duration::from_secs(1)),
+            };
+            // wgpu 30 panics when the device is lost during the wait (`handle_error_fatal` in its `Device::poll`).
+            match catch_unwind(AssertUnwindSafe(|| self.device.poll(poll))) {
+                Ok(Ok(_)) => return self.check(),
+                Ok(Err(wgpu::PollError::Timeout)) if started.elapsed() < patience => {}
+                Ok(Err(wgpu::PollError::Timeout)) => {
+                    note(&self.fault, format!("no answer for {} s", patience.as_secs()));
+                }
+                Ok(Err(error)) => return Err(self.error(one_line(&error.to_string()))),
+                Err(_) => note(&self.fault, "the device was lost while it was waited for".into()),
+            }
+        }
+    }
+}
+
+/// Keeps the first fault: those that follow are its consequences.
+fn note(fault: &Mutex<Option<String>>, message: String) {
+    fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
+}

@@ -1,0 +1,5 @@
+//! The wgpu executor against the host's.
+
+mod adapter;
+mod executor;
+mod faults;

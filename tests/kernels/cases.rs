@@ -1,0 +1,135 @@
+//! Recordings that between them use every form of every kernel.
+
+use chiaro::ops::{
+    Activation, Attention, Conv2d, Epilogue, GroupNorm, attention, concat, conv2d, elementwise, geglu, group_norm,
+    layer_norm, matmul,
+};
+use chiaro::record::{Caps, Constant, DType, Recording, Shape, Tensor};
+
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::None,
+    Activation::Silu,
+    Activation::Gelu,
+    Activation::QuickGelu,
+    Activation::Relu,
+    Activation::ScaledTanh,
+];
+
+/// Capabilities that choices depend on: the least there is, a laptop's, a workstation's, and each storage type.
+pub(super) fn all_caps() -> Vec<Caps> {
+    let webgpu = Caps::webgpu();
+    let native_f16 = Caps { name: "shader_f16".into(), shader_f16: true, ..webgpu.clone() };
+    let f16_storage = Caps { name: "f16 storage".into(), storage: DType::F16, ..native_f16.clone() };
+    let large = Caps {
+        name: "large limits".into(),
+        subgroups: true,
+        subgroup_size: (32, 32),
+        max_binding_bytes: (2 << 30) - 1,
+        max_buffer_bytes: u64::MAX,
+        max_workgroup_bytes: 64 << 10,
+        max_invocations: 1024,
+        max_workgroups: u32::MAX,
+        max_storage_buffers: 32,
+        binding_alignment: 16,
+        ..f16_storage.clone()
+    };
+    let large_f32 = Caps { name: "large limits, f32".into(), storage: DType::F32, ..large.clone() };
+    vec![webgpu, native_f16, f16_storage, large, large_f32]
+}
+
+/// One recording with every operation in every form that `caps` leads to.
+pub(super) fn record_all(caps: &Caps) -> Recording {
+    let mut rec = Recording::new(caps);
+    for dtype in [DType::F32, DType::F16] {
+        products(&mut rec, dtype);
+    }
+    norms(&mut rec);
+    attentions(&mut rec);
+    rec
+}
+
+fn constant(rec: &mut Recording, shape: &[usize], dtype: DType) -> Tensor {
+    let values = vec![0.0; shape.iter().product()];
+    let constant = match dtype {
+        DType::F32 => Constant::from_f32("constant", shape, &values),
+        DType::F16 => Constant::from_f32_as_f16("constant", shape, &values),
+    };
+    rec.constant(&constant)
+}
+
+/// All sums with one function, and all functions with one sum.
+fn epilogues(rec: &mut Recording, out: Shape) -> Vec<Epilogue> {
+    let bias = constant(rec, &[out.c], DType::F32);
+    let image_add = rec.tensor(Shape::image(out.n, 1, 1, out.c));
+    let residual = rec.tensor(out);
+    let sums = (0..8).map(|set| Epilogue {
+        bias: (set & 1 != 0).then_some(bias),
+        image_add: (set & 2 != 0).then_some(image_add),
+        residual: (set & 4 != 0).then_some(residual),
+        activation: Activation::None,
+    });
+    let functions = ACTIVATIONS.map(|activation| Epilogue { activation, ..Epilogue::bias(Some(bias)) });
+    sums.chain(functions).collect()
+}
+
+fn products(rec: &mut Recording, dtype: DType) {
+    // Few results, many results, few rows of many columns: each leads to tiles of its own.
+    for (tokens, inner, columns) in [(8, 32, 32), (4096, 32, 320), (77, 768, 3072), (1, 320, 1280)] {
+        let x = rec.tensor(Shape::tokens(2, tokens, inner));
+        let weight = constant(rec, &[columns, inner], dtype);
+        for epilogue in epilogues(rec, Shape::tokens(2, tokens, columns)) {
+            matmul(rec, x, weight, epilogue).unwrap();
+        }
+        let wide = rec.tensor(Shape::tokens(2, tokens, 2 * inner));
+        matmul(rec, wide.channels(inner, inner), weight, Epilogue::default()).unwrap();
+    }
+    for (side, c_in, c_out) in [(4, 8, 16), (64, 8, 320)] {
+        let x = rec.tensor(Shape::image(2, side, side, c_in));
+        let weight = constant(rec, &[c_out, 3, 3, c_in], dtype);
+        for epilogue in epilogues(rec, Shape::image(2, side, side, c_out)) {
+            conv2d(rec, x, weight, Conv2d::SAME, epilogue).unwrap();
+        }
+        let enlarged = Conv2d { upsample_to: Some((2 * side, 2 * side)), ..Conv2d::SAME };
+        conv2d(rec, x, weight, enlarged, Epilogue::default()).unwrap();
+        conv2d(rec, x, weight, Conv2d { stride: 2, ..Conv2d::SAME }, Epilogue::default()).unwrap();
+        let pointwise = constant(rec, &[c_out, 1, 1, c_in], dtype);
+        let geometry = Conv2d { kernel: 1, pad_before: 0, pad_after: 0, ..Conv2d::SAME };
+        conv2d(rec, x, pointwise, geometry, Epilogue::default()).unwrap();
+    }
+}
+
+fn norms(rec: &mut Recording) {
+    for (side, channels, groups) in [(1, 4, 1), (8, 320, 32), (16, 640, 32), (64, 128, 32), (5, 12, 3)] {
+        let x = rec.tensor(Shape::image(2, side, side, channels));
+        let gamma = constant(rec, &[channels], DType::F32);
+        let beta = constant(rec, &[channels], DType::F32);
+        for silu in [false, true] {
+            group_norm(rec, x, gamma, beta, GroupNorm { groups, eps: 1e-5, silu }).unwrap();
+        }
+        layer_norm(rec, x, gamma, beta, 1e-5).unwrap();
+        for activation in ACTIVATIONS {
+            elementwise(rec, x, activation).unwrap();
+        }
+        let skip = rec.tensor(Shape { c: 8, ..x.shape });
+        concat(rec, x, skip).unwrap();
+        let wide = rec.tensor(Shape { c: 2 * channels, ..x.shape });
+        geglu(rec, wide).unwrap();
+    }
+}
+
+fn attentions(rec: &mut Recording) {
+    for head in [8, 32, 40, 64, 80, 128, 160, 512] {
+        for (heads, queries, keys) in [(1, 77, 77), (2, 16, 16), (2, 256, 77), (1, 4096, 4096)] {
+            let q = rec.tensor(Shape::tokens(2, queries, heads * head));
+            let [k, v] = [(); 2].map(|()| rec.tensor(Shape::tokens(2, keys, heads * head)));
+            for causal in [false, true] {
+                if !causal || queries == keys {
+                    attention(rec, q, k, v, Attention { heads, causal }).unwrap();
+                }
+            }
+        }
+        let qkv = rec.tensor(Shape::tokens(1, 64, 3 * head));
+        let [q, k, v] = [0, 1, 2].map(|part| qkv.channels(part * head, head));
+        attention(rec, q, k, v, Attention { heads: 1, causal: false }).unwrap();
+    }
+}

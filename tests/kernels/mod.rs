@@ -1,0 +1,4 @@
+//! Every kernel in every form that the operations record, without a GPU: text, bindings, limits, translations.
+
+mod cases;
+mod text;

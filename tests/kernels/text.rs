@@ -1,0 +1,190 @@
+use std::collections::{BTreeSet, HashSet};
+
+use chiaro::gpu::{Interface, expand, needs_f16};
+use chiaro::ops::KERNELS;
+use chiaro::record::{Caps, Dispatch};
+use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, ShaderStage, TypeInner};
+use rayon::prelude::*;
+
+use super::cases::{all_caps, record_all};
+
+/// Everything that can be wrong with a kernel's text before a device sees it.
+fn check(dispatch: &Dispatch, caps: &Caps) -> Result<(), String> {
+    let wgsl = expand(dispatch.kernel, &dispatch.variant).map_err(|e| e.to_string())?;
+    let interface = Interface::of(dispatch.kernel.stem, &wgsl).map_err(|e| e.to_string())?;
+    let names: Vec<&str> = dispatch.reads.iter().map(|(name, _)| *name).collect();
+    interface.check("bindings", &names).map_err(|e| e.to_string())?;
+    check_order(&interface)?;
+    let module = naga::front::wgsl::parse_str(&wgsl).map_err(|e| e.emit_to_string(&wgsl))?;
+    // f16 values packed in a u32 are part of WebGPU.
+    let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    allowed.set(Capabilities::SHADER_FLOAT16, needs_f16(&dispatch.variant));
+    let mut validator = Validator::new(ValidationFlags::all(), allowed);
+    let info = validator.validate(&module).map_err(|e| e.emit_to_string(&wgsl))?;
+    if needs_f16(&dispatch.variant) && !caps.shader_f16 {
+        return Err("needs 16-bit types, which were not offered".into());
+    }
+    let values = dispatch.variant.overrides.iter().map(|&(name, v)| (name.to_owned(), f64::from(v))).collect();
+    let entry = (ShaderStage::Compute, interface.entry_point.as_str());
+    let (module, info) = process_overrides(&module, &info, Some(entry), &values).map_err(|e| e.to_string())?;
+    check_params(&module, dispatch.params.len())?;
+    check_limits(&module, dispatch, caps)?;
+    translate(&module, &info, needs_f16(&dispatch.variant))
+}
+
+/// `params` first, `out` last.
+fn check_order(interface: &Interface) -> Result<(), String> {
+    let names: Vec<&str> = interface.bindings.iter().map(|b| b.name.as_str()).collect();
+    match (names.as_slice(), interface.bindings[0].number) {
+        (["params", .., "out"], 0) => Ok(()),
+        _ => Err(format!("expected params at 0 and out last, found {names:?}")),
+    }
+}
+
+/// The WGSL struct has the size of the Rust one, and no gaps that Rust would not have.
+fn check_params(module: &Module, recorded: usize) -> Result<(), String> {
+    let (_, params) = module
+        .global_variables
+        .iter()
+        .find(|(_, v)| v.name.as_deref() == Some("params"))
+        .ok_or("params was optimised away")?;
+    let TypeInner::Struct { members, span } = &module.types[params.ty].inner else {
+        return Err("params is no struct".into());
+    };
+    let mut end = 0;
+    for member in members {
+        if member.offset != end {
+            return Err(format!("Params.{:?} is at {}, Rust has it at {end}", member.name, member.offset));
+        }
+        end += module.types[member.ty].inner.size(module.to_ctx());
+    }
+    if end != *span || recorded != *span as usize {
+        return Err(format!("Params is {span} bytes with {end} of members, {recorded} were recorded"));
+    }
+    Ok(())
+}
+
+fn check_limits(module: &Module, dispatch: &Dispatch, caps: &Caps) -> Result<(), String> {
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).map_err(|e| e.to_string())?;
+    let bytes: u32 = module
+        .global_variables
+        .iter()
+        .filter(|(_, v)| v.space == AddressSpace::WorkGroup)
+        .map(|(_, v)| layouter[v.ty].to_stride())
+        .sum();
+    let storage = module.global_variables.iter().filter(|(_, v)| matches!(v.space, AddressSpace::Storage { .. }));
+    let size = module.entry_points[0].workgroup_size;
+    let invocations: u32 = size.iter().product();
+    for (what, used, allowed) in [
+        ("bytes of workgroup memory", bytes, caps.max_workgroup_bytes),
+        ("invocations per workgroup", invocations, caps.max_invocations),
+        ("invocations along z", size[2], 64),
+        ("storage buffers", storage.count() as u32, caps.max_storage_buffers),
+        ("workgroups along x", dispatch.grid[0], caps.max_workgroups),
+        ("workgroups along y", dispatch.grid[1], caps.max_workgroups),
+        ("workgroups along z", dispatch.grid[2], caps.max_workgroups),
+    ] {
+        if used > allowed || used == 0 && what.starts_with("invocations") {
+            return Err(format!("{used} {what}, {allowed} are allowed"));
+        }
+    }
+    Ok(())
+}
+
+/// As wgpu does for Vulkan, Metal and DX12.
+fn translate(module: &Module, info: &ModuleInfo, f16: bool) -> Result<(), String> {
+    let entry = module.entry_points[0].name.clone();
+    let spv_options = spv::Options { lang_version: (1, 3), ..spv::Options::default() };
+    let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.clone() };
+    spv::write_vec(module, info, &spv_options, Some(&pipeline)).map_err(|e| format!("SPIR-V: {e}"))?;
+    let msl_options = msl::Options { lang_version: (2, 4), ..msl::Options::default() };
+    let (_, translated) = msl::write_string(module, info, &msl_options, &msl::PipelineOptions::default())
+        .map_err(|e| format!("MSL: {e}"))?;
+    translated.entry_point_names[0].as_ref().map_err(|e| format!("MSL: {e}"))?;
+    let hlsl_options = hlsl::Options {
+        shader_model: if f16 { hlsl::ShaderModel::V6_2 } else { hlsl::ShaderModel::V5_1 },
+        special_constants_binding: Some(hlsl::BindTarget { space: 1, register: 0, ..hlsl::BindTarget::default() }),
+        ..hlsl::Options::default()
+    };
+    let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry)) };
+    let mut text = String::new();
+    let reflection = hlsl::Writer::new(&mut text, &hlsl_options, &pipeline)
+        .write(module, info, None)
+        .map_err(|e| format!("HLSL: {e}"))?;
+    reflection.entry_point_names[0].as_ref().map_err(|e| format!("HLSL: {e}"))?;
+    Ok(())
+}
+
+#[test]
+fn every_form_of_every_kernel_is_valid() {
+    let recordings: Vec<_> = all_caps().iter().map(record_all).collect();
+    let mut seen = HashSet::new();
+    let mut forms = Vec::new();
+    for recording in &recordings {
+        for dispatch in recording.dispatches.iter().filter(|d| !d.kernel.source.is_empty()) {
+            if seen.insert((dispatch.kernel.stem, &dispatch.variant, &recording.caps.name)) {
+                forms.push((dispatch, &recording.caps));
+            }
+        }
+    }
+    let faults: Vec<String> = forms
+        .par_iter()
+        .filter_map(|(dispatch, caps)| {
+            let fault = check(dispatch, caps).err()?;
+            Some(format!("{} {:?} on {}: {fault}", dispatch.kernel.stem, dispatch.variant, caps.name))
+        })
+        .collect();
+    assert!(faults.is_empty(), "{} of {} forms:\n{}", faults.len(), forms.len(), faults.join("\n"));
+    let covered: BTreeSet<&str> = forms.iter().map(|(d, _)| d.kernel.stem).collect();
+    let written: BTreeSet<&str> = KERNELS.iter().filter(|k| !k.source.is_empty()).map(|k| k.stem).collect();
+    assert_eq!(covered, written, "recorded here, and existing");
+}
+
+#[test]
+fn every_dispatch_fits_the_grid() {
+    for caps in all_caps() {
+        for dispatch in record_all(&caps).dispatches {
+            let grid = dispatch.grid;
+            assert!(grid.iter().all(|&g| g >= 1 && g <= caps.max_workgroups), "{}: {grid:?}", dispatch.label);
+        }
+    }
+}
+
+#[test]
+fn every_text_has_an_owner_and_every_owner_a_text() {
+    let mut files = BTreeSet::new();
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "wgsl") {
+            files.insert(path.file_stem().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    let owners: BTreeSet<String> = KERNELS.iter().map(|k| k.stem.to_owned()).collect();
+    assert_eq!(files, owners, "shaders/*.wgsl, and ops::KERNELS");
+    assert_eq!(owners.len(), KERNELS.len(), "two kernels have one stem");
+}
+
+#[test]
+fn the_check_finds_each_kind_of_fault() {
+    let caps = Caps::webgpu();
+    let fault = |change: &dyn Fn(&mut Dispatch, &mut Caps)| {
+        let mut dispatch = record_all(&caps).dispatches.swap_remove(0);
+        let mut caps = caps.clone();
+        change(&mut dispatch, &mut caps);
+        check(&dispatch, &caps).expect_err("a fault")
+    };
+    let dispatch = record_all(&caps).dispatches.swap_remove(0);
+    check(&dispatch, &caps).unwrap();
+    assert!(fault(&|d, _| d.params.extend([0; 16])).contains("were recorded"));
+    assert!(fault(&|d, _| d.reads.truncate(1)).contains("nothing was recorded for binding weight"));
+    assert!(fault(&|d, _| d.reads.push(("bias", d.write))).contains("no binding bias"));
+    assert!(fault(&|d, _| d.variant.flags.push("STORAGE_F16")).contains("16-bit"));
+    assert!(fault(&|d, _| d.variant.overrides.push(("SIZE", 1))).contains("SIZE"));
+    assert!(fault(&|d, _| d.grid[1] = 70_000).contains("workgroups along y"));
+    assert!(fault(&|_, c| c.max_workgroup_bytes = 1024).contains("workgroup memory"));
+    assert!(fault(&|_, c| c.max_invocations = 32).contains("invocations per workgroup"));
+    assert!(fault(&|_, c| c.max_storage_buffers = 2).contains("storage buffers"));
+}

@@ -1,0 +1,39 @@
+//! The GPU that the tests run on.
+
+use chiaro::gpu::{AdapterInfo, GpuBackend, GpuOptions, adapters, choose_adapter};
+use chiaro::record::DType;
+
+/// The adapter that `CHIARO_TEST_ADAPTER` names (a number or a part of a name), else the first hardware one, else the
+/// first of all.
+///
+/// # Panics
+/// When there is none: a GPU test that is skipped looks like one that passed.
+pub(crate) fn test_adapter() -> AdapterInfo {
+    let wanted = std::env::var("CHIARO_TEST_ADAPTER").ok();
+    let chosen = choose_adapter(wanted.as_deref()).unwrap_or_else(|e| panic!("CHIARO_TEST_ADAPTER: {e}"));
+    chosen.or_else(|| adapters().into_iter().next()).expect(
+        "no GPU driver was found; install the software one: apt-get install mesa-vulkan-drivers libvulkan1 \
+         (Debian, Ubuntu), dnf install mesa-vulkan-drivers (Fedora), or set VK_DRIVER_FILES to the file of another",
+    )
+}
+
+/// The test adapter's device, with the checks and the poison of a debug build.
+pub(crate) fn open(storage: DType) -> GpuBackend {
+    open_with(storage, GpuOptions::default())
+}
+
+/// The test adapter's device with only what WebGPU guarantees.
+pub(crate) fn open_restricted() -> GpuBackend {
+    open_with(DType::F32, GpuOptions { restrict_to_webgpu: true, ..test_options() })
+}
+
+/// The test adapter's device, opened with `options`.
+pub(crate) fn open_with(storage: DType, options: GpuOptions) -> GpuBackend {
+    let adapter = test_adapter();
+    GpuBackend::open(&adapter, storage, options).unwrap_or_else(|e| panic!("{adapter}: {e}"))
+}
+
+/// Checks and poison on, in a release build too.
+pub(crate) fn test_options() -> GpuOptions {
+    GpuOptions { checks: true, poison: true, ..GpuOptions::default() }
+}
