@@ -50,15 +50,7 @@ pub(super) fn multiply(
 }
 
 /// `out[m, n] += Σ_k x[m, k] · y[k, n]`, row-major, on the calling thread; `out` has a row stride of its own.
-pub(super) fn multiply_add(
-    m: usize,
-    n: usize,
-    k: usize,
-    x: Rows<'_>,
-    y: Rows<'_>,
-    out: &mut [f32],
-    out_stride: usize,
-) {
+pub(super) fn multiply_add(m: usize, n: usize, k: usize, x: Rows<'_>, y: Rows<'_>, out: &mut [f32], out_stride: usize) {
     if m == 0 || n == 0 || k == 0 {
         return;
     }

@@ -32,12 +32,12 @@ const HALF_NMSE: f64 = 1e-5;
 /// not write again.
 pub fn run_case(backend: &dyn Backend, caps: &Caps, case: &Case, operands: &Operands) -> Vec<f32> {
     let recording = case.record(caps, operands).unwrap_or_else(|e| panic!("{case:?}: {e}"));
-    let is_input = |name: &str| {
-        recording.tensors.iter().any(|t| matches!(&t.role, Role::Input(input) if input == name))
-    };
+    let is_input =
+        |name: &str| recording.tensors.iter().any(|t| matches!(&t.role, Role::Input(input) if input == name));
     let inputs: Vec<(&str, &[f32])> =
         operands.0.iter().filter(|(name, _)| is_input(name)).map(|(name, values)| (*name, values.as_slice())).collect();
-    let poison: Vec<(&str, Vec<f32>)> = inputs.iter().map(|(name, values)| (*name, vec![f32::NAN; values.len()])).collect();
+    let poison: Vec<(&str, Vec<f32>)> =
+        inputs.iter().map(|(name, values)| (*name, vec![f32::NAN; values.len()])).collect();
     let poison: Vec<(&str, &[f32])> = poison.iter().map(|(name, values)| (*name, values.as_slice())).collect();
     let mut program = backend.compile(recording).unwrap_or_else(|e| panic!("{case:?}: {e}"));
     program.run(&poison).unwrap_or_else(|e| panic!("{case:?}: {e}"));
@@ -106,7 +106,9 @@ fn run_table(backend: &dyn Backend, caps: &Caps, wanted: impl Fn(&Case) -> bool)
         let out = run_case(backend, caps, case, operands);
         let seconds = start.elapsed().as_secs_f64();
         match check(case, caps.storage, &out, expected) {
-            Ok(d) => println!("{:9.1e} of {:8.1e}, nmse {:8.1e}, {seconds:6.3} s  {case:?}", d.max, case.tolerance(), d.nmse),
+            Ok(d) => {
+                println!("{:9.1e} of {:8.1e}, nmse {:8.1e}, {seconds:6.3} s  {case:?}", d.max, case.tolerance(), d.nmse)
+            }
             Err(failure) => failures.push(failure),
         }
     }
@@ -143,7 +145,16 @@ fn gpu_with_only_what_webgpu_guarantees() {
 fn gpu_with_folded_grids() {
     let backend = adapter::open_with(DType::F32, adapter::test_options());
     let caps = Caps { max_workgroups: 3, ..backend.caps().clone() };
-    let folds = |case: &Case| matches!(case, Case::LayerNorm { .. } | Case::Geglu { .. } | Case::Elementwise { .. } | Case::Concat { .. } | Case::GroupNorm { .. });
+    let folds = |case: &Case| {
+        matches!(
+            case,
+            Case::LayerNorm { .. }
+                | Case::Geglu { .. }
+                | Case::Elementwise { .. }
+                | Case::Concat { .. }
+                | Case::GroupNorm { .. }
+        )
+    };
     run_table(&backend, &caps, folds);
 }
 
@@ -157,7 +168,10 @@ fn one_wrong_value_is_noticed() {
             assert!(check(&case, storage, &out, &expected).is_ok());
             for wrong in [1.05, -1.0, 0.0, f32::NAN, f32::INFINITY] {
                 out[617] = wrong;
-                assert!(check(&case, storage, &out, &expected).is_err(), "{case:?}: {wrong} for 1 passes as {storage:?}");
+                assert!(
+                    check(&case, storage, &out, &expected).is_err(),
+                    "{case:?}: {wrong} for 1 passes as {storage:?}"
+                );
             }
         }
     }

@@ -123,12 +123,7 @@ fn rows(count: usize, width: usize, fill: impl Fn(usize, &mut [f64]) + Sync) -> 
 }
 
 /// A product with everything that is added to it.
-fn finish(
-    shape: Shape,
-    extras: Extras,
-    operands: &Operands,
-    product: impl Fn(usize, usize) -> f64 + Sync,
-) -> Vec<f64> {
+fn finish(shape: Shape, extras: Extras, operands: &Operands, product: impl Fn(usize, usize) -> f64 + Sync) -> Vec<f64> {
     let add = |used: bool, name: &str, index: usize| if used { f64::from(operands.of(name)[index]) } else { 0.0 };
     rows(shape.rows(), shape.c, |row, out| {
         for (o, out) in out.iter_mut().enumerate() {
@@ -203,7 +198,8 @@ fn normal_cdf(x: f64) -> f64 {
 
 #[test]
 fn the_normal_distribution_is_the_tabulated_one() {
-    for (x, phi) in [(0.0, 0.5), (1.0, 0.841_344_746_068_543), (-2.0, 0.022_750_131_948_179), (4.0, 0.999_968_328_758)] {
+    for (x, phi) in [(0.0, 0.5), (1.0, 0.841_344_746_068_543), (-2.0, 0.022_750_131_948_179), (4.0, 0.999_968_328_758)]
+    {
         assert!((normal_cdf(x) - phi).abs() < 1e-11, "Φ({x}) = {}", normal_cdf(x));
     }
 }
