@@ -138,10 +138,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                 let w = vec4<f32>(key_0.w, key_1.w, key_2.w, key_3.w);
                 for (var r = 0u; r < 4u; r++) {
                     let query = query_tile[(r * DOWN + down) * PITCH + i];
-                    scores[r] = fma(vec4<f32>(query.x), x, scores[r]);
-                    scores[r] = fma(vec4<f32>(query.y), y, scores[r]);
-                    scores[r] = fma(vec4<f32>(query.z), z, scores[r]);
-                    scores[r] = fma(vec4<f32>(query.w), w, scores[r]);
+                    scores[r] += query.x * x;
+                    scores[r] += query.y * y;
+                    scores[r] += query.z * z;
+                    scores[r] += query.w * w;
                 }
             }
         }
@@ -196,10 +196,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                     let value_3 = shared_tile[place + 3u * VALUE_PITCH];
                     for (var r = 0u; r < 4u; r++) {
                         var sum = sums[r * COLUMNS + c];
-                        sum = fma(vec4<f32>(weights[r].x), value_0, sum);
-                        sum = fma(vec4<f32>(weights[r].y), value_1, sum);
-                        sum = fma(vec4<f32>(weights[r].z), value_2, sum);
-                        sums[r * COLUMNS + c] = fma(vec4<f32>(weights[r].w), value_3, sum);
+                        sum += weights[r].x * value_0;
+                        sum += weights[r].y * value_1;
+                        sum += weights[r].z * value_2;
+                        sums[r * COLUMNS + c] = sum + weights[r].w * value_3;
                     }
                 }
             }
