@@ -2,4 +2,5 @@
 
 mod gpu;
 mod kernels;
+mod ops;
 mod support;
