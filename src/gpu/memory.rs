@@ -57,35 +57,38 @@ impl<'a> Upload<'a> {
         Upload { gpu, staged: 0, in_flight: None }
     }
 
-    /// Writes `bytes` to the start of `buffer`; a last odd part is filled up with zeros.
+    /// Writes `bytes` to the start of `buffer`.
     pub(super) fn write(&mut self, label: &str, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
-        for (index, piece) in bytes.chunks(PIECE).enumerate() {
-            let (whole, rest) = piece.split_at(piece.len() / 4 * 4);
-            let offset = (index * PIECE) as u64;
-            self.gpu.scoped(
-                || format!("upload of {label}"),
-                || {
-                    if !whole.is_empty() {
-                        self.gpu.queue.write_buffer(buffer, offset, whole);
-                    }
-                    if !rest.is_empty() {
-                        let mut last = [0; 4];
-                        last[..rest.len()].copy_from_slice(rest);
-                        self.gpu.queue.write_buffer(buffer, offset + whole.len() as u64, &last);
-                    }
-                },
-            )?;
-            self.staged += piece.len();
-            if self.staged >= LOAD {
-                self.hand_over()?;
-            }
-        }
-        Ok(())
+        let mut pieces = bytes.chunks(PIECE).enumerate();
+        pieces.try_for_each(|(index, piece)| self.write_piece(label, buffer, index * PIECE, piece))
     }
 
     /// Fills `buffer` with a pattern that is NaN in f32 and in f16.
     pub(super) fn poison(&mut self, label: &str, buffer: &wgpu::Buffer) -> Result<()> {
-        self.write(label, buffer, &vec![0xFF; buffer.size() as usize])
+        let size = buffer.size() as usize;
+        let pattern = vec![0xFF; PIECE.min(size)];
+        let mut offsets = (0..size).step_by(PIECE);
+        offsets.try_for_each(|at| self.write_piece(label, buffer, at, &pattern[..PIECE.min(size - at)]))
+    }
+
+    /// Writes a part; a last odd word is filled up with zeros.
+    fn write_piece(&mut self, label: &str, buffer: &wgpu::Buffer, offset: usize, piece: &[u8]) -> Result<()> {
+        let (whole, rest) = piece.split_at(piece.len() / 4 * 4);
+        self.gpu.scoped(
+            || format!("upload of {label}"),
+            || {
+                if !whole.is_empty() {
+                    self.gpu.queue.write_buffer(buffer, offset as u64, whole);
+                }
+                if !rest.is_empty() {
+                    let mut last = [0; 4];
+                    last[..rest.len()].copy_from_slice(rest);
+                    self.gpu.queue.write_buffer(buffer, (offset + whole.len()) as u64, &last);
+                }
+            },
+        )?;
+        self.staged += piece.len();
+        if self.staged >= LOAD { self.hand_over() } else { Ok(()) }
     }
 
     /// Submits what is staged and waits for the load before it, so that reading the next one overlaps with the copy.
