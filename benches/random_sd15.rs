@@ -91,7 +91,8 @@ fn values(name: &str, shape: &[usize], seed: &mut u64) -> Vec<u8> {
     } else if shape.len() == 1 {
         vec![f16::ONE; len]
     } else {
-        let scale = if name.contains("embedding") && !name.contains("time") { 0.02 } else { (3.0 / fan_in as f32).sqrt() };
+        let scale =
+            if name.contains("embedding") && !name.contains("time") { 0.02 } else { (3.0 / fan_in as f32).sqrt() };
         (0..len)
             .map(|_| {
                 *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -1,0 +1,226 @@
+// Attention with an online softmax: the scores of a query are never all in memory.
+//
+//   out[image, i, head] = sum_j w[i, j] * v[image, j, head] / sum_j w[i, j],
+//   w[i, j] = exp(scale * dot(q[image, i, head], k[image, j, head]) - max_j(...))
+//
+// One workgroup owns QUERIES = 4 * DOWN queries of a head (x: block of queries, y: head, z: image) and visits the keys
+// KEYS = 4 * ACROSS at a time. Of each such block, invocation (across, down) owns the scores of four queries (down,
+// DOWN + down, ...) and four neighbouring keys; of the result, the same queries and every ACROSS-th vector of the head. So a
+// query's running maximum and sum stay in registers of the ACROSS invocations that share it, and all inner products read
+// workgroup memory 16 bytes at a time, eight reads per 64 products.
+// Queries and keys pass through workgroup memory DEPTH vectors of the head at a time, values VALUE_KEYS rows at a time,
+// through the same tile as the keys. With QUERIES_STAY, DEPTH is the whole head and the queries are loaded once.
+// Preconditions: strides, offsets and head_dim = 4 * HEAD_QUADS are multiples of 4; VALUE_KEYS is a multiple of 4 that
+// divides KEYS; keys is not 0.
+
+//#include "shared/storage.wgsl"
+
+struct Params {
+    queries: u32,
+    keys: u32,
+    heads: u32,
+    scale: f32,
+    q_stride: u32,
+    q_offset: u32,
+    k_stride: u32,
+    k_offset: u32,
+    v_stride: u32,
+    v_offset: u32,
+    head_dim: u32,
+    pad_0: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> q: array<act4>;              // [images, queries, q_stride / 4]
+@group(0) @binding(2) var<storage, read> k: array<act4>;              // [images, keys, k_stride / 4]
+@group(0) @binding(3) var<storage, read> v: array<act4>;              // [images, keys, v_stride / 4]
+@group(0) @binding(4) var<storage, read_write> out: array<act4>;      // [images, queries, heads, HEAD_QUADS]
+
+const INVOCATIONS: u32 = ACROSS * DOWN;
+const QUERIES: u32 = 4u * DOWN;
+const KEYS: u32 = 4u * ACROSS;
+// Odd pitches keep neighbouring rows in different banks.
+const PITCH: u32 = DEPTH | 1u;
+const WEIGHT_PITCH: u32 = ACROSS | 1u;
+// Vectors of the result per query and invocation; a row of values is padded to a whole number of them.
+const COLUMNS: u32 = (HEAD_QUADS + ACROSS - 1u) / ACROSS;
+const VALUE_PITCH: u32 = COLUMNS * ACROSS;
+// The score of a pair that does not count, and the maximum of none.
+const LOWEST: f32 = -1e30;
+
+var<workgroup> query_tile: array<vec4<f32>, QUERIES * PITCH>;
+// Keys, then values. Key 4 a + b of the block stands in row b * ACROSS + a.
+var<workgroup> shared_tile: array<vec4<f32>, SHARED_QUADS>;
+// The weights of a query, four keys per vector.
+var<workgroup> weight_tile: array<vec4<f32>, QUERIES * WEIGHT_PITCH>;
+// One value per query of each invocation, to be reduced over ACROSS.
+var<workgroup> exchange: array<vec4<f32>, INVOCATIONS>;
+
+fn load_queries(image: u32, head: u32, first_query: u32, first_quad: u32, local: u32) {
+    for (var i = local; i < QUERIES * DEPTH; i += INVOCATIONS) {
+        let query = first_query + i / DEPTH;
+        let quad = first_quad + i % DEPTH;
+        var value = vec4<f32>();
+        if (query < params.queries && quad < HEAD_QUADS) {
+            let row = (image * params.queries + query) * params.q_stride + params.q_offset;
+            // exp2 is the faster exponential: the factor turns its base into e.
+            value = vec4<f32>(q[row / 4u + head * HEAD_QUADS + quad]) * (params.scale * 1.44269504);
+        }
+        query_tile[i / DEPTH * PITCH + i % DEPTH] = value;
+    }
+}
+
+fn load_keys(image: u32, head: u32, first_key: u32, first_quad: u32, local: u32) {
+    for (var i = local; i < KEYS * DEPTH; i += INVOCATIONS) {
+        let in_block = i / DEPTH;
+        let key = first_key + in_block;
+        let quad = first_quad + i % DEPTH;
+        var value = vec4<f32>();
+        if (key < params.keys && quad < HEAD_QUADS) {
+            let row = (image * params.keys + key) * params.k_stride + params.k_offset;
+            value = vec4<f32>(k[row / 4u + head * HEAD_QUADS + quad]);
+        }
+        shared_tile[(in_block % 4u * ACROSS + in_block / 4u) * PITCH + i % DEPTH] = value;
+    }
+}
+
+fn load_values(image: u32, head: u32, first_key: u32, local: u32) {
+    for (var i = local; i < VALUE_KEYS * VALUE_PITCH; i += INVOCATIONS) {
+        let key = first_key + i / VALUE_PITCH;
+        let quad = i % VALUE_PITCH;
+        var value = vec4<f32>();
+        if (key < params.keys && quad < HEAD_QUADS) {
+            let row = (image * params.keys + key) * params.v_stride + params.v_offset;
+            value = vec4<f32>(v[row / 4u + head * HEAD_QUADS + quad]);
+        }
+        shared_tile[i] = value;
+    }
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let across = local % ACROSS;
+    let down = local / ACROSS;
+    let first_query = workgroup.x * QUERIES;
+    let head = workgroup.y;
+    let image = workgroup.z;
+
+    // Component r belongs to query r * DOWN + down.
+    var maximum = vec4<f32>(LOWEST);
+    var weight_sum = vec4<f32>();
+    var sums: array<vec4<f32>, 4u * COLUMNS>;
+
+    var end = params.keys;
+//#if CAUSAL
+    end = min(end, first_query + QUERIES);
+//#endif
+//#if QUERIES_STAY
+    load_queries(image, head, first_query, 0u, local);
+//#endif
+    for (var first_key = 0u; first_key < end; first_key += KEYS) {
+        var scores: array<vec4<f32>, 4>;
+        for (var first_quad = 0u; first_quad < HEAD_QUADS; first_quad += DEPTH) {
+            workgroupBarrier();
+//#if QUERIES_STAY
+//#else
+            load_queries(image, head, first_query, first_quad, local);
+//#endif
+            load_keys(image, head, first_key, first_quad, local);
+            workgroupBarrier();
+            for (var i = 0u; i < DEPTH; i++) {
+                let key_0 = shared_tile[across * PITCH + i];
+                let key_1 = shared_tile[(ACROSS + across) * PITCH + i];
+                let key_2 = shared_tile[(2u * ACROSS + across) * PITCH + i];
+                let key_3 = shared_tile[(3u * ACROSS + across) * PITCH + i];
+                let x = vec4<f32>(key_0.x, key_1.x, key_2.x, key_3.x);
+                let y = vec4<f32>(key_0.y, key_1.y, key_2.y, key_3.y);
+                let z = vec4<f32>(key_0.z, key_1.z, key_2.z, key_3.z);
+                let w = vec4<f32>(key_0.w, key_1.w, key_2.w, key_3.w);
+                for (var r = 0u; r < 4u; r++) {
+                    let query = query_tile[(r * DOWN + down) * PITCH + i];
+                    scores[r] = fma(vec4<f32>(query.x), x, scores[r]);
+                    scores[r] = fma(vec4<f32>(query.y), y, scores[r]);
+                    scores[r] = fma(vec4<f32>(query.z), z, scores[r]);
+                    scores[r] = fma(vec4<f32>(query.w), w, scores[r]);
+                }
+            }
+        }
+
+        let keys = first_key + 4u * across + vec4<u32>(0u, 1u, 2u, 3u);
+        var largest: vec4<f32>;
+        for (var r = 0u; r < 4u; r++) {
+            var counts = keys < vec4<u32>(params.keys);
+//#if CAUSAL
+            counts = counts & (keys <= vec4<u32>(first_query + r * DOWN + down));
+//#endif
+            scores[r] = select(vec4<f32>(LOWEST), scores[r], counts);
+            largest[r] = max(max(scores[r].x, scores[r].y), max(scores[r].z, scores[r].w));
+        }
+        exchange[local] = largest;
+        workgroupBarrier();
+        // Key 0 counts for every query, so the maximum is that of real scores from the first block on, and the weight of a
+        // pair that does not count underflows to 0.
+        var new_maximum = maximum;
+        for (var i = 0u; i < ACROSS; i++) {
+            new_maximum = max(new_maximum, exchange[down * ACROSS + i]);
+        }
+        let decay = exp2(maximum - new_maximum);
+        maximum = new_maximum;
+        weight_sum *= decay;
+        for (var r = 0u; r < 4u; r++) {
+            let weights = exp2(scores[r] - maximum[r]);
+            weight_sum[r] += weights.x + weights.y + weights.z + weights.w;
+            weight_tile[(r * DOWN + down) * WEIGHT_PITCH + across] = weights;
+            for (var c = 0u; c < COLUMNS; c++) {
+                sums[r * COLUMNS + c] *= decay[r];
+            }
+        }
+
+        // The barrier above also freed the tile of the keys.
+        for (var part = 0u; part < KEYS; part += VALUE_KEYS) {
+            if (part > 0u) {
+                workgroupBarrier();
+            }
+            load_values(image, head, first_key + part, local);
+            workgroupBarrier();
+            for (var i = 0u; i < VALUE_KEYS / 4u; i++) {
+                var weights: array<vec4<f32>, 4>;
+                for (var r = 0u; r < 4u; r++) {
+                    weights[r] = weight_tile[(r * DOWN + down) * WEIGHT_PITCH + part / 4u + i];
+                }
+                for (var c = 0u; c < COLUMNS; c++) {
+                    let place = 4u * i * VALUE_PITCH + c * ACROSS + across;
+                    let value_0 = shared_tile[place];
+                    let value_1 = shared_tile[place + VALUE_PITCH];
+                    let value_2 = shared_tile[place + 2u * VALUE_PITCH];
+                    let value_3 = shared_tile[place + 3u * VALUE_PITCH];
+                    for (var r = 0u; r < 4u; r++) {
+                        var sum = sums[r * COLUMNS + c];
+                        sum = fma(vec4<f32>(weights[r].x), value_0, sum);
+                        sum = fma(vec4<f32>(weights[r].y), value_1, sum);
+                        sum = fma(vec4<f32>(weights[r].z), value_2, sum);
+                        sums[r * COLUMNS + c] = fma(vec4<f32>(weights[r].w), value_3, sum);
+                    }
+                }
+            }
+        }
+    }
+
+    // The last block's barriers are past: exchange is free, and nobody else wrote to it since.
+    exchange[local] = weight_sum;
+    workgroupBarrier();
+    var total = vec4<f32>();
+    for (var i = 0u; i < ACROSS; i++) {
+        total += exchange[down * ACROSS + i];
+    }
+    for (var r = 0u; r < 4u; r++) {
+        let query = first_query + r * DOWN + down;
+        for (var c = 0u; c < COLUMNS; c++) {
+            let quad = c * ACROSS + across;
+            if (query < params.queries && quad < HEAD_QUADS) {
+                let row = (image * params.queries + query) * params.heads + head;
+                out[row * HEAD_QUADS + quad] = act4(sums[r * COLUMNS + c] / total[r]);
+            }
+        }
+    }
+}

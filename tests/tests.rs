@@ -2,6 +2,9 @@
 
 mod gpu;
 mod kernels;
+mod models;
+mod ops;
 mod record;
 mod sampling;
 mod support;
+mod weights;

@@ -154,25 +154,27 @@ fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize) -> Tile {
     let across = across(head_quads);
     let few = queries.div_ceil(64) * heads < 64;
     let most = if few { 8 } else { 16 };
-    let mut smallest = None;
+    let mut tile = Tile { head_quads, across, down: 1, depth: head_quads.min(4), value_keys: 4 };
     for down in [16, 8, 4, 2, 1] {
         if down > most || down * across > caps.max_invocations.min(256) {
             continue;
         }
-        for (steps, value_parts) in [(1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (32, 16)] {
-            let value_keys = (4 * across / value_parts).max(4);
-            if (4 * across) % value_keys != 0 || value_keys % 4 != 0 {
-                continue;
-            }
+        for steps in [1, 2, 4, 8, 16, 32] {
             let depth = head_quads.div_ceil(steps);
-            let tile = Tile { head_quads, across, down, depth, value_keys };
-            if tile.bytes() <= caps.max_workgroup_bytes && depth >= 4.min(head_quads) {
+            tile = Tile { head_quads, across, down, depth, value_keys: value_keys(head_quads, across, depth) };
+            if depth >= 4.min(head_quads) && tile.bytes() <= caps.max_workgroup_bytes {
                 return tile;
             }
-            smallest = Some(tile);
         }
     }
-    smallest.expect("16 KiB of workgroup memory hold the smallest tile")
+    tile
+}
+
+/// The most rows of v that need no more room than the keys do, or 4.
+fn value_keys(head_quads: u32, across: u32, depth: u32) -> u32 {
+    let (keys, pitch) = (4 * across, head_quads.next_multiple_of(across));
+    let fits = |rows: &u32| keys.is_multiple_of(*rows) && rows * pitch <= keys * (depth | 1);
+    (4..=keys).rev().step_by(4).find(fits).unwrap_or(4)
 }
 
 /// Invocations side by side: those that leave the fewest idle over a head's vectors, with at most 4 vectors each.

@@ -3,8 +3,8 @@
 //!
 //! Three dispatches. STATISTICS gives each chunk of pixels and each channel its mean and its sum of squared deviations
 //! (M2); FOLD joins the chunks of an image and the channels of a group (Chan, Golub and LeVeque 1979: no difference of
-//! large squares, so a mean far from zero costs no precision) and gives each channel a scale and a shift; APPLY uses
-//! them. A group's channels need not be a multiple of 4: 320 channels in 32 groups are 10 each.
+//! large squares, so a mean far from zero costs no precision) and gives each channel a mean and a scale; APPLY uses them,
+//! as `(x - mean) · scale + beta`, which is exact where a group is constant. A group's channels need not be a multiple of 4: 320 channels in 32 groups are 10 each.
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -35,7 +35,9 @@ pub fn group_norm(rec: &mut Recording, x: Tensor, gamma: Tensor, beta: Tensor, n
     expect("group_norm", "groups", norm.groups > 0 && c.is_multiple_of(norm.groups), || {
         format!("a divisor of {c} channels, got {}", norm.groups)
     })?;
-    expect("group_norm", "x", n <= 65_535, || format!("at most 65535 images, got {n}"))?;
+    expect("group_norm", "x", n.max(norm.groups) <= 65_535, || {
+        format!("at most 65535 images and groups, got {n} and {}", norm.groups)
+    })?;
     expect_vector("group_norm", "gamma", rec, gamma, c)?;
     expect_vector("group_norm", "beta", rec, beta, c)?;
     let chunks = choose(h * w, c);
@@ -56,18 +58,17 @@ pub fn group_norm(rec: &mut Recording, x: Tensor, gamma: Tensor, beta: Tensor, n
     let grid = [(c / 4).div_ceil(chunks.across) as u32, chunks.count as u32, n as u32];
     rec.dispatch(&STATISTICS, variant, &params, &[("x", x)], partial, grid, 7 * x.shape.len() as u64);
 
-    let affine = rec.scratch(Shape::image(n, 1, 2, c));
-    let reads = [("partial", partial), ("gamma", gamma), ("beta", beta)];
-    let grid = [norm.groups.min(65_535) as u32, n as u32, 1];
-    expect("group_norm", "groups", norm.groups <= 65_535, || format!("at most 65535, got {}", norm.groups))?;
-    rec.dispatch(&FOLD, Variant::default(), &params, &reads, affine, grid, 10 * partial.shape.len() as u64);
+    let moments = rec.scratch(Shape::image(n, 1, 2, c));
+    let reads = [("moments_of_chunks", partial), ("gamma", gamma)];
+    let grid = [norm.groups as u32, n as u32, 1];
+    rec.dispatch(&FOLD, Variant::default(), &params, &reads, moments, grid, 10 * partial.shape.len() as u64);
 
     let out = rec.tensor(x.shape);
     let activation = if norm.silu { Activation::Silu } else { Activation::None };
     let variant = Variant { flags, constants: vec![("ACTIVATION", activation.code())], overrides: Vec::new() };
-    let reads = [("x", x), ("affine", affine)];
+    let reads = [("x", x), ("moments", moments), ("beta", beta)];
     let grid = fold_grid(&rec.caps, (x.shape.len() / 4).div_ceil(WORKGROUP));
-    let flops = if norm.silu { 8 } else { 2 } * x.shape.len() as u64;
+    let flops = if norm.silu { 9 } else { 3 } * x.shape.len() as u64;
     rec.dispatch(&APPLY, variant, &params, &reads, out, grid, flops);
     Ok(out)
 }
@@ -161,12 +162,12 @@ fn host_statistics(call: &mut HostCall<'_>) {
 
 fn host_fold(call: &mut HostCall<'_>) {
     let p: Params = call.params();
-    let (partial, gamma, beta) = (call.read("partial"), call.read("gamma"), call.read("beta"));
+    let (partial, gamma) = (call.read("moments_of_chunks"), call.read("gamma"));
     let (channels, chunks) = (p.channels as usize, p.chunks as usize);
     let of_group = channels / p.groups as usize;
     call.out().par_chunks_mut(2 * channels).enumerate().for_each(|(image, out)| {
         let partial = &partial[image * chunks * 2 * channels..(image + 1) * chunks * 2 * channels];
-        let (scales, shifts) = out.split_at_mut(channels);
+        let (means, scales) = out.split_at_mut(channels);
         for group in 0..p.groups as usize {
             let members = group * of_group..(group + 1) * of_group;
             let mut total = Moments::default();
@@ -179,9 +180,8 @@ fn host_fold(call: &mut HostCall<'_>) {
             }
             let deviation = (total.m2 / total.count + f64::from(p.eps)).sqrt();
             for c in members {
-                let scale = f64::from(gamma[c]) / deviation;
-                scales[c] = scale as f32;
-                shifts[c] = (f64::from(beta[c]) - total.mean * scale) as f32;
+                means[c] = total.mean as f32;
+                scales[c] = (f64::from(gamma[c]) / deviation) as f32;
             }
         }
     });
@@ -207,15 +207,15 @@ impl Moments {
 
 fn host_apply(call: &mut HostCall<'_>) {
     let p: Params = call.params();
-    let (x, affine) = (call.read("x"), call.read("affine"));
+    let (x, moments, beta) = (call.read("x"), call.read("moments"), call.read("beta"));
     let activation = Activation::of_variant(call.variant);
     let (channels, pixels) = (p.channels as usize, p.pixels as usize);
     let rows = call.out().par_chunks_mut(channels).zip(x.par_chunks(channels)).enumerate();
     rows.with_min_len(16).for_each(|(row, (out, x))| {
-        let affine = &affine[row / pixels * 2 * channels..];
-        let (scale, shift) = (&affine[..channels], &affine[channels..2 * channels]);
-        for (((out, x), scale), shift) in out.iter_mut().zip(x).zip(scale).zip(shift) {
-            *out = x * scale + shift;
+        let moments = &moments[row / pixels * 2 * channels..];
+        let (mean, scale) = (&moments[..channels], &moments[channels..2 * channels]);
+        for ((((out, x), mean), scale), beta) in out.iter_mut().zip(x).zip(mean).zip(scale).zip(beta) {
+            *out = (x - mean) * scale + beta;
         }
         activation.apply_all(out);
     });

@@ -12,7 +12,8 @@ pub fn timestep_embedding(timestep: f64, dim: usize, flip_sin_to_cos: bool, freq
         .collect();
     let sines = angles.iter().map(|a| f64::from(*a).sin() as f32);
     let cosines = angles.iter().map(|a| f64::from(*a).cos() as f32);
-    let mut embedding: Vec<f32> = if flip_sin_to_cos { cosines.chain(sines).collect() } else { sines.chain(cosines).collect() };
+    let mut embedding: Vec<f32> =
+        if flip_sin_to_cos { cosines.chain(sines).collect() } else { sines.chain(cosines).collect() };
     embedding.resize(dim, 0.0);
     embedding
 }

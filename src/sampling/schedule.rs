@@ -112,7 +112,9 @@ impl SchedulerConfig {
             ("use_beta_sigmas", self.use_beta_sigmas),
         ];
         if let Some((field, _)) = unsupported.iter().find(|(_, on)| *on) {
-            return Err(Error::Model(format!("scheduler_config.json: {field}: expected false, got true; it is not supported yet")));
+            return Err(Error::Model(format!(
+                "scheduler_config.json: {field}: expected false, got true; it is not supported yet"
+            )));
         }
         if !(2..=100_000).contains(&self.num_train_timesteps) {
             return Err(Error::Model(format!(
@@ -190,7 +192,11 @@ impl NoiseSchedule {
 fn linspace(start: f32, end: f32, count: usize) -> Vec<f32> {
     let step = (end - start) / (count as f32 - 1.0);
     (0..count)
-        .map(|i| if i < count / 2 { step.mul_add(i as f32, start) } else { (-step).mul_add((count - 1 - i) as f32, end) })
+        .map(
+            |i| {
+                if i < count / 2 { step.mul_add(i as f32, start) } else { (-step).mul_add((count - 1 - i) as f32, end) }
+            },
+        )
         .collect()
 }
 
@@ -215,11 +221,7 @@ fn cumulative_product(alphas: impl Iterator<Item = f32>) -> Vec<f32> {
 fn rescale_zero_terminal_snr(betas: &[f32]) -> Vec<f32> {
     let roots: Vec<f32> = cumulative_product(betas.iter().map(|b| 1.0 - b)).into_iter().map(f32::sqrt).collect();
     let (first, last) = (roots[0], roots[roots.len() - 1]);
-    let bars: Vec<f32> = roots
-        .into_iter()
-        .map(|r| (r - last) * (first / (first - last)))
-        .map(|r| r * r)
-        .collect();
+    let bars: Vec<f32> = roots.into_iter().map(|r| (r - last) * (first / (first - last))).map(|r| r * r).collect();
     let alphas = std::iter::once(bars[0]).chain(bars.windows(2).map(|pair| pair[1] / pair[0]));
     alphas.map(|a| 1.0 - a).collect()
 }

@@ -53,7 +53,8 @@ fn lifetimes(rec: &Recording, storage_of: impl Fn(Tensor) -> usize) -> Vec<Optio
 
 #[test]
 fn living_tensors_never_overlap_and_lanes_never_conflict() {
-    for (caps, depth) in [(Caps::webgpu(), 9), (Caps::host(), 12), (Caps { storage: DType::F16, ..Caps::webgpu() }, 17)] {
+    for (caps, depth) in [(Caps::webgpu(), 9), (Caps::host(), 12), (Caps { storage: DType::F16, ..Caps::webgpu() }, 17)]
+    {
         let rec = skipping_net(&caps, depth);
         let plan = plan(&rec).expect("the net fits");
         let lives = lifetimes(&rec, Tensor::storage);
@@ -64,7 +65,8 @@ fn living_tensors_never_overlap_and_lanes_never_conflict() {
                     continue;
                 };
                 let together = la.0 <= lb.1 && lb.0 <= la.1;
-                let overlap = pa.lane == pb.lane && pa.offset < pb.offset + pb.bytes && pb.offset < pa.offset + pa.bytes;
+                let overlap =
+                    pa.lane == pb.lane && pa.offset < pb.offset + pb.bytes && pb.offset < pa.offset + pa.bytes;
                 assert!(!(together && overlap), "tensors {a} and {b} live together and overlap: {pa:?} {pb:?}");
             }
         }

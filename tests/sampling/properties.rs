@@ -43,8 +43,11 @@ fn a_step_with_the_true_noise_is_exact() {
             let schedule = NoiseSchedule::new(&config).expect("SD's schedule");
             let mut solver = Solver::new(kind, &config, 6, 0.0).expect("in range");
             let a = solver.alpha_bar_first();
-            let start: Vec<f32> =
-                x0.iter().zip(&eps).map(|(&x, &e)| (a.sqrt() * f64::from(x) + (1.0 - a).sqrt() * f64::from(e)) as f32).collect();
+            let start: Vec<f32> = x0
+                .iter()
+                .zip(&eps)
+                .map(|(&x, &e)| (a.sqrt() * f64::from(x) + (1.0 - a).sqrt() * f64::from(e)) as f32)
+                .collect();
             solver.start(&start);
             for i in 0..6 {
                 let a = schedule.alpha_bar(solver.timesteps()[i] as usize);
@@ -53,7 +56,9 @@ fn a_step_with_the_true_noise_is_exact() {
                     .zip(&eps)
                     .map(|(&x, &e)| match prediction_type {
                         PredictionType::Epsilon => e,
-                        PredictionType::VPrediction => (a.sqrt() * f64::from(e) - (1.0 - a).sqrt() * f64::from(x)) as f32,
+                        PredictionType::VPrediction => {
+                            (a.sqrt() * f64::from(e) - (1.0 - a).sqrt() * f64::from(x)) as f32
+                        }
                         PredictionType::Sample => x,
                     })
                     .collect();
@@ -78,7 +83,9 @@ fn names_are_known_or_answered_with_those_that_are() {
 
 #[test]
 fn unsupported_fields_are_named() {
-    for (field, text) in [("thresholding", r#"{"thresholding": true}"#), ("use_karras_sigmas", r#"{"use_karras_sigmas": true}"#)] {
+    for (field, text) in
+        [("thresholding", r#"{"thresholding": true}"#), ("use_karras_sigmas", r#"{"use_karras_sigmas": true}"#)]
+    {
         let config: SchedulerConfig = serde_json::from_str(text).expect("JSON");
         let message = config.check().expect_err("refused").to_string();
         assert!(message.contains(field), "{message}");

@@ -75,7 +75,11 @@ fn timesteps() {
         let sigmas = name.replacen("timesteps", "sigmas", 1);
         let meaning = golden.json["tensors"][&sigmas]["meaning"].as_str().unwrap_or_default();
         if let Some(initial) = meaning.split("init_noise_sigma ").nth(1).and_then(|v| v.parse::<f64>().ok()) {
-            assert!((solver.init_noise_sigma() / initial - 1.0).abs() <= 1e-6, "{sigmas}: {}", solver.init_noise_sigma());
+            assert!(
+                (solver.init_noise_sigma() / initial - 1.0).abs() <= 1e-6,
+                "{sigmas}: {}",
+                solver.init_noise_sigma()
+            );
         }
         checked += 1;
     }

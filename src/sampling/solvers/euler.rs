@@ -31,7 +31,8 @@ impl Euler {
         let mut sigmas: Vec<f64> = timesteps.iter().map(|&t| f64::from(interpolate(&table, t) as f32)).collect();
         if sigmas.iter().any(|s| !s.is_finite()) {
             return Err(Error::Request(
-                "sampler euler: σ is infinite at the first timestep, because the schedule ends at zero SNR; use ddim".into(),
+                "sampler euler: σ is infinite at the first timestep, because the schedule ends at zero SNR; use ddim"
+                    .into(),
             ));
         }
         let largest = sigmas.iter().copied().fold(0.0, f64::max);
@@ -80,4 +81,3 @@ impl Rule for Euler {
             .collect()
     }
 }
-

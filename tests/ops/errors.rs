@@ -1,0 +1,98 @@
+//! A wrong shape is an error that names op and argument, never a panic.
+
+use chiaro::Result;
+use chiaro::ops::{self, Activation, Attention, GroupNorm};
+use chiaro::record::{Caps, Constant, Recording, Shape, Tensor};
+
+fn refused(expected: &str, record: impl FnOnce(&mut Recording) -> Result<Tensor>) {
+    let mut rec = Recording::new(&Caps::webgpu());
+    let error = record(&mut rec).expect_err(expected).to_string();
+    assert!(error.starts_with(expected), "expected an error that starts with {expected:?}, got {error:?}");
+    assert!(rec.dispatches.is_empty(), "{expected}: refused, but recorded");
+}
+
+fn vector(rec: &mut Recording, len: usize) -> Tensor {
+    let constant = Constant::from_f32("vector", &[len], &vec![1.0; len]);
+    rec.constant(&constant)
+}
+
+fn tokens(rec: &mut Recording, name: &str, n: usize, t: usize, c: usize) -> Tensor {
+    rec.input(name, Shape::tokens(n, t, c))
+}
+
+#[test]
+fn attention() {
+    let call = |q: [usize; 3], k: [usize; 3], v: [usize; 3], heads| {
+        move |rec: &mut Recording| {
+            let [q, k, v] = [("q", q), ("k", k), ("v", v)].map(|(name, [n, t, c])| tokens(rec, name, n, t, c));
+            ops::attention(rec, q, k, v, Attention { heads, causal: false })
+        }
+    };
+    refused("attention: heads", call([1, 8, 64], [1, 8, 64], [1, 8, 64], 0));
+    refused("attention: heads", call([1, 8, 64], [1, 8, 64], [1, 8, 64], 3));
+    refused("attention: q", call([1, 8, 64], [1, 8, 64], [1, 8, 64], 32));
+    refused("attention: q", call([1, 8, 1024], [1, 8, 1024], [1, 8, 1024], 1));
+    refused("attention: k", call([2, 8, 64], [1, 8, 64], [1, 8, 64], 2));
+    refused("attention: k", call([1, 8, 64], [1, 8, 32], [1, 8, 32], 2));
+    refused("attention: v", call([1, 8, 64], [1, 9, 64], [1, 8, 64], 2));
+    refused("attention: k", call([1, 8, 64], [1, 0, 64], [1, 0, 64], 2));
+    refused("attention: q", call([1, 0, 64], [1, 8, 64], [1, 8, 64], 2));
+    refused("attention: q", |rec| {
+        let q = tokens(rec, "q", 1, 8, 66).channels(2, 64);
+        ops::attention(rec, q, q, q, Attention { heads: 2, causal: false })
+    });
+}
+
+#[test]
+fn norms() {
+    let group = |c: usize, len: usize, groups| {
+        move |rec: &mut Recording| {
+            let x = rec.input("x", Shape::image(1, 4, 4, c));
+            let gamma = vector(rec, len);
+            ops::group_norm(rec, x, gamma, gamma, GroupNorm { groups, eps: 1e-5, silu: false })
+        }
+    };
+    refused("group_norm: x", group(6, 6, 2));
+    refused("group_norm: groups", group(8, 8, 0));
+    refused("group_norm: groups", group(8, 8, 3));
+    refused("group_norm: gamma", group(8, 4, 2));
+    refused("layer_norm: x", |rec| {
+        let x = rec.input("x", Shape::tokens(1, 4, 32)).channels(0, 16);
+        let gamma = vector(rec, 16);
+        ops::layer_norm(rec, x, gamma, gamma, 1e-5)
+    });
+    refused("layer_norm: beta", |rec| {
+        let x = rec.input("x", Shape::tokens(1, 4, 16));
+        let (gamma, beta) = (vector(rec, 16), vector(rec, 20));
+        ops::layer_norm(rec, x, gamma, beta, 1e-5)
+    });
+    refused("layer_norm: gamma", |rec| {
+        let x = rec.input("x", Shape::tokens(1, 4, 16));
+        let gamma = rec.constant(&Constant::from_f32_as_f16("gamma", &[16], &[1.0; 16]));
+        ops::layer_norm(rec, x, gamma, gamma, 1e-5)
+    });
+}
+
+#[test]
+fn flat() {
+    refused("geglu: x", |rec| {
+        let x = rec.input("x", Shape::tokens(1, 4, 12));
+        ops::geglu(rec, x)
+    });
+    refused("geglu: x", |rec| {
+        let x = rec.input("x", Shape::tokens(1, 0, 16));
+        ops::geglu(rec, x)
+    });
+    refused("elementwise: x", |rec| {
+        let x = rec.input("x", Shape::tokens(1, 4, 3));
+        ops::elementwise(rec, x, Activation::Silu)
+    });
+    refused("concat: b", |rec| {
+        let (a, b) = (rec.input("a", Shape::image(1, 4, 4, 8)), rec.input("b", Shape::image(1, 4, 5, 8)));
+        ops::concat(rec, a, b)
+    });
+    refused("concat: b", |rec| {
+        let (a, b) = (rec.input("a", Shape::image(1, 4, 4, 8)), rec.input("b", Shape::image(1, 4, 4, 6)));
+        ops::concat(rec, a, b)
+    });
+}

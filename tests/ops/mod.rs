@@ -1,0 +1,135 @@
+//! Every op on every backend against a scalar reference.
+
+#![allow(unreachable_pub, reason = "benches/ops.rs includes the table, so its items are public")]
+
+pub mod cases;
+mod errors;
+mod reference;
+
+use chiaro::record::{Backend, DType, HostBackend};
+
+use cases::{Case, Operands, table};
+use reference::reference;
+
+/// How far a result is from the reference.
+#[derive(Debug, Clone, Copy)]
+pub struct Deviation {
+    /// Largest error relative to the largest magnitude of the reference.
+    max: f64,
+    /// Sum of squared errors over sum of squares of the reference.
+    nmse: f64,
+}
+
+/// The largest normalised mean squared error that half-precision storage explains.
+const HALF_NMSE: f64 = 1e-5;
+
+/// Runs a case twice: first on NaN, which leaves NaN wherever a kernel writes, so that the second run shows what it did
+/// not write again.
+pub fn run_case(backend: &dyn Backend, case: &Case, operands: &Operands) -> Vec<f32> {
+    let recording = case.record(backend.caps(), operands).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+    let is_input = |name: &str| {
+        recording.tensors.iter().any(|t| matches!(&t.role, chiaro::record::Role::Input(input) if input == name))
+    };
+    let inputs: Vec<(&str, &[f32])> =
+        operands.0.iter().filter(|(name, _)| is_input(name)).map(|(name, values)| (*name, values.as_slice())).collect();
+    let poison: Vec<(&str, Vec<f32>)> =
+        inputs.iter().map(|(name, values)| (*name, vec![f32::NAN; values.len()])).collect();
+    let poison: Vec<(&str, &[f32])> = poison.iter().map(|(name, values)| (*name, values.as_slice())).collect();
+    let mut program = backend.compile(recording).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+    program.run(&poison).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+    let mut outputs = program.run(&inputs).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+    outputs.remove("out").expect("the case names its result")
+}
+
+/// Compares a result with the reference.
+///
+/// # Errors
+/// When a value is missing, not finite, or further off than the storage type explains.
+#[must_use = "a comparison that nobody looks at checks nothing"]
+pub fn check(case: &Case, storage: DType, out: &[f32], expected: &[f64]) -> Result<Deviation, String> {
+    if out.len() != expected.len() {
+        return Err(format!("{case:?}: expected {} values, got {}", expected.len(), out.len()));
+    }
+    if let Some(i) = out.iter().position(|v| !v.is_finite()) {
+        return Err(format!("{case:?}: value {i} of {} is {}, expected {}", out.len(), out[i], expected[i]));
+    }
+    let (mut worst, mut worst_at, mut largest, mut errors, mut squares) = (0.0f64, 0, 0.0f64, 0.0, 0.0);
+    for (i, (&out, &expected)) in out.iter().zip(expected).enumerate() {
+        let error = (f64::from(out) - expected).abs();
+        if error > worst {
+            (worst, worst_at) = (error, i);
+        }
+        largest = largest.max(expected.abs());
+        errors += error * error;
+        squares += expected * expected;
+    }
+    let deviation = Deviation { max: worst / largest.max(1e-30), nmse: errors / squares.max(1e-30) };
+    // One wrong value among millions hardly shows in the mean: half precision has a limit for each value too.
+    let fits = match storage {
+        DType::F32 => deviation.max <= case.tolerance(),
+        DType::F16 => deviation.nmse <= HALF_NMSE && deviation.max <= 1e-2,
+    };
+    if fits {
+        Ok(deviation)
+    } else {
+        Err(format!(
+            "{case:?}: {deviation:?}, tolerance {:e}; worst at {worst_at}: {} for {}",
+            case.tolerance(),
+            out[worst_at],
+            expected[worst_at]
+        ))
+    }
+}
+
+/// Runs the whole table on a backend and reports every failure at once.
+fn run_table(backend: &dyn Backend) {
+    let storage = backend.caps().storage;
+    let mut failures = Vec::new();
+    for case in table() {
+        let operands = case.operands();
+        let expected = reference(&case, &operands);
+        let start = std::time::Instant::now();
+        let out = run_case(backend, &case, &operands);
+        let seconds = start.elapsed().as_secs_f64();
+        match check(&case, storage, &out, &expected) {
+            Ok(d) => {
+                println!("{:9.1e} of {:8.1e}, nmse {:8.1e}, {seconds:6.3} s  {case:?}", d.max, case.tolerance(), d.nmse)
+            }
+            Err(failure) => failures.push(failure),
+        }
+    }
+    assert!(failures.is_empty(), "{} on {}:\n{}", failures.len(), backend.caps().name, failures.join("\n"));
+}
+
+#[test]
+fn host() {
+    run_table(&HostBackend::default());
+}
+
+#[test]
+fn one_wrong_value_is_noticed() {
+    let backend = HostBackend::default();
+    for case in table() {
+        let expected = vec![1.0; 1000];
+        for storage in [DType::F32, DType::F16] {
+            let mut out = vec![1.0f32; 1000];
+            assert!(check(&case, storage, &out, &expected).is_ok());
+            for wrong in [1.05, -1.0, 0.0, f32::NAN, f32::INFINITY] {
+                out[617] = wrong;
+                assert!(
+                    check(&case, storage, &out, &expected).is_err(),
+                    "{case:?}: {wrong} for 1 passes as {storage:?}"
+                );
+            }
+        }
+    }
+    let case = Case::Geglu { x: chiaro::record::Shape::tokens(3, 7, 8) };
+    let operands = case.operands();
+    let mut out = run_case(&backend, &case, &operands);
+    let expected = reference(&case, &operands);
+    assert!(check(&case, DType::F32, &out, &expected).is_ok());
+    assert!(check(&case, DType::F32, &out[1..], &expected).is_err(), "a missing value passes");
+    let at = out.iter().position(|v| v.abs() > 0.5).expect("a value of some size");
+    out[at] *= 1.001;
+    assert!(check(&case, DType::F32, &out, &expected).is_err(), "an error of 0.1 % passes");
+}
