@@ -88,7 +88,10 @@ fn count_sizes_and_parameters_are_what_was_asked() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let result = json(
         folder.path(),
-        &["a house", "--count", "2", "--seed", "7", "-W", "192", "-H", "128", "--steps", "2", "--device", "cpu", "--json"],
+        &[
+            "a house", "--count", "2", "--seed", "7", "-W", "192", "-H", "128", "--steps", "2", "--device", "cpu",
+            "--json",
+        ],
     );
     let pictures = result["pictures"].as_array().expect("a list");
     assert_eq!(pictures.len(), 2);
