@@ -147,11 +147,13 @@ impl Tile {
     }
 }
 
-/// The largest tile that fits into workgroup memory, preferring to keep q there; fewer queries per workgroup when there
+/// The largest tile that fits into workgroup memory, preferring to keep q there, but into 32 KiB of it, so that a GPU
+/// keeps two workgroups or more on each of its cores (64 to 128 KiB); fewer queries per workgroup when there
 /// would be too few workgroups to keep a GPU busy.
 fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize) -> Tile {
     let head_quads = head_dim as u32 / 4;
     let across = across(head_quads);
+    let bytes = caps.max_workgroup_bytes.min(32 << 10);
     let few = queries.div_ceil(64) * heads < 64;
     let most = if few { 8 } else { 16 };
     let mut tile = Tile { head_quads, across, down: 1, depth: head_quads.min(4), value_keys: 4 };
@@ -162,7 +164,7 @@ fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize) -> Tile {
         for steps in [1, 2, 4, 8, 16, 32] {
             let depth = head_quads.div_ceil(steps);
             tile = Tile { head_quads, across, down, depth, value_keys: value_keys(head_quads, across, depth) };
-            if depth >= 4.min(head_quads) && tile.bytes() <= caps.max_workgroup_bytes {
+            if depth >= 4.min(head_quads) && tile.bytes() <= bytes {
                 return tile;
             }
         }
@@ -308,7 +310,10 @@ mod tests {
                     let tile = choose(&caps, head_dim, queries, heads);
                     assert!(tile.bytes() <= bytes, "{head_dim}: {tile:?} needs {} bytes", tile.bytes());
                     assert!(tile.across * tile.down <= 256, "{head_dim}: {tile:?}");
-                    assert!(tile.keys() % tile.value_keys == 0 && tile.value_keys % 4 == 0, "{head_dim}: {tile:?}");
+                    assert!(
+                        tile.keys().is_multiple_of(tile.value_keys) && tile.value_keys.is_multiple_of(4),
+                        "{head_dim}: {tile:?}"
+                    );
                 }
             }
         }
@@ -319,7 +324,6 @@ mod tests {
         let caps = Caps { max_workgroup_bytes: 32 << 10, ..Caps::webgpu() };
         for head_dim in [8, 16, 32, 40, 64, 80, 128, 160, 512] {
             let tile = choose(&caps, head_dim, 4096, 16);
-            println!("{head_dim}: {tile:?}, {} bytes", tile.bytes());
             assert!(tile.head_quads.div_ceil(tile.across) <= 4, "{head_dim}: {tile:?} spills registers");
         }
     }

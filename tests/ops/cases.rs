@@ -207,11 +207,6 @@ impl Case {
         Ok(std::mem::replace(rec, Recording::new(caps)))
     }
 
-    /// Whether a weight is stored in half precision.
-    pub fn uses_half_weights(&self) -> bool {
-        matches!(self, Case::Matmul { half: true, .. } | Case::Conv2d { half: true, .. })
-    }
-
     /// The largest error in f32, relative to the largest value, that rounding explains. Sums grow it with the square root
     /// of their length; a mean far from zero, and scores far apart, magnify the rounding of the operands' differences.
     pub fn tolerance(&self) -> f64 {

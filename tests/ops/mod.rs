@@ -6,10 +6,15 @@ pub mod cases;
 mod errors;
 mod reference;
 
-use chiaro::record::{Backend, DType, HostBackend};
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use chiaro::record::{Backend, Caps, DType, HostBackend, Role, Shape};
 
 use cases::{Case, Operands, table};
 use reference::reference;
+
+use crate::support::adapter;
 
 /// How far a result is from the reference.
 #[derive(Debug, Clone, Copy)]
@@ -23,13 +28,12 @@ pub struct Deviation {
 /// The largest normalised mean squared error that half-precision storage explains.
 const HALF_NMSE: f64 = 1e-5;
 
-/// Runs a case twice: first on NaN, which leaves NaN wherever a kernel writes, so that the second run shows what it did
+/// Runs a case, recorded for `caps`, twice: first on NaN, which leaves NaN wherever a kernel writes, so that the second run shows what it did
 /// not write again.
-pub fn run_case(backend: &dyn Backend, case: &Case, operands: &Operands) -> Vec<f32> {
-    let recording = case.record(backend.caps(), operands).unwrap_or_else(|e| panic!("{case:?}: {e}"));
-    let is_input = |name: &str| {
-        recording.tensors.iter().any(|t| matches!(&t.role, chiaro::record::Role::Input(input) if input == name))
-    };
+pub fn run_case(backend: &dyn Backend, caps: &Caps, case: &Case, operands: &Operands) -> Vec<f32> {
+    let recording = case.record(caps, operands).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+    let is_input =
+        |name: &str| recording.tensors.iter().any(|t| matches!(&t.role, Role::Input(input) if input == name));
     let inputs: Vec<(&str, &[f32])> =
         operands.0.iter().filter(|(name, _)| is_input(name)).map(|(name, values)| (*name, values.as_slice())).collect();
     let poison: Vec<(&str, Vec<f32>)> =
@@ -81,29 +85,87 @@ pub fn check(case: &Case, storage: DType, out: &[f32], expected: &[f64]) -> Resu
     }
 }
 
-/// Runs the whole table on a backend and reports every failure at once.
-fn run_table(backend: &dyn Backend) {
-    let storage = backend.caps().storage;
+/// The table with operands and results, made once for all tests of the process.
+fn solved() -> &'static [(Case, Operands, Vec<f64>)] {
+    static SOLVED: LazyLock<Vec<(Case, Operands, Vec<f64>)>> = LazyLock::new(|| {
+        let solve = |case: Case| {
+            let operands = case.operands();
+            let expected = reference(&case, &operands);
+            (case, operands, expected)
+        };
+        table().into_iter().map(solve).collect()
+    });
+    &SOLVED
+}
+
+/// Runs the cases that `wanted` picks on a backend, recorded for `caps`, and reports every failure at once.
+fn run_table(backend: &dyn Backend, caps: &Caps, wanted: impl Fn(&Case) -> bool) {
     let mut failures = Vec::new();
-    for case in table() {
-        let operands = case.operands();
-        let expected = reference(&case, &operands);
-        let start = std::time::Instant::now();
-        let out = run_case(backend, &case, &operands);
+    for (case, operands, expected) in solved().iter().filter(|(case, ..)| wanted(case)) {
+        let start = Instant::now();
+        let out = run_case(backend, caps, case, operands);
         let seconds = start.elapsed().as_secs_f64();
-        match check(&case, storage, &out, &expected) {
+        match check(case, caps.storage, &out, expected) {
             Ok(d) => {
                 println!("{:9.1e} of {:8.1e}, nmse {:8.1e}, {seconds:6.3} s  {case:?}", d.max, case.tolerance(), d.nmse)
             }
             Err(failure) => failures.push(failure),
         }
     }
-    assert!(failures.is_empty(), "{} on {}:\n{}", failures.len(), backend.caps().name, failures.join("\n"));
+    assert!(failures.is_empty(), "{} on {}:\n{}", failures.len(), caps.name, failures.join("\n"));
 }
 
 #[test]
 fn host() {
-    run_table(&HostBackend::default());
+    let backend = HostBackend::default();
+    run_table(&backend, backend.caps(), |_| true);
+}
+
+#[test]
+fn gpu_with_single_precision() {
+    let backend = adapter::open_with(DType::F32, adapter::test_options());
+    run_table(&backend, backend.caps(), |_| true);
+}
+
+/// Storage only changes how values are loaded and stored, so one case of several alike is enough: compiling takes most of
+/// the time on a software driver.
+#[test]
+fn gpu_with_half_precision() {
+    let backend = adapter::open_with(DType::F16, adapter::test_options());
+    run_table(&backend, backend.caps(), |case| match case {
+        Case::Matmul { half, .. } | Case::Conv2d { half, .. } => *half,
+        Case::Attention { fused, spread, .. } => *fused || *spread > 1.0,
+        _ => true,
+    });
+}
+
+/// No optional feature and 16 KiB of workgroup memory: attention has smaller tiles, weights are unpacked by bits.
+#[test]
+fn gpu_with_only_what_webgpu_guarantees() {
+    let backend = adapter::open_restricted();
+    run_table(&backend, backend.caps(), |case| match case {
+        Case::Attention { head_dim, causal, .. } => *head_dim >= 40 && !causal,
+        Case::Matmul { half, .. } => *half,
+        _ => false,
+    });
+}
+
+/// A few workgroups per dimension, so that the grids of small cases fold as those of huge ones do.
+#[test]
+fn gpu_with_folded_grids() {
+    let backend = adapter::open_with(DType::F32, adapter::test_options());
+    let caps = Caps { max_workgroups: 3, ..backend.caps().clone() };
+    let folds = |case: &Case| {
+        matches!(
+            case,
+            Case::LayerNorm { .. }
+                | Case::Geglu { .. }
+                | Case::Elementwise { .. }
+                | Case::Concat { .. }
+                | Case::GroupNorm { .. }
+        )
+    };
+    run_table(&backend, &caps, folds);
 }
 
 #[test]
@@ -123,9 +185,9 @@ fn one_wrong_value_is_noticed() {
             }
         }
     }
-    let case = Case::Geglu { x: chiaro::record::Shape::tokens(3, 7, 8) };
+    let case = Case::Geglu { x: Shape::tokens(3, 7, 8) };
     let operands = case.operands();
-    let mut out = run_case(&backend, &case, &operands);
+    let mut out = run_case(&backend, backend.caps(), &case, &operands);
     let expected = reference(&case, &operands);
     assert!(check(&case, DType::F32, &out, &expected).is_ok());
     assert!(check(&case, DType::F32, &out[1..], &expected).is_err(), "a missing value passes");
