@@ -44,7 +44,7 @@ pub struct Generation<'p> {
     pipeline: &'p Pipeline,
     request: Request,
     size: (usize, usize),
-    text: TextPlan,
+    text: TextPlan<'p>,
     state: State<'p>,
     images: Vec<Image>,
     notes: Vec<String>,
@@ -117,7 +117,7 @@ impl<'p> Iterator for Generation<'p> {
 impl<'p> Generation<'p> {
     /// Text: every distinct prompt once; then the noise x_T^S of each picture.
     fn encode(&mut self) -> Result<Event> {
-        let encoded = self.text.encode(self.pipeline, &mut self.notes)?;
+        let encoded = self.text.encode(self.pipeline.device(), &mut self.notes)?;
         let len = self.latent_shape().len();
         for image in &mut self.images {
             // Draw 0 of the picture's generator, whether or not it is used: later draws then match diffusers'.

@@ -126,7 +126,7 @@ impl Pipeline {
     fn stages(&self, request: &Request) -> Result<Vec<Stage<'_>>> {
         let size = self.size(request)?;
         self.check(request, size)?;
-        let mut stages = text::TextPlan::new(self, request).stages(self);
+        let mut stages = text::TextPlan::new(self, request).stages();
         stages.extend(self.oms_stage(request, size)?);
         stages.push(self.unet_stage(request, size)?);
         stages.push(self.decoder_stage(request, size));

@@ -2,18 +2,31 @@
 
 use super::load::TextEncoder;
 use super::stage::Stage;
-use super::{Pipeline, Request};
+use super::{Device, Pipeline, Request};
 use crate::Result;
 use crate::models::names;
 
-/// The prompts of a request, tokenized.
-pub(super) struct TextPlan {
+/// The prompts of a request.
+pub(super) struct TextPlan<'p> {
     /// Rows for the UNet: `[negative, prompt]` under guidance, `[prompt]` without.
-    unet: Vec<String>,
+    unet: Vec<Row<'p>>,
     /// Rows for the OMS module: `["", C_ψ]`, or `[C_ψ]` at ω_ψ = 1; empty without OMS.
-    oms: Vec<String>,
-    clip_skip: usize,
+    oms: Vec<Row<'p>>,
     warnings: Vec<String>,
+}
+
+/// One text, the encoder that reads it, and the layers left out at its end.
+#[derive(Clone)]
+struct Row<'p> {
+    encoder: &'p TextEncoder,
+    text: String,
+    clip_skip: usize,
+}
+
+impl Row<'_> {
+    fn same_run(&self, other: &Row<'_>) -> bool {
+        std::ptr::eq(self.encoder, other.encoder) && self.clip_skip == other.clip_skip
+    }
 }
 
 /// Text states of all rows, `[rows, 77, width]` each.
@@ -32,35 +45,23 @@ impl Encoded {
     }
 }
 
-impl TextPlan {
-    pub(super) fn new(pipeline: &Pipeline, request: &Request) -> Self {
-        let unet = match pipeline.guidance_rows(request) {
-            2 => vec![request.negative_prompt.clone(), request.prompt.clone()],
-            _ => vec![request.prompt.clone()],
-        };
-        let oms = request.oms.as_ref().map_or_else(Vec::new, |oms| {
-            let prompt = oms.prompt.clone().unwrap_or_else(|| request.prompt.clone());
-            if oms.guided() { vec![String::new(), prompt] } else { vec![prompt] }
-        });
-        let mut plan = TextPlan { unet, oms, clip_skip: request.clip_skip, warnings: Vec::new() };
-        let mut warned: Vec<&String> = Vec::new();
-        let mut warnings = Vec::new();
-        let encoders = [(pipeline.text_encoder(), &plan.unet), (pipeline.oms_text_encoder(), &plan.oms)];
-        for (encoder, text) in encoders.into_iter().flat_map(|(encoder, texts)| texts.iter().map(move |t| (encoder, t)))
-        {
-            let encoding = encoder.tokenizer.encode(text);
-            if !encoding.dropped.is_empty() && !warned.contains(&text) {
-                warned.push(text);
-                warnings.push(format!(
-                    "the prompt has {} tokens, the text encoder takes {}; dropped: \"{}\"",
-                    encoding.untruncated_len,
-                    encoding.ids.len(),
-                    encoding.dropped
-                ));
-            }
+impl<'p> TextPlan<'p> {
+    pub(super) fn new(pipeline: &'p Pipeline, request: &Request) -> Self {
+        let base = pipeline.text_encoder();
+        // diffusers leaves layers out for the prompt alone, not for the negative prompt.
+        let mut unet = vec![Row { encoder: base, text: request.prompt.clone(), clip_skip: request.clip_skip }];
+        if pipeline.guidance_rows(request) == 2 {
+            unet.insert(0, Row { encoder: base, text: request.negative_prompt.clone(), clip_skip: 0 });
         }
-        plan.warnings = warnings;
-        plan
+        let mut oms = Vec::new();
+        if let Some(asked) = &request.oms {
+            let encoder = pipeline.oms_text_encoder();
+            let prompt = asked.prompt.clone().unwrap_or_else(|| request.prompt.clone());
+            let texts = if asked.guided() { vec![String::new(), prompt] } else { vec![prompt] };
+            oms.extend(texts.into_iter().map(|text| Row { encoder, text, clip_skip: 0 }));
+        }
+        let warnings = warnings(unet.iter().chain(&oms));
+        TextPlan { unet, oms, warnings }
     }
 
     pub(super) fn warnings(&self) -> &[String] {
@@ -68,89 +69,71 @@ impl TextPlan {
     }
 
     /// The networks that [`encode`](Self::encode) will run, for the plan.
-    pub(super) fn stages<'p>(&self, pipeline: &'p Pipeline) -> Vec<Stage<'p>> {
-        let groups = self.groups(pipeline);
-        groups.into_iter().map(|group| group.stage()).collect()
+    pub(super) fn stages(&self) -> Vec<Stage<'p>> {
+        self.runs().iter().map(|rows| stage(rows)).collect()
     }
 
     /// Runs the text encoders, one after the other.
-    pub(super) fn encode(&self, pipeline: &Pipeline, notes: &mut Vec<String>) -> Result<Encoded> {
-        let mut encoded = Encoded { unet: Vec::new(), oms: Vec::new() };
-        for group in self.groups(pipeline) {
-            let states = group.encode(pipeline, notes)?;
-            let rows = |texts: &[String]| -> Vec<f32> {
-                let row_of = |text: &String| group.texts.iter().position(|t| t == text);
-                texts.iter().filter_map(row_of).flat_map(|row| states[row].iter().copied()).collect()
-            };
-            if group.serves_unet {
-                encoded.unet = rows(&self.unet);
+    pub(super) fn encode(&self, device: &Device, notes: &mut Vec<String>) -> Result<Encoded> {
+        let mut states: Vec<(Row<'p>, Vec<f32>)> = Vec::new();
+        for rows in self.runs() {
+            let encoded = encode(&rows, device, notes)?;
+            states.extend(rows.into_iter().zip(encoded));
+        }
+        let gather = |rows: &[Row<'p>]| -> Vec<f32> {
+            let of = |row: &Row<'p>| states.iter().find(|(r, _)| r.same_run(row) && r.text == row.text);
+            rows.iter().filter_map(of).flat_map(|(_, states)| states.iter().copied()).collect()
+        };
+        Ok(Encoded { unet: gather(&self.unet), oms: gather(&self.oms) })
+    }
+
+    /// Distinct rows, those of one encoder and depth together: a module that shares the base's encoder shares its run.
+    fn runs(&self) -> Vec<Vec<Row<'p>>> {
+        let mut runs: Vec<Vec<Row<'p>>> = Vec::new();
+        for row in self.unet.iter().chain(&self.oms) {
+            match runs.iter_mut().find(|run| run[0].same_run(row)) {
+                Some(run) if run.iter().any(|r| r.text == row.text) => {}
+                Some(run) => run.push(row.clone()),
+                None => runs.push(vec![row.clone()]),
             }
-            if group.serves_oms {
-                encoded.oms = rows(&self.oms);
-            }
         }
-        Ok(encoded)
-    }
-
-    /// One group per encoder and depth: a module that shares the base's encoder shares its run.
-    fn groups<'p>(&self, pipeline: &'p Pipeline) -> Vec<Group<'p>> {
-        let base = pipeline.text_encoder();
-        let own = pipeline.oms_text_encoder();
-        let shared = std::ptr::eq(base, own) && self.clip_skip == 0;
-        let mut groups = vec![Group {
-            name: "text encoder",
-            encoder: base,
-            clip_skip: self.clip_skip,
-            texts: unique(self.unet.iter().chain(if shared { &self.oms[..] } else { &[] })),
-            serves_unet: true,
-            serves_oms: shared,
-        }];
-        if !shared && !self.oms.is_empty() {
-            groups.push(Group {
-                name: "OMS text encoder",
-                encoder: own,
-                clip_skip: 0,
-                texts: unique(self.oms.iter()),
-                serves_unet: false,
-                serves_oms: true,
-            });
-        }
-        groups
+        runs
     }
 }
 
-fn unique<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    for text in texts {
-        if !found.contains(text) {
-            found.push(text.clone());
+/// One warning per text that is too long.
+fn warnings<'a, 'p: 'a>(rows: impl Iterator<Item = &'a Row<'p>>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for row in rows {
+        let encoding = row.encoder.tokenizer.encode(&row.text);
+        if encoding.dropped.is_empty() {
+            continue;
+        }
+        let warning = format!(
+            "the prompt has {} tokens, the text encoder takes {}; dropped: \"{}\"",
+            encoding.untruncated_len,
+            encoding.ids.len(),
+            encoding.dropped
+        );
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
         }
     }
-    found
+    warnings
 }
 
-/// The texts that one encoder sees in one run.
-struct Group<'p> {
-    name: &'static str,
-    encoder: &'p TextEncoder,
-    clip_skip: usize,
-    texts: Vec<String>,
-    serves_unet: bool,
-    serves_oms: bool,
+/// The network for the rows of one run.
+fn stage<'p>(rows: &[Row<'p>]) -> Stage<'p> {
+    let (encoder, clip_skip, count) = (rows[0].encoder, rows[0].clip_skip, rows.len());
+    Stage::new("text encoder", 1, move |caps| encoder.record(caps, count, clip_skip))
 }
 
-impl<'p> Group<'p> {
-    fn stage(&self) -> Stage<'p> {
-        let (encoder, rows, clip_skip) = (self.encoder, self.texts.len(), self.clip_skip);
-        Stage::new(self.name, 1, move |caps| encoder.record(caps, rows, clip_skip))
-    }
-
-    /// States of each text.
-    fn encode(&self, pipeline: &Pipeline, notes: &mut Vec<String>) -> Result<Vec<Vec<f32>>> {
-        let ids: Vec<u32> = self.texts.iter().flat_map(|text| self.encoder.tokenizer.encode(text).ids).collect();
-        let embeddings = self.encoder.model.embed(&ids, self.encoder.tokens())?;
-        let outputs = self.stage().open(pipeline.device())?.run(&[(names::INPUTS_EMBEDS, &embeddings)], notes)?;
-        let states = &outputs[names::ENCODER_HIDDEN_STATES];
-        Ok(states.chunks(states.len() / self.texts.len()).map(<[f32]>::to_vec).collect())
-    }
+/// States of each row.
+fn encode(rows: &[Row<'_>], device: &Device, notes: &mut Vec<String>) -> Result<Vec<Vec<f32>>> {
+    let encoder = rows[0].encoder;
+    let ids: Vec<u32> = rows.iter().flat_map(|row| encoder.tokenizer.encode(&row.text).ids).collect();
+    let embeddings = encoder.model.embed(&ids, encoder.tokens())?;
+    let outputs = stage(rows).open(device)?.run(&[(names::INPUTS_EMBEDS, &embeddings)], notes)?;
+    let states = &outputs[names::ENCODER_HIDDEN_STATES];
+    Ok(states.chunks(states.len() / rows.len()).map(<[f32]>::to_vec).collect())
 }

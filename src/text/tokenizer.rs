@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::models::bpe::BPE;
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::replace::ReplacePattern;
 use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -103,13 +103,13 @@ impl ClipTokenizer {
         id(&unknown)?;
         let merges = parse_merges(merges, label)?;
         let bpe = BPE::builder()
-            .vocab_and_merges(vocab.into_iter().collect::<ahash_map::Map>(), merges)
+            .vocab_and_merges(vocab.into_iter().collect::<Vocab>(), merges)
             .unk_token(unknown)
             .end_of_word_suffix("</w>".into())
             .continuing_subword_prefix(String::new())
             .build()
             .map_err(|e| broken(label, "merges.txt", e))?;
-        let tokenizer = assemble(bpe, &[start, end]).map_err(|e| broken(label, "vocab.json", e))?;
+        let tokenizer = assemble(bpe, &[start, end, pad]).map_err(|e| broken(label, "vocab.json", e))?;
         let max_length =
             config.model_max_length.filter(|n| (3.0..=77.0).contains(n)).map_or(MAX_LENGTH, |n| n as usize);
         Ok(ClipTokenizer { tokenizer, start: start_id, end: end_id, pad: pad_id, max_length })
@@ -139,11 +139,6 @@ impl ClipTokenizer {
     }
 }
 
-/// The map type that the tokenizers crate takes.
-mod ahash_map {
-    pub(super) type Map = tokenizers::models::bpe::Vocab;
-}
-
 /// Lines of two parts; the first line is a version comment.
 fn parse_merges(bytes: &[u8], label: &str) -> Result<Vec<(String, String)>> {
     let text = std::str::from_utf8(bytes).map_err(|e| broken(label, "merges.txt", e))?;
@@ -157,6 +152,7 @@ fn parse_merges(bytes: &[u8], label: &str) -> Result<Vec<(String, String)>> {
         .collect()
 }
 
+/// The special tokens (the padding token too, even where it is an ordinary sign) are taken whole wherever a prompt has them.
 fn assemble(bpe: BPE, special: &[String]) -> tokenizers::Result<Tokenizer> {
     let mut tokenizer = Tokenizer::new(bpe);
     let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;

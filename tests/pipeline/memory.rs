@@ -17,7 +17,9 @@ fn demo(device: Device) -> Pipeline {
 fn the_plan_is_what_is_allocated() {
     let gpu: Arc<dyn Backend> = Arc::new(adapter::open(DType::F32));
     let host: Arc<dyn Backend> = Arc::new(HostBackend::default());
-    for (backend, precision) in [(Arc::clone(&host), Precision::F32), (Arc::clone(&gpu), Precision::F32), (gpu, Precision::Auto)] {
+    for (backend, precision) in
+        [(Arc::clone(&host), Precision::F32), (Arc::clone(&gpu), Precision::F32), (gpu, Precision::Auto)]
+    {
         let pipeline = demo(Device::new(backend, precision).expect("automatic or f32"));
         let request = Request { prompt: "a red circle".into(), oms: Some(OmsRequest::default()), ..Request::default() };
         let mut stages = 0;

@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use chiaro::pipeline::{Device, Event, OmsRequest, OmsSource, Overrides, Picture, Pipeline, Precision, Request, Source};
+use chiaro::pipeline::{
+    Device, Event, OmsRequest, OmsSource, Overrides, Picture, Pipeline, Precision, Request, Source,
+};
 use chiaro::record::{Backend, DType, HostBackend};
 use chiaro::sampling::{OmsForm, SchedulerConfig};
 use serde_json::Value;
 
-use crate::support::golden::{Golden, compare, root};
 use crate::support::adapter;
+use crate::support::golden::{Golden, compare, root};
 
 /// The scheduler of a run as a `scheduler_config.json`, or `None` where its solver is not here yet.
 fn scheduler(run: &Value) -> Option<String> {
@@ -89,10 +91,8 @@ fn run_family(family: &str, device: &Device) -> Vec<String> {
             "oms" => root().join(run["base"].as_str().expect("a base")),
             _ => golden.path(),
         };
-        let overrides = Overrides {
-            scheduler: Some(scheduler),
-            unet: (family == "lcm").then(|| golden.path().join("unet")),
-        };
+        let overrides =
+            Overrides { scheduler: Some(scheduler), unet: (family == "lcm").then(|| golden.path().join("unet")) };
         let oms = (family == "oms").then(|| OmsSource { module: Source::Folder(golden.path()), text_encoder: None });
         let pipeline = Pipeline::load_with(&Source::Folder(base), &overrides, oms.as_ref(), device.clone())
             .unwrap_or_else(|e| panic!("{family}/{name}: {e}"));

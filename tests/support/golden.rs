@@ -6,15 +6,15 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 /// One family's `golden.json` and `golden.safetensors`.
-pub struct Golden {
+pub(crate) struct Golden {
     folder: PathBuf,
     /// What `golden.json` says of runs and tensors.
-    pub json: Value,
+    pub(crate) json: Value,
     bytes: Vec<u8>,
 }
 
 /// The folder of all families: `CHIARO_GOLDEN_DIR`, or `tests/golden`.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     std::env::var_os("CHIARO_GOLDEN_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), PathBuf::from)
 }
@@ -24,7 +24,7 @@ impl Golden {
     ///
     /// # Panics
     /// When its files are not there: a golden that is skipped looks like one that passed.
-    pub fn open(family: &str) -> Self {
+    pub(crate) fn open(family: &str) -> Self {
         let folder = root().join(family);
         let read = |name: &str| {
             std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{}: {e}", folder.join(name).display()))
@@ -39,7 +39,7 @@ impl Golden {
     }
 
     /// The family's folder, which holds its model.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.clone()
     }
 
@@ -48,24 +48,24 @@ impl Golden {
     }
 
     /// All tensor names, sorted.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.file().names().into_iter().map(str::to_owned).collect();
         names.sort();
         names
     }
 
     /// Whether a tensor is there.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.file().tensor(name).is_ok()
     }
 
     /// A tensor's extents.
-    pub fn shape(&self, name: &str) -> Vec<usize> {
+    pub(crate) fn shape(&self, name: &str) -> Vec<usize> {
         self.file().tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")).shape().to_vec()
     }
 
     /// A tensor as f64, whatever its type.
-    pub fn f64s(&self, name: &str) -> Vec<f64> {
+    pub(crate) fn f64s(&self, name: &str) -> Vec<f64> {
         let file = self.file();
         let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
         let data = tensor.data();
@@ -82,30 +82,30 @@ impl Golden {
     }
 
     /// A tensor as f32.
-    pub fn f32s(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn f32s(&self, name: &str) -> Vec<f32> {
         self.f64s(name).into_iter().map(|v| v as f32).collect()
     }
 
     /// How far the stored f32 result is from an f64 run of the same computation; 0 when not stated.
-    pub fn f64_max_abs_diff(&self, name: &str) -> f64 {
+    pub(crate) fn f64_max_abs_diff(&self, name: &str) -> f64 {
         self.json["tensors"][name]["f64_max_abs_diff"].as_f64().unwrap_or(0.0)
     }
 
     /// What an f32 forward may differ by: 10 times that, or 1e-5 of the largest value.
-    pub fn tolerance(&self, name: &str) -> f64 {
+    pub(crate) fn tolerance(&self, name: &str) -> f64 {
         let largest = self.f64s(name).iter().fold(0.0f64, |m, v| m.max(v.abs()));
         (10.0 * self.f64_max_abs_diff(name)).max(1e-5 * largest)
     }
 
     /// The runs that `golden.json` describes.
-    pub fn runs(&self) -> Vec<(String, Value)> {
+    pub(crate) fn runs(&self) -> Vec<(String, Value)> {
         let runs = self.json["runs"].as_object().expect("golden.json has runs");
         runs.iter().map(|(name, run)| (name.clone(), run.clone())).collect()
     }
 }
 
 /// The largest difference, or what is wrong: another length, NaN, or a difference above `tolerance`.
-pub fn compare(what: &str, got: &[f32], want: &[f32], tolerance: f64) -> Result<f64, String> {
+pub(crate) fn compare(what: &str, got: &[f32], want: &[f32], tolerance: f64) -> Result<f64, String> {
     if got.len() != want.len() {
         return Err(format!("{what}: {} values, expected {}", got.len(), want.len()));
     }
@@ -124,7 +124,7 @@ pub fn compare(what: &str, got: &[f32], want: &[f32], tolerance: f64) -> Result<
 }
 
 /// [`compare`], failing the test.
-pub fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+pub(crate) fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
     if let Err(message) = compare(what, got, want, tolerance) {
         panic!("{message}");
     }

@@ -34,7 +34,8 @@ PROMPTS = [
 HELD_OUT = 9_000_000
 # name -> (use the module, timestep spacing, weight of the module's guidance)
 VARIANTS = {"raw": (False, "leading", 1.0), "raw-trailing": (False, "trailing", 1.0),
-            "oms": (True, "leading", 1.0), "oms-trailing": (True, "trailing", 1.0), "oms-cfg2": (True, "leading", 2.0)}
+            "oms": (True, "leading", 1.0), "oms-trailing": (True, "trailing", 1.0), "oms-g1.25": (True, "leading", 1.25),
+            "oms-g1.5": (True, "leading", 1.5), "oms-g2": (True, "leading", 2.0)}
 
 
 class Demo:
@@ -96,7 +97,7 @@ def grid(rows, labels, path, cell=128, columns=9):
     """rows: [(name, images)], wrapped into blocks of `columns`."""
     n = len(labels)
     blocks = (n + columns - 1) // columns
-    head, left = 13, 34
+    head, left = 13, 56
     img = Image.new("RGB", (left + columns * cell, blocks * (head + len(rows) * cell)), (255, 255, 255))
     d = ImageDraw.Draw(img)
     for b in range(blocks):
@@ -107,7 +108,7 @@ def grid(rows, labels, path, cell=128, columns=9):
             for r, (_, ims) in enumerate(rows):
                 img.paste(Image.fromarray(ims[i]).resize((cell, cell), Image.LANCZOS), (left + c * cell, top + head + r * cell))
         for r, (name, _) in enumerate(rows):
-            d.text((2, top + head + r * cell + cell // 2), name[:5], fill=(0, 0, 0))
+            d.text((2, top + head + r * cell + cell // 2), name[:9], fill=(0, 0, 0))
     img.save(path, optimize=True)
 
 
@@ -136,6 +137,7 @@ def main():
     p.add_argument("--out", required=True)
     p.add_argument("--variants", nargs="+", default=["raw", "oms"], choices=list(VARIANTS))
     p.add_argument("--count", type=int, default=200, help="held-out captions")
+    p.add_argument("--prompts", nargs="+", default=PROMPTS)
     p.add_argument("--per-prompt", type=int, default=4, help="seeds for each fixed prompt (0: skip)")
     p.add_argument("--steps", type=int, default=50)
     p.add_argument("--cfg", type=float, default=7.5)
@@ -156,8 +158,8 @@ def main():
         series.append(("data", means(truth)))
         heldrows.append(("data", truth[:18]))
         report["data"] = {"mean": float(means(truth).mean()), "std": float(means(truth).std())}
-    fixed = [q for q in PROMPTS for _ in range(a.per_prompt)]
-    seeds = [1000 + s for _ in PROMPTS for s in range(a.per_prompt)]
+    fixed = [q for q in a.prompts for _ in range(a.per_prompt)]
+    seeds = [1000 + s for _ in a.prompts for s in range(a.per_prompt)]
     for name in a.variants:
         use, spacing, weight = VARIANTS[name]
         t0, r = time.time(), {}
@@ -178,12 +180,12 @@ def main():
         if a.per_prompt:
             ims = kept["fixed"] if "fixed" in kept else demo.generate(fixed, seeds, use, spacing, weight, a.steps, a.cfg)
             new["fixed"] = ims
-            m = means(ims).reshape(len(PROMPTS), a.per_prompt)
+            m = means(ims).reshape(len(a.prompts), a.per_prompt)
             r["prompts"] = {q: {"avg": round(float(v.mean()), 4), "min": round(float(v.min()), 4), "max": round(float(v.max()), 4)}
-                            for q, v in zip(PROMPTS, m)}
+                            for q, v in zip(a.prompts, m)}
             rows.append((name, ims[::a.per_prompt]))
-            amb = [i for i, q in enumerate(PROMPTS) if q.startswith(("a circle", "a house", "a boat", "a tree")) and len(q.split()) == 2]
-            r["ambiguous_std"] = float(m[amb].std())
+            amb = [i for i, q in enumerate(a.prompts) if q.startswith(("a circle", "a house", "a boat", "a tree")) and len(q.split()) == 2]
+            r["ambiguous_std"] = float(m[amb].std()) if amb else None
         r["seconds"] = round(time.time() - t0, 1)
         if store and set(new) != set(kept):
             np.savez(store, **new)
@@ -196,7 +198,7 @@ def main():
         histogram_plot(series, os.path.join(a.out, f"brightness{a.tag}.png"))
         grid(heldrows, captions[:18], os.path.join(a.out, f"held_out{a.tag}.png"))
     if rows:
-        grid(rows, PROMPTS, os.path.join(a.out, f"prompts{a.tag}.png"))
+        grid(rows, a.prompts, os.path.join(a.out, f"prompts{a.tag}.png"))
     with open(os.path.join(a.out, f"report{a.tag}.json"), "w") as f:
         json.dump(report, f, indent=1)
 

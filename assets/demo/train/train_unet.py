@@ -14,6 +14,7 @@ never learned the caption's part in it: the flaw that One More Step mends.
 import argparse
 import copy
 import json
+import math
 import os
 import random
 import time
@@ -128,7 +129,7 @@ def train(rank, a, shared):
         frac = used / (60 * a.minutes)
         if frac >= 1:
             break
-        decay = 1.0 if frac < a.hold else 0.03 + 0.97 * 0.5 * (1 + np.cos(np.pi * (frac - a.hold) / (1 - a.hold)))
+        decay = 1.0 if frac < a.hold else 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * (frac - a.hold) / (1 - a.hold)))
         for g in opt.param_groups:
             g["lr"] = a.lr * min(1.0, (step - first + 1) / 100) * decay
         idx = pool[rng.integers(len(pool), size=a.batch)]
