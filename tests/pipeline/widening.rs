@@ -34,7 +34,8 @@ fn shifted(folder: &Path, shift: f32) -> Source {
 
 fn draw(source: &Source, backend: Arc<dyn Backend>, precision: Precision) -> chiaro::Result<Vec<String>> {
     let pipeline = Pipeline::load(source, None, Device::new(backend, precision)?)?;
-    let request = Request { prompt: "x".into(), num_inference_steps: 1, ..Request::default() };
+    let request =
+        Request { prompt: "x".into(), num_inference_steps: 1, width: Some(64), height: Some(64), ..Request::default() };
     let mut notes = Vec::new();
     for event in pipeline.generate(request)? {
         if let Event::Picture(picture) = event? {

@@ -109,7 +109,7 @@ def grid(rows, labels, path, cell=128, columns=9):
                 img.paste(Image.fromarray(ims[i]).resize((cell, cell), Image.LANCZOS), (left + c * cell, top + head + r * cell))
         for r, (name, _) in enumerate(rows):
             d.text((2, top + head + r * cell + cell // 2), name[:9], fill=(0, 0, 0))
-    img.save(path, optimize=True)
+    img.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def histogram_plot(series, path):
@@ -127,7 +127,7 @@ def histogram_plot(series, path):
         d.line((x0, base, x0 + 220, base), fill=(0, 0, 0))
         d.text((x0, base + 4), "0", fill=(0, 0, 0))
         d.text((x0 + 212, base + 4), "1", fill=(0, 0, 0))
-    img.save(path, optimize=True)
+    img.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main():
