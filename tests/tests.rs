@@ -2,8 +2,13 @@
 
 mod cli;
 mod gpu;
+mod image;
 mod kernels;
+mod models;
 mod ops;
+mod pipeline;
 mod record;
 mod sampling;
 mod support;
+mod text;
+mod weights;

@@ -223,8 +223,12 @@ fn forward(rec: &mut Recording, layers: &[Layer], mut x: Tensor) -> Result<Tenso
         x = rec.scoped(format!("layers.{i}"), |rec| {
             let out = layer.forward(rec, x)?;
             // The checkpoint gives an activation and an enlargement a number of their own.
-            let whole = !matches!(layer, Layer::Fused | Layer::Conv(_, Activation::Relu));
-            Result::Ok(if whole { rec.tap(out) } else { out })
+            match layer {
+                Layer::Fused | Layer::Conv(_, Activation::Relu) => {}
+                Layer::Conv(conv, _) => drop(rec.tap(conv.unpadded(out))),
+                _ => drop(rec.tap(out)),
+            }
+            Result::Ok(out)
         })?;
     }
     Ok(x)

@@ -204,7 +204,8 @@ fn linear(rec: &mut Recording, name: &str, layer: &Linear, x: Tensor) -> Result<
 fn conv(rec: &mut Recording, name: &str, layer: &Conv2d, x: Tensor) -> Result<Tensor> {
     rec.scoped(name, |rec| {
         let out = layer.forward(rec, x, Epilogue::default())?;
-        Ok(rec.tap(out))
+        rec.tap(layer.unpadded(out));
+        Ok(out)
     })
 }
 

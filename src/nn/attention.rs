@@ -1,6 +1,7 @@
 //! Attention with its four projections.
 
 use super::Linear;
+use super::heads::Heads;
 use crate::ops::{self, Epilogue};
 use crate::record::{Recording, Tensor};
 use crate::weights::Weights;
@@ -32,7 +33,7 @@ impl ProjectionNames {
 pub struct SelfAttention {
     qkv: Linear,
     out: Linear,
-    channels: usize,
+    width: usize,
     attention: ops::Attention,
 }
 
@@ -48,11 +49,12 @@ impl SelfAttention {
         attention: ops::Attention,
         bias: bool,
     ) -> Result<Self> {
-        check_heads(channels, attention.heads)?;
+        let heads = heads_of(channels, attention.heads)?;
+        let qkv = Linear::load_fused(w, &[names.q, names.k, names.v], channels, channels, bias)?;
         Ok(SelfAttention {
-            qkv: Linear::load_fused(w, &[names.q, names.k, names.v], channels, channels, bias)?,
-            out: Linear::load(&w.at(names.out), channels, channels)?,
-            channels,
+            qkv: heads.widen_rows(qkv, true),
+            out: heads.widen_columns(Linear::load(&w.at(names.out), channels, channels)?),
+            width: heads.width(),
             attention,
         })
     }
@@ -63,7 +65,7 @@ impl SelfAttention {
     /// As [`ops::attention`].
     pub fn forward(&self, rec: &mut Recording, x: Tensor, residual: Tensor) -> Result<Tensor> {
         let qkv = self.qkv.forward(rec, x, Epilogue::default())?;
-        let part = |i: usize| qkv.channels(i * self.channels, self.channels);
+        let part = |i: usize| qkv.channels(i * self.width, self.width);
         let mixed = ops::attention(rec, part(0), part(1), part(2), self.attention)?;
         self.out.forward(rec, mixed, Epilogue { residual: Some(residual), ..Epilogue::default() })
     }
@@ -74,8 +76,7 @@ pub struct CrossAttention {
     to_q: Linear,
     to_kv: Linear,
     out: Linear,
-    channels: usize,
-    heads: usize,
+    heads: Heads,
 }
 
 impl CrossAttention {
@@ -84,13 +85,14 @@ impl CrossAttention {
     /// # Errors
     /// When the heads do not divide the channels; as [`Weights::matrix`].
     pub fn load(w: &Weights, channels: usize, context: usize, heads: usize) -> Result<Self> {
-        check_heads(channels, heads)?;
+        let heads = heads_of(channels, heads)?;
         let names = ProjectionNames::DIFFUSERS;
+        let to_q = Linear::load_without_bias(&w.at(names.q), channels, channels)?;
+        let to_kv = Linear::load_fused(w, &[names.k, names.v], context, channels, false)?;
         Ok(CrossAttention {
-            to_q: Linear::load_without_bias(&w.at(names.q), channels, channels)?,
-            to_kv: Linear::load_fused(w, &[names.k, names.v], context, channels, false)?,
-            out: Linear::load(&w.at(names.out), channels, channels)?,
-            channels,
+            to_q: heads.widen_rows(to_q, true),
+            to_kv: heads.widen_rows(to_kv, false),
+            out: heads.widen_columns(Linear::load(&w.at(names.out), channels, channels)?),
             heads,
         })
     }
@@ -103,20 +105,21 @@ impl CrossAttention {
     pub fn forward(&self, rec: &mut Recording, x: Tensor, context: Tensor, residual: Tensor) -> Result<Tensor> {
         let q = self.to_q.forward(rec, x, Epilogue::default())?;
         let kv = self.to_kv.forward(rec, context, Epilogue::default())?;
-        let (k, v) = (kv.channels(0, self.channels), kv.channels(self.channels, self.channels));
-        let mixed = ops::attention(rec, q, k, v, ops::Attention { heads: self.heads, causal: false })?;
+        let width = self.heads.width();
+        let attention = ops::Attention { heads: self.heads.count, causal: false };
+        let mixed = ops::attention(rec, q, kv.channels(0, width), kv.channels(width, width), attention)?;
         self.out.forward(rec, mixed, Epilogue { residual: Some(residual), ..Epilogue::default() })
     }
 }
 
 /// Refuses numbers of heads that the attention kernel cannot take, before anything is recorded.
-fn check_heads(channels: usize, heads: usize) -> Result<()> {
-    let fits = heads > 0 && channels.is_multiple_of(heads) && (channels / heads).is_multiple_of(4);
-    if fits && channels / heads <= 512 {
-        return Ok(());
+fn heads_of(channels: usize, count: usize) -> Result<Heads> {
+    let fits = count > 0 && channels > 0 && channels.is_multiple_of(count) && channels / count <= 512;
+    if fits {
+        return Ok(Heads { count, channels: channels / count });
     }
     Err(Error::Model(format!(
-        "attention: expected heads of 4 to 512 channels, a multiple of 4, got {channels} channels for {heads} heads; \
-         check the number of heads in config.json"
+        "attention: expected heads of 1 to 512 channels, got {channels} channels for {count} heads; check the number of \
+         heads in config.json"
     )))
 }

@@ -11,6 +11,7 @@ use crate::weights::Weights;
 pub struct Conv2d {
     weight: Arc<Constant>,
     bias: Option<Arc<Constant>>,
+    out_channels: usize,
 }
 
 impl Conv2d {
@@ -19,7 +20,7 @@ impl Conv2d {
     /// # Errors
     /// As [`Weights::conv`].
     pub fn load(w: &Weights, inner: usize, out: usize) -> Result<Self> {
-        Ok(Conv2d { weight: w.conv("weight", [out, inner], 3)?, bias: Some(w.vector("bias", out)?) })
+        Ok(Conv2d { weight: w.conv("weight", [out, inner], 3)?, bias: Some(w.vector("bias", out)?), out_channels: out })
     }
 
     /// `weight [out, in, 3, 3]` alone.
@@ -27,7 +28,12 @@ impl Conv2d {
     /// # Errors
     /// As [`Weights::conv`].
     pub fn load_without_bias(w: &Weights, inner: usize, out: usize) -> Result<Self> {
-        Ok(Conv2d { weight: w.conv("weight", [out, inner], 3)?, bias: None })
+        Ok(Conv2d { weight: w.conv("weight", [out, inner], 3)?, bias: None, out_channels: out })
+    }
+
+    /// The channels of a result that the checkpoint knows, without those that fill up a multiple of 4.
+    pub fn unpadded(&self, out: Tensor) -> Tensor {
+        out.channels(0, self.out_channels)
     }
 
     /// `x` is `[n, h, w, in]`; the result has the same height and width.

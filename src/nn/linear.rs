@@ -9,8 +9,8 @@ use crate::weights::Weights;
 
 /// `x · weightᵀ + bias`, and whatever the caller's [`Epilogue`] adds.
 pub struct Linear {
-    weight: Arc<Constant>,
-    bias: Option<Arc<Constant>>,
+    pub(super) weight: Arc<Constant>,
+    pub(super) bias: Option<Arc<Constant>>,
 }
 
 impl Linear {

@@ -6,6 +6,7 @@
 
 mod attention;
 mod conv;
+mod heads;
 mod linear;
 mod norm;
 mod resnet;

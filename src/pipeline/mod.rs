@@ -110,13 +110,27 @@ impl Pipeline {
     /// # Errors
     /// When the request is out of range or a stage exceeds the device's limits.
     pub fn plan(&self, request: &Request) -> Result<Vec<StagePlan>> {
+        self.stages(request)?.iter().map(|stage| stage.plan(&self.device)).collect()
+    }
+
+    /// Opens each stage of a request in turn, without running it: its plan, and the bytes that the executor really allocated.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan), and when the device is out of memory.
+    pub fn measure(&self, request: &Request) -> Result<Vec<(StagePlan, u64)>> {
+        let open = |stage: Stage<'_>| Ok((stage.plan(&self.device)?, stage.open(&self.device)?.allocated_bytes()));
+        self.stages(request)?.into_iter().map(open).collect()
+    }
+
+    /// The networks of a request in the order of their runs.
+    fn stages(&self, request: &Request) -> Result<Vec<Stage<'_>>> {
         let size = self.size(request)?;
         self.check(request, size)?;
         let mut stages = text::TextPlan::new(self, request).stages(self);
         stages.extend(self.oms_stage(request, size)?);
         stages.push(self.unet_stage(request, size)?);
         stages.push(self.decoder_stage(request, size));
-        stages.iter().map(|stage| stage.plan(&self.device)).collect()
+        Ok(stages)
     }
 
     /// The solver of a request.

@@ -100,6 +100,11 @@ impl OpenStage<'_> {
         Err(self.overflow(count))
     }
 
+    /// Bytes that the stage holds on the device.
+    pub(super) fn allocated_bytes(&self) -> u64 {
+        self.program.as_ref().map_or(0, |program| program.allocated_bytes())
+    }
+
     fn run_once(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
         match &mut self.program {
             Some(program) => program.run(inputs),

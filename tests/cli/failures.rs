@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::fails;
+use super::{copy, fails};
 
 fn refuses(arguments: &[&str], code: i32, words: &[&str]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -59,17 +59,4 @@ fn models_that_are_not_there_or_damaged() {
     fails(folder.path(), &arguments, 1, &["config.json"]);
     std::fs::write(&config, text.replace("\"norm_num_groups\": 4", "\"norm_num_groups\": 0")).expect("writable");
     fails(folder.path(), &arguments, 1, &["norm_num_groups"]);
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a new folder");
-    for entry in std::fs::read_dir(from).expect("readable") {
-        let entry = entry.expect("readable");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("copied");
-        }
-    }
 }

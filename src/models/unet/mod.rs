@@ -140,7 +140,7 @@ impl Unet {
         rec.tap_as("silu(conv_norm_out)", hidden);
         rec.scoped("conv_out", |rec| {
             let out = self.conv_out.forward(rec, hidden, Epilogue::default())?;
-            Ok(rec.tap(out.channels(0, self.config.out_channels)))
+            Ok(rec.tap(self.conv_out.unpadded(out)))
         })
     }
 }

@@ -1,0 +1,31 @@
+//! The plan says what the executors allocate, and what a full-size model takes.
+
+use std::sync::Arc;
+
+use chiaro::pipeline::{Device, OmsRequest, OmsSource, Pipeline, Precision, Request, Source};
+use chiaro::record::{Backend, DType, HostBackend};
+
+use crate::support::adapter;
+
+fn demo(device: Device) -> Pipeline {
+    let oms = OmsSource { module: Source::DemoOms, text_encoder: None };
+    Pipeline::load(&Source::DemoModel, Some(&oms), device).expect("the demo model is whole")
+}
+
+/// Every stage of the demo model, on both executors.
+#[test]
+fn the_plan_is_what_is_allocated() {
+    let gpu: Arc<dyn Backend> = Arc::new(adapter::open(DType::F32));
+    let host: Arc<dyn Backend> = Arc::new(HostBackend::default());
+    for (backend, precision) in [(Arc::clone(&host), Precision::F32), (Arc::clone(&gpu), Precision::F32), (gpu, Precision::Auto)] {
+        let pipeline = demo(Device::new(backend, precision).expect("automatic or f32"));
+        let request = Request { prompt: "a red circle".into(), oms: Some(OmsRequest::default()), ..Request::default() };
+        let mut stages = 0;
+        for (planned, allocated) in pipeline.measure(&request).expect("every stage opens") {
+            let (want, got) = (planned.peak_bytes() as f64, allocated as f64);
+            assert!((got / want - 1.0).abs() <= 0.02, "{}: planned {want}, allocated {got}", planned.name);
+            stages += 1;
+        }
+        assert_eq!(stages, 4, "text encoder, OMS module, UNet, decoder");
+    }
+}

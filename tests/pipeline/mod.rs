@@ -1,0 +1,5 @@
+//! Whole runs: prompts to pictures, against the reference pipelines.
+
+mod memory;
+mod runs;
+mod widening;

@@ -1,0 +1,143 @@
+//! Every run of the goldens whose solver is here, on both executors.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use chiaro::pipeline::{Device, Event, OmsRequest, OmsSource, Overrides, Picture, Pipeline, Precision, Request, Source};
+use chiaro::record::{Backend, DType, HostBackend};
+use chiaro::sampling::{OmsForm, SchedulerConfig};
+use serde_json::Value;
+
+use crate::support::golden::{Golden, compare, root};
+use crate::support::adapter;
+
+/// The scheduler of a run as a `scheduler_config.json`, or `None` where its solver is not here yet.
+fn scheduler(run: &Value) -> Option<String> {
+    let mut config = run["scheduler"]["config"].clone();
+    config["_class_name"] = run["scheduler"]["cls"].clone();
+    let parsed: SchedulerConfig = serde_json::from_value(config.clone()).expect("a scheduler's configuration");
+    (parsed.solver().is_some() && parsed.check().is_ok()).then(|| config.to_string())
+}
+
+fn text(args: &Value, key: &str) -> String {
+    args[key].as_str().unwrap_or_default().to_owned()
+}
+
+fn request(run: &Value) -> Request {
+    let args = &run["args"];
+    Request {
+        prompt: text(args, "prompt"),
+        negative_prompt: text(args, "negative_prompt"),
+        width: args["width"].as_u64().map(|v| v as usize),
+        height: args["height"].as_u64().map(|v| v as usize),
+        num_inference_steps: run["steps"].as_u64().expect("a number") as usize,
+        guidance_scale: args["guidance_scale"].as_f64().expect("a number"),
+        eta: args["eta"].as_f64().unwrap_or(0.0),
+        seed: run["seed"].as_u64().expect("a number"),
+        clip_skip: args["clip_skip"].as_u64().unwrap_or(0) as usize,
+        ..Request::default()
+    }
+}
+
+fn draw(pipeline: &Pipeline, request: Request) -> Picture {
+    let mut pictures = Vec::new();
+    for event in pipeline.generate(request).expect("the request fits") {
+        if let Event::Picture(picture) = event.expect("the run succeeds") {
+            pictures.push(*picture);
+        }
+    }
+    pictures.pop().expect("one picture")
+}
+
+/// Final latents within 1e-3 of their largest, pixels equal but for ±1 in 1 % of the bytes.
+fn check(golden: &Golden, name: &str, at: usize, picture: &Picture) -> Result<(), String> {
+    let steps = golden.f32s(&format!("run/{name}/step_latents"));
+    let shape = golden.shape(&format!("run/{name}/step_latents"));
+    let len: usize = shape[2..].iter().product();
+    let last = &steps[steps.len() - shape[1] * len..][at * len..(at + 1) * len];
+    let largest = last.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    compare(&format!("{name}: final latents"), &picture.latents, last, 1e-3 * f64::from(largest))?;
+    let image = format!("run/{name}/image_u8");
+    if !golden.has(&image) {
+        return Ok(());
+    }
+    let want = golden.f64s(&image);
+    let want = &want[at * picture.image.data.len()..(at + 1) * picture.image.data.len()];
+    let differences: Vec<f64> = picture.image.data.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).abs()).collect();
+    let off = differences.iter().filter(|d| **d > 0.0).count();
+    let worst = differences.iter().fold(0.0f64, |m, d| m.max(*d));
+    if worst > 1.0 || off * 100 > differences.len() {
+        return Err(format!("{name}: {off} of {} bytes differ, by up to {worst}", differences.len()));
+    }
+    Ok(())
+}
+
+/// Runs what a family's golden describes; gives the names of what ran.
+fn run_family(family: &str, device: &Device) -> Vec<String> {
+    let golden = Golden::open(family);
+    let mut ran = Vec::new();
+    let mut wrong = Vec::new();
+    for (name, run) in golden.runs() {
+        let args = &run["args"];
+        // Image-to-image, inpainting and guidance rescale are not here yet.
+        if !args["strength"].is_null() || !args["guidance_rescale"].is_null() {
+            continue;
+        }
+        let Some(scheduler) = scheduler(&run) else { continue };
+        let base = match family {
+            "lcm" => root().join("sd15"),
+            "oms" => root().join(run["base"].as_str().expect("a base")),
+            _ => golden.path(),
+        };
+        let overrides = Overrides {
+            scheduler: Some(scheduler),
+            unet: (family == "lcm").then(|| golden.path().join("unet")),
+        };
+        let oms = (family == "oms").then(|| OmsSource { module: Source::Folder(golden.path()), text_encoder: None });
+        let pipeline = Pipeline::load_with(&Source::Folder(base), &overrides, oms.as_ref(), device.clone())
+            .unwrap_or_else(|e| panic!("{family}/{name}: {e}"));
+        let mut request = request(&run);
+        if family == "oms" {
+            request.oms = Some(OmsRequest {
+                prompt: args["oms_prompt"].as_str().map(str::to_owned),
+                guidance_scale: args["oms_guidance_scale"].as_f64().unwrap_or(1.0),
+                form: OmsForm::Official,
+            });
+        }
+        let images = args["num_images_per_prompt"].as_u64().unwrap_or(1) as usize;
+        for at in 0..images {
+            let mut request = request.clone();
+            if images > 1 {
+                // diffusers draws the noise of a batch at once.
+                let noise = golden.f32s(&format!("run/{name}/noise_0"));
+                let len = noise.len() / images;
+                request.latents = Some(noise[at * len..(at + 1) * len].to_vec());
+            }
+            if let Err(message) = check(&golden, &name, at, &draw(&pipeline, request)) {
+                wrong.push(message);
+            }
+        }
+        ran.push(name);
+    }
+    assert!(wrong.is_empty(), "{family}: {wrong:#?}");
+    ran
+}
+
+fn run_all(backend: Arc<dyn Backend>) {
+    let device = Device::new(backend, Precision::F32).expect("f32 is everywhere");
+    for (family, least) in [("sd15", 6), ("sd21", 3), ("lcm", 2), ("oms", 4)] {
+        assert!(Path::new(&root()).join(family).is_dir(), "the goldens have {family}");
+        let ran = run_family(family, &device);
+        assert!(ran.len() >= least, "{family}: only {ran:?} ran");
+    }
+}
+
+#[test]
+fn golden_runs_on_the_host() {
+    run_all(Arc::new(HostBackend::default()));
+}
+
+#[test]
+fn golden_runs_on_the_gpu() {
+    run_all(Arc::new(adapter::open(DType::F32)));
+}
