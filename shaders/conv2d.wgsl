@@ -42,13 +42,37 @@ fn inner_quads() -> u32 {
     return params.kernel * params.kernel * params.channels / 4u;
 }
 
-// Four neighbouring channels of the pixel under tap (i, j) of the output pixel that `row` is; zero in the padding.
-fn load_x(row: u32, quad: u32) -> vec4<f32> {
+// The corner of the patch that makes an output pixel; it may lie in the padding.
+struct RowPlace {
+    image: u32,
+    y: i32,
+    column: i32,
+}
+
+fn locate_row(row: u32) -> RowPlace {
+    let pixel = row % params.rows_per_image;
+    let y = i32(pixel / params.out_width * params.stride) - i32(params.pad_before);
+    let column = i32(pixel % params.out_width * params.stride) - i32(params.pad_before);
+    return RowPlace(row / params.rows_per_image, y, column);
+}
+
+// Tap (i, j) of the kernel, and four channels.
+struct InnerPlace {
+    i: i32,
+    j: i32,
+    channel_quad: u32,
+}
+
+fn locate_inner(quad: u32) -> InnerPlace {
     let channel_quads = params.channels / 4u;
     let tap = quad / channel_quads;
-    let pixel = row % params.rows_per_image;
-    let y = i32(pixel / params.out_width * params.stride + tap / params.kernel) - i32(params.pad_before);
-    let column = i32(pixel % params.out_width * params.stride + tap % params.kernel) - i32(params.pad_before);
+    return InnerPlace(i32(tap / params.kernel), i32(tap % params.kernel), quad % channel_quads);
+}
+
+// Four neighbouring channels of the pixel under a tap; zero in the padding.
+fn load_x(corner: RowPlace, tap: InnerPlace) -> vec4<f32> {
+    let y = corner.y + tap.i;
+    let column = corner.column + tap.j;
     if (y < 0 || column < 0 || u32(y) >= params.seen_height || u32(column) >= params.seen_width) {
         return vec4<f32>();
     }
@@ -59,9 +83,8 @@ fn load_x(row: u32, quad: u32) -> vec4<f32> {
     let source_y = u32(y);
     let source_column = u32(column);
 //#endif
-    let image = row / params.rows_per_image;
-    let source = (image * params.height + source_y) * params.width + source_column;
-    return vec4<f32>(x[source * channel_quads + quad % channel_quads]);
+    let source = (corner.image * params.height + source_y) * params.width + source_column;
+    return vec4<f32>(x[source * (params.channels / 4u) + tap.channel_quad]);
 }
 
 //#include "shared/tile.wgsl"

@@ -37,9 +37,19 @@ fn inner_quads() -> u32 {
     return params.inner / 4u;
 }
 
-// Four neighbouring values of x: k = 4 * quad .. 4 * quad + 3. The caller keeps row and quad in range.
-fn load_x(row: u32, quad: u32) -> vec4<f32> {
-    return vec4<f32>(x[(row * params.x_stride + params.x_offset) / 4u + quad]);
+// The first quad of a row of x.
+alias RowPlace = u32;
+fn locate_row(row: u32) -> RowPlace {
+    return (row * params.x_stride + params.x_offset) / 4u;
+}
+
+alias InnerPlace = u32;
+fn locate_inner(quad: u32) -> InnerPlace {
+    return quad;
+}
+
+fn load_x(row: RowPlace, quad: InnerPlace) -> vec4<f32> {
+    return vec4<f32>(x[row + quad]);
 }
 
 //#include "shared/tile.wgsl"

@@ -1,5 +1,7 @@
 // The tiled product that matmul and conv2d share. The including file declares params (rows, columns, rows_per_image),
-// weight, the epilogue's bindings and out, and defines inner_quads() and load_x(row, quad).
+// weight, the epilogue's bindings and out, and defines inner_quads(), the extent of k in quads, and how x is read:
+// load_x(locate_row(row), locate_inner(quad)) are its values at k = 4 quad .. 4 quad + 3. What an invocation has to divide
+// to find a row it divides once, since it loads the same rows in every step.
 //
 // A step loads TILE_K values of k for the workgroup's rows and columns; each invocation then multiplies its THREAD rows
 // with its THREAD columns four k at a time, so that workgroup memory is read 16 bytes at a time and nothing is transposed.
@@ -11,6 +13,10 @@ const ACROSS: u32 = TILE_N / THREAD;
 const DOWN: u32 = TILE_M / THREAD;
 const INVOCATIONS: u32 = ACROSS * DOWN;
 const THREAD_QUADS: u32 = THREAD / 4u;
+// An invocation loads one quad of every ROW_STEP-th row.
+const ROW_STEP: u32 = INVOCATIONS / TILE_K_QUADS;
+const ROWS_LOADED: u32 = TILE_M / ROW_STEP;
+const COLUMNS_LOADED: u32 = TILE_N / ROW_STEP;
 
 var<workgroup> x_tile: array<vec4<f32>, TILE_M * PITCH>;
 var<workgroup> weight_tile: array<vec4<f32>, TILE_N * PITCH>;
@@ -26,27 +32,33 @@ fn main(
     let across = local % ACROSS;
     let down = local / ACROSS;
     let quads = inner_quads();
+    let loaded_quad = local % TILE_K_QUADS;
+    let loaded_row = local / TILE_K_QUADS;
+    var places: array<RowPlace, ROWS_LOADED>;
+    for (var i = 0u; i < ROWS_LOADED; i++) {
+        places[i] = locate_row(first_row + loaded_row + i * ROW_STEP);
+    }
     var sums: array<vec4<f32>, THREAD * THREAD_QUADS>;
 
     for (var first_quad = 0u; first_quad < quads; first_quad += TILE_K_QUADS) {
-        for (var i = local; i < TILE_M * TILE_K_QUADS; i += INVOCATIONS) {
-            let row = first_row + i / TILE_K_QUADS;
-            let quad = first_quad + i % TILE_K_QUADS;
+        let quad = first_quad + loaded_quad;
+        let inner = locate_inner(quad);
+        for (var i = 0u; i < ROWS_LOADED; i++) {
+            let row = loaded_row + i * ROW_STEP;
             var value = vec4<f32>();
-            if (row < params.rows && quad < quads) {
-                value = load_x(row, quad);
+            if (first_row + row < params.rows && quad < quads) {
+                value = load_x(places[i], inner);
             }
-            x_tile[i / TILE_K_QUADS * PITCH + i % TILE_K_QUADS] = value;
+            x_tile[row * PITCH + loaded_quad] = value;
         }
-        for (var i = local; i < TILE_N * TILE_K_QUADS; i += INVOCATIONS) {
-            let column = i / TILE_K_QUADS;
-            let quad = first_quad + i % TILE_K_QUADS;
+        for (var i = 0u; i < COLUMNS_LOADED; i++) {
+            let column = loaded_row + i * ROW_STEP;
             var value = vec4<f32>();
             if (first_column + column < params.columns && quad < quads) {
                 value = unpack_weight(weight[(first_column + column) * quads + quad]);
             }
             let place = column % 4u * (TILE_N / 4u) + column / 4u;
-            weight_tile[place * PITCH + i % TILE_K_QUADS] = value;
+            weight_tile[place * PITCH + loaded_quad] = value;
         }
         workgroupBarrier();
         for (var k = 0u; k < TILE_K_QUADS; k++) {
