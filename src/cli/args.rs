@@ -80,9 +80,9 @@ pub struct ModelArgs {
     /// Solver of the sampling equation: ddim, euler or lcm [default: the model's own, or ddim]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<SolverKind>,
-    /// Weight of the OMS prompt; 1 runs the module once per picture, other values twice
-    #[arg(long, value_name = "WEIGHT", default_value_t = 1.0, allow_negative_numbers = true)]
-    pub oms_guidance: f64,
+    /// Weight of the OMS prompt; at 1 the module does not run on the empty prompt too [default: 1; 1.25 with the demo module]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    pub oms_guidance: Option<f64>,
     /// Where to compute: auto (discrete GPU, then integrated, then the processor), cpu, or an adapter's index or part of its name
     /// as `chiaro devices` lists them
     #[arg(long, short = 'd', value_name = "auto|cpu|NAME|INDEX", default_value = "auto")]

@@ -16,7 +16,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let started = Instant::now();
     let oms = args.model.oms_source()?;
     refuse_unused_oms_options(args, oms.is_some())?;
-    let request = request(args, oms.is_some());
+    let request = request(args, oms.is_some())?;
     request.validate()?;
     let files = output::choose(args.output.as_deref(), &args.prompt, args.count, args.overwrite)?;
     let pipeline = args.model.open()?;
@@ -54,21 +54,18 @@ fn refuse_unused_oms_options(args: &GenerateArgs, has_oms: bool) -> Result<()> {
     }
 }
 
-fn request(args: &GenerateArgs, has_oms: bool) -> Request {
+fn request(args: &GenerateArgs, has_oms: bool) -> Result<Request> {
     let form = if args.oms_compat { OmsForm::Official } else { OmsForm::default() };
-    Request {
+    let guidance_scale = args.model.oms_guidance()?;
+    Ok(Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative.clone(),
         eta: args.eta,
         seed: args.seed,
         count: args.count,
-        oms: has_oms.then(|| OmsRequest {
-            prompt: args.oms_prompt.clone(),
-            guidance_scale: args.model.oms_guidance,
-            form,
-        }),
+        oms: has_oms.then(|| OmsRequest { prompt: args.oms_prompt.clone(), guidance_scale, form }),
         ..args.model.request()
-    }
+    })
 }
 
 /// Runs one request to its end; warnings are said once.

@@ -55,6 +55,12 @@ impl ModelArgs {
         Ok(source.map(|module| OmsSource { module, text_encoder: self.oms_text_encoder.clone() }))
     }
 
+    /// ω_ψ. The demo module was trained for a mean-squared error, which pulls towards grey; a little more than 1 makes up for it.
+    fn oms_guidance(&self) -> Result<f64> {
+        let demo = self.oms_source()?.is_some_and(|oms| oms.module == Source::DemoOms);
+        Ok(self.oms_guidance.unwrap_or(if demo { 1.25 } else { 1.0 }))
+    }
+
     /// The device and the model on it.
     fn open(&self) -> Result<Pipeline> {
         let device = Device::choose(&self.device, self.precision.into())?;

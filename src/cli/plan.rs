@@ -8,8 +8,8 @@ use crate::pipeline::{OmsRequest, Request, StagePlan};
 
 pub(super) fn run(args: &PlanArgs) -> Result<()> {
     let pipeline = args.model.open()?;
-    let oms =
-        pipeline.has_oms().then(|| OmsRequest { guidance_scale: args.model.oms_guidance, ..OmsRequest::default() });
+    let guidance_scale = args.model.oms_guidance()?;
+    let oms = pipeline.has_oms().then(|| OmsRequest { guidance_scale, ..OmsRequest::default() });
     let request = Request { oms, ..args.model.request() };
     let (width, height) = pipeline.size(&request)?;
     let stages = pipeline.plan(&request)?;

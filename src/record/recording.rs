@@ -147,7 +147,7 @@ impl Recording {
         grid: [u32; 3],
         flops: u64,
     ) {
-        debug_assert!(size_of::<P>() % 16 == 0, "{}: Params is a multiple of 16 bytes", kernel.stem);
+        debug_assert!(size_of::<P>().is_multiple_of(16), "{}: Params is a multiple of 16 bytes", kernel.stem);
         debug_assert!(
             reads.iter().all(|(_, r)| r.storage != write.storage),
             "{}: a dispatch never writes a storage that it reads",

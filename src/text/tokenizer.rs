@@ -144,7 +144,7 @@ fn parse_merges(bytes: &[u8], label: &str) -> Result<Vec<(String, String)>> {
     let text = std::str::from_utf8(bytes).map_err(|e| broken(label, "merges.txt", e))?;
     text.lines()
         .enumerate()
-        .filter(|(i, line)| !line.trim().is_empty() && !(*i == 0 && line.starts_with("#version")))
+        .filter(|(i, line)| !(line.trim().is_empty() || (*i == 0 && line.starts_with("#version"))))
         .map(|(i, line)| match line.split_once(' ') {
             Some((a, b)) => Ok((a.to_owned(), b.trim_end().to_owned())),
             None => Err(broken(label, "merges.txt", format!("line {} is not two parts", i + 1))),
