@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::gemm::{Rows, multiply};
 use super::{Activation, Epilogue, expect, expect_quads, storage_flags, weight_flag};
 use crate::Result;
-use crate::record::{Caps, HostCall, Kernel, Recording, Shape, Tensor, Variant};
+use crate::record::{AdapterKind, Caps, HostCall, Kernel, Recording, Shape, Tensor, Variant};
 
 /// Records `activation(x · weightᵀ + …)`.
 ///
@@ -80,11 +80,15 @@ impl Tile {
     }
 }
 
-/// Large tiles reuse more of what they load; small ones keep a GPU busy when the product has few results.
-pub(super) fn choose(_caps: &Caps, rows: usize, columns: usize) -> Tile {
-    let large = Tile { m: 64, n: 64, thread: 8 };
+/// Large tiles reuse more of what they load; small ones keep a GPU busy when the product has few results. A software adapter has few
+/// cores to keep busy.
+pub(super) fn choose(caps: &Caps, rows: usize, columns: usize) -> Tile {
     let workgroups = rows.div_ceil(64) * columns.div_ceil(64);
-    if workgroups >= 64 { large } else { Tile { m: 32, n: 32, thread: 4 } }
+    if workgroups >= 64 || caps.kind == AdapterKind::Software {
+        Tile { m: 64, n: 64, thread: 8 }
+    } else {
+        Tile { m: 32, n: 32, thread: 4 }
+    }
 }
 
 fn host(call: &mut HostCall<'_>) {

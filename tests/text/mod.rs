@@ -78,19 +78,16 @@ fn broken_files_are_named() {
     let vocab = br#"{"<|startoftext|>": 0, "<|endoftext|>": 1, "a": 2, "b</w>": 3, "ab</w>": 4}"#;
     let ok = b"#version: 0.2\na b</w>\n";
     assert!(ClipTokenizer::from_bytes(vocab, ok, None, None, "x/").is_ok());
-    let cases: [(&[u8], &[u8], Option<&[u8]>, &str); 6] = [
-        (b"[1, 2]", ok, None, "x/vocab.json"),
-        (b"{\"a\": 1}", ok, None, "x/vocab.json"),
-        (vocab, b"a b c d\xff", None, "x/merges.txt"),
-        (vocab, b"#version\nalone\n", None, "x/merges.txt"),
-        (vocab, b"#version\nq z\n", None, "x/merges.txt"),
-        (vocab, ok, Some(b"{"), "x/special_tokens_map.json"),
-    ];
-    for (vocab, merges, map, file) in cases {
-        let message = match ClipTokenizer::from_bytes(vocab, merges, map, None, "x/") {
-            Ok(_) => panic!("{file} was taken"),
-            Err(error) => error.to_string(),
-        };
-        assert!(message.contains(file), "{message}");
-    }
+    let refuses = |vocab: &[u8], merges: &[u8], map: Option<&[u8]>, file: &str| match ClipTokenizer::from_bytes(
+        vocab, merges, map, None, "x/",
+    ) {
+        Ok(_) => panic!("{file} was taken"),
+        Err(error) => assert!(error.to_string().contains(file), "{error}"),
+    };
+    refuses(b"[1, 2]", ok, None, "x/vocab.json");
+    refuses(b"{\"a\": 1}", ok, None, "x/vocab.json");
+    refuses(vocab, b"a b c d\xff", None, "x/merges.txt");
+    refuses(vocab, b"#version\nalone\n", None, "x/merges.txt");
+    refuses(vocab, b"#version\nq z\n", None, "x/merges.txt");
+    refuses(vocab, ok, Some(b"{"), "x/special_tokens_map.json");
 }
