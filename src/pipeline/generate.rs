@@ -93,6 +93,15 @@ impl Pipeline {
 }
 
 impl Generation<'_> {
+    /// Where a picture's latents stand, `[4, height/8, width/8]`: variance-preserving before the first and after the last step, as its
+    /// solver keeps them between. For previews and comparisons.
+    pub fn latents(&self, image: usize) -> Option<&[f32]> {
+        match &self.state {
+            State::Denoise { solver, image: current, .. } if *current == image => Some(solver.scaled_latents()),
+            _ => self.images.get(image).map(|i| i.latents.as_slice()),
+        }
+    }
+
     /// What the caller should tell the user: words that did not fit, options that have no effect.
     pub fn warnings(&self) -> &[String] {
         self.text.warnings()
