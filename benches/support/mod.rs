@@ -5,14 +5,14 @@ use std::time::Instant;
 use chiaro::pipeline::{Device, OmsSource, Pipeline, Precision, Source};
 
 /// Devices from `CHIARO_BENCH_DEVICES` (names as `--device` takes them, separated by commas); the host executor alone without it.
-pub fn devices() -> Vec<String> {
+pub(crate) fn devices() -> Vec<String> {
     let list = std::env::var("CHIARO_BENCH_DEVICES").unwrap_or_else(|_| "cpu".into());
     list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
 /// The model in `CHIARO_BENCH_MODEL`, or the demo model with its OMS module, on a device.
 #[allow(dead_code, reason = "not every benchmark loads a model")]
-pub fn pipeline(device: &str) -> chiaro::Result<Pipeline> {
+pub(crate) fn pipeline(device: &str) -> chiaro::Result<Pipeline> {
     let device = Device::choose(device, Precision::Auto)?;
     match std::env::var_os("CHIARO_BENCH_MODEL") {
         Some(folder) => Pipeline::load(&Source::Folder(folder.into()), None, device),
@@ -25,19 +25,19 @@ pub fn pipeline(device: &str) -> chiaro::Result<Pipeline> {
 
 /// A number from the environment.
 #[allow(dead_code, reason = "not every benchmark has settings")]
-pub fn setting(name: &str, default: usize) -> usize {
+pub(crate) fn setting(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 /// Least, median and largest of some seconds.
-pub fn spread(mut seconds: Vec<f64>) -> [f64; 3] {
+pub(crate) fn spread(mut seconds: Vec<f64>) -> [f64; 3] {
     seconds.sort_by(f64::total_cmp);
     [seconds[0], seconds[seconds.len() / 2], seconds[seconds.len() - 1]]
 }
 
 /// Seconds of each of `count` calls, after one that warms up.
 #[allow(dead_code, reason = "not every benchmark times a closure")]
-pub fn time(count: usize, mut call: impl FnMut()) -> Vec<f64> {
+pub(crate) fn time(count: usize, mut call: impl FnMut()) -> Vec<f64> {
     call();
     (0..count)
         .map(|_| {
@@ -50,7 +50,7 @@ pub fn time(count: usize, mut call: impl FnMut()) -> Vec<f64> {
 
 /// Mean squared difference over mean square.
 #[allow(dead_code, reason = "not every benchmark compares")]
-pub fn nmse(got: &[f32], want: &[f32]) -> f64 {
+pub(crate) fn nmse(got: &[f32], want: &[f32]) -> f64 {
     let square = |v: f64| v * v;
     let error: f64 = got.iter().zip(want).map(|(g, w)| square(f64::from(*g) - f64::from(*w))).sum();
     error / want.iter().map(|w| square(f64::from(*w))).sum::<f64>().max(f64::MIN_POSITIVE)

@@ -37,7 +37,7 @@ impl Device {
             ),
             None => {
                 let device = Device::new(Arc::new(HostBackend::default()), precision)?;
-                Ok(Device { remark: Some("no GPU driver found"), ..device })
+                Ok(Device { remark: Some("no hardware GPU found; a software one is used only when named"), ..device })
             }
         }
     }
