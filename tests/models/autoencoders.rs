@@ -17,7 +17,7 @@ fn check_kl(bench: &Bench, golden: &Golden) {
     let (text, origin) = config_text(&folder);
     let config = AutoencoderKlConfig::from_json(&text, &origin).unwrap_or_else(|e| panic!("{e}"));
     let vae = AutoencoderKl::load(config, &weights(&folder, FILE, "vae")).unwrap_or_else(|e| panic!("{e}"));
-    for case in cases(golden, "vae/", "/image") {
+    for case in bench.share(cases(golden, "vae/", "/image"), 1) {
         let at = |leaf: &str| format!("vae/{case}/{leaf}");
         let has_blocks = case == "blk" && golden.has("vae/blocks/encoder.conv_in");
         let blocks = |taps: &[String], outputs: &_, halves: [&str; 2]| {
@@ -48,7 +48,7 @@ fn check_tiny(bench: &Bench, golden: &Golden) {
     let (text, origin) = config_text(&golden.path());
     let config = AutoencoderTinyConfig::from_json(&text, &origin).unwrap_or_else(|e| panic!("{e}"));
     let vae = AutoencoderTiny::load(config, &weights(&golden.path(), FILE, "vae")).unwrap_or_else(|e| panic!("{e}"));
-    for case in cases(golden, "", "/image") {
+    for case in bench.share(cases(golden, "", "/image"), 1) {
         let at = |leaf: &str| format!("{case}/{leaf}");
         let blocks = |taps: &[String], outputs: &_, half: &str| {
             if case == "s0" {
