@@ -37,6 +37,9 @@ pub(super) struct Gpu {
     pub(super) options: GpuOptions,
     /// Nanoseconds of one tick, where dispatches can be timed.
     pub(super) timestamp_period: Option<f32>,
+    /// Held while a thread waits: two threads that wait for one device trip an assertion inside wgpu-core 30.0.1
+    /// (mended upstream after it, gfx-rs/wgpu#9958).
+    waiting: Mutex<()>,
     /// Why the device is of no more use.
     fault: Arc<Mutex<Option<String>>>,
 }
@@ -71,7 +74,7 @@ impl Gpu {
             note(&uncaptured, one_line(&error.to_string()));
         }));
         let timestamp_period = features.contains(wgpu::Features::TIMESTAMP_QUERY).then(|| queue.get_timestamp_period());
-        Ok(Gpu { device, queue, caps, options, timestamp_period, fault })
+        Ok(Gpu { device, queue, caps, options, timestamp_period, waiting: Mutex::new(()), fault })
     }
 
     /// Frees all memory; every later call fails.
@@ -123,6 +126,7 @@ impl Gpu {
         let started = Instant::now();
         loop {
             self.check()?;
+            let _alone = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             let poll = wgpu::PollType::Wait {
                 submission_index: Some(submission.clone()),
                 timeout: Some(Duration::from_secs(1)),
