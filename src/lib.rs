@@ -1,4 +1,42 @@
-//! Chiaro: Stable Diffusion with One More Step on Vulkan, Metal, DX12, and on the host.
+//! Chiaro: Stable Diffusion with One More Step on Vulkan, Metal and DX12, and on the host.
+//!
+//! ```no_run
+//! use chiaro::pipeline::{Device, Event, Pipeline, Precision, Request, Source};
+//!
+//! # fn main() -> chiaro::Result<()> {
+//! let device = Device::choose("auto", Precision::Auto)?;
+//! let pipeline = Pipeline::load(&Source::DemoModel, None, device)?;
+//! let request = Request { prompt: "a red circle".into(), ..Request::default() };
+//! for event in pipeline.generate(request)? {
+//!     if let Event::Picture(picture) = event? {
+//!         println!("mean {}", picture.image.mean());
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Layers
+//!
+//! Imports point down only; `tests/record/layers.rs` fails on any other edge.
+//!
+//! | layer | what it does |
+//! | --- | --- |
+//! | [`cli`] | parse, print, exit code |
+//! | [`pipeline`] | request → pictures; loading; memory |
+//! | [`models`], [`sampling`], [`text`], [`image`] | siblings: none imports another |
+//! | [`nn`], [`weights`] | layers under checkpoint names; named tensors from files |
+//! | [`ops`] | one file per kernel family: shape rule, variant choice, host twin |
+//! | [`gpu`] | the only folder that names wgpu |
+//! | [`record`] | recordings, memory plan, host executor |
+//! | [`error`] | one error type |
+//!
+//! # How a network runs
+//!
+//! A model's `record` appends plain [`Dispatch`](record::Dispatch)es to a [`Recording`](record::Recording). [`record::plan`] places its
+//! tensors by lifetime, so peak memory is known before anything runs. A [`Backend`](record::Backend) compiles the recording once into a
+//! [`Program`](record::Program), which is replayed at every step with new inputs. The wgpu backend and the host backend run the same
+//! recordings, so every kernel has a twin to be compared with.
 
 pub mod cli;
 pub mod error;
