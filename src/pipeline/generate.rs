@@ -71,10 +71,11 @@ impl Pipeline {
     /// Starts a request. Nothing has run when this returns.
     ///
     /// # Errors
-    /// When the request is out of range, asks for OMS without a module, or does not fit the model.
+    /// When the request is out of range, asks for OMS without a module, or does not fit the model or the device.
     pub fn generate(&self, request: Request) -> Result<Generation<'_>> {
         let size = self.size(&request)?;
-        self.check(&request, size)?;
+        // A decoder that exceeds the device should not be found out after the last step.
+        self.plan(&request)?;
         let text = TextPlan::new(self, &request);
         let images = (0..request.count)
             .map(|i| {
