@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::pipeline::Precision;
-use crate::sampling::SolverKind;
+use crate::sampling::Sampler;
 
 /// Pictures from text with Stable Diffusion and One More Step, on any GPU and on none.
 ///
@@ -77,9 +77,10 @@ pub struct ModelArgs {
     /// How strongly the prompt steers (classifier-free guidance); 1 turns guidance off [default: 7.5]
     #[arg(long, short = 'g', value_name = "WEIGHT", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
-    /// Solver of the sampling equation: ddim, euler or lcm [default: the model's own, or ddim]
+    /// Solver of the sampling equation, as diffusers, ComfyUI or AUTOMATIC1111 name it: "dpmpp_2m", "DPM++ 2M Karras"; `chiaro samplers`
+    /// lists them [default: the model's own, or ddim]
     #[arg(long, value_name = "NAME")]
-    pub sampler: Option<SolverKind>,
+    pub sampler: Option<Sampler>,
     /// Weight of the OMS prompt; at 1 the module does not run on the empty prompt too [default: 1; 1.25 with the demo module]
     #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
     pub oms_guidance: Option<f64>,
@@ -113,9 +114,9 @@ pub struct GenerateArgs {
     /// Do the OMS step as its authors' code does, not as the paper's eq. 20 says
     #[arg(long)]
     pub oms_compat: bool,
-    /// Noise that DDIM adds at each step, from 0 (none) to 1
-    #[arg(long, value_name = "ETA", default_value_t = 0.0, allow_negative_numbers = true)]
-    pub eta: f64,
+    /// How much noise a stochastic sampler adds at each step, from 0 to 1 [default: ddim 0, tcd 0.3, the others 1]
+    #[arg(long, value_name = "ETA", allow_negative_numbers = true)]
+    pub eta: Option<f64>,
     /// Seed of the first picture; the i-th further one has seed + i
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,

@@ -12,7 +12,6 @@ use std::process::ExitCode;
 pub use args::{Cli, Command, DevicesArgs, GenerateArgs, ModelArgs, PlanArgs, PrecisionArg};
 
 use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
-use crate::sampling::SolverKind;
 use crate::{Error, Result};
 
 /// Parses the process's arguments, does what they say and gives the exit code.
@@ -70,13 +69,14 @@ impl ModelArgs {
     /// The fields of a request that these options set.
     fn request(&self) -> Request {
         let default = Request::default();
-        let lcm = self.sampler == Some(SolverKind::Lcm);
         Request {
             width: self.width,
             height: self.height,
-            num_inference_steps: self.steps.unwrap_or(if lcm { 4 } else { default.num_inference_steps }),
+            num_inference_steps: self
+                .steps
+                .unwrap_or(self.sampler.map_or(default.num_inference_steps, |s| s.kind.default_steps())),
             guidance_scale: self.guidance.unwrap_or(default.guidance_scale),
-            sampler: self.sampler,
+            sampler: self.sampler.map(|s| s.kind),
             ..default
         }
     }

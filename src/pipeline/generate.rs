@@ -160,7 +160,7 @@ impl<'p> Generation<'p> {
         let outputs =
             module.run(&[(names::SAMPLE, &inputs), (names::ENCODER_HIDDEN_STATES, encoded.oms())], &mut self.notes)?;
         let rows = latent_rows(&outputs[names::OUT], shape);
-        let v = guide(&rows, request.guidance_scale);
+        let v = guide(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), request.guidance_scale);
         let z = request.form.draws_noise().then(|| one.rng.randn(v.len()));
         one.latents = oms::x_t(request.form, &v, &one.latents, z.as_deref(), alpha_bar)?;
         self.state = if image + 1 < self.images.len() {
@@ -205,7 +205,8 @@ impl<'p> Generation<'p> {
             inputs.push((names::TIMESTEP_COND, guidance));
         }
         let outputs = unet.run(&inputs, &mut self.notes)?;
-        let model_output = guide(&latent_rows(&outputs[names::OUT], shape), self.request.guidance_scale);
+        let outs = latent_rows(&outputs[names::OUT], shape);
+        let model_output = guide(&outs.iter().map(Vec::as_slice).collect::<Vec<_>>(), self.request.guidance_scale);
         let one = &mut self.images[image];
         solver.step(step, &model_output, &mut |len| one.rng.randn(len))?;
         self.state = if step + 1 < of {

@@ -33,7 +33,7 @@ use stage::Stage;
 
 use crate::models::{AutoencoderKl, OneOrMany, Unet};
 use crate::record::Shape;
-use crate::sampling::{SchedulerConfig, Solver, SolverKind, embedding};
+use crate::sampling::{SchedulerConfig, Solver, SolverKind, SolverOptions, embedding};
 use crate::{Error, Result};
 
 /// A model, and perhaps an OMS module, on a device. Weights stay in the mapped files until a stage runs.
@@ -139,7 +139,8 @@ impl Pipeline {
     }
 
     fn solver(&self, request: &Request) -> Result<Solver> {
-        Solver::new(self.sampler(request), &self.scheduler, request.num_inference_steps, request.eta)
+        let options = SolverOptions { eta: request.eta, skip: 0 };
+        Solver::new(self.sampler(request), &self.scheduler, request.num_inference_steps, &options)
     }
 
     /// Checks a request against the model.

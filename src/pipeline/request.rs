@@ -22,8 +22,8 @@ pub struct Request {
     pub guidance_scale: f64,
     /// The solver; the model's own when `None`.
     pub sampler: Option<SolverKind>,
-    /// η of DDIM: 0 is deterministic, 1 is DDPM's variance.
-    pub eta: f64,
+    /// η: how much noise a step adds, 0 to 1; the solver's own default when `None` ([`SolverKind::eta`]).
+    pub eta: Option<f64>,
     /// Seed of the first picture; picture i has seed + i. Noise equals PyTorch's CPU generator's.
     pub seed: u64,
     /// Pictures to make, at least 1.
@@ -70,7 +70,7 @@ impl Default for Request {
             num_inference_steps: 30,
             guidance_scale: 7.5,
             sampler: None,
-            eta: 0.0,
+            eta: None,
             seed: 0,
             count: 1,
             clip_skip: 0,
@@ -106,7 +106,9 @@ impl Request {
             return Err(Error::Request(format!("count: expected 1 to 10000, got {}", self.count)));
         }
         finite_in("guidance", self.guidance_scale, 0.0, 100.0)?;
-        finite_in("eta", self.eta, 0.0, 1.0)?;
+        if let Some(eta) = self.eta {
+            finite_in("eta", eta, 0.0, 1.0)?;
+        }
         if let Some(oms) = &self.oms {
             finite_in("oms-guidance", oms.guidance_scale, 0.0, 100.0)?;
         }

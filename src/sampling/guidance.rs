@@ -1,14 +1,32 @@
 //! Classifier-free guidance (Ho and Salimans, arXiv 2207.12598); eq. 21 of the OMS paper has the same form.
 
 /// `uncond + weight · (cond - uncond)` of two rows `[unconditional, conditional]`; a single row is returned as it is.
-pub fn guide(rows: &[Vec<f32>], weight: f64) -> Vec<f32> {
+pub fn guide(rows: &[&[f32]], weight: f64) -> Vec<f32> {
     match rows {
         [uncond, cond] => uncond
             .iter()
-            .zip(cond)
+            .zip(*cond)
             .map(|(&u, &c)| (f64::from(u) + weight * (f64::from(c) - f64::from(u))) as f32)
             .collect(),
-        [one] => one.clone(),
+        [one] => one.to_vec(),
         _ => panic!("guidance takes one or two rows, got {}", rows.len()),
     }
+}
+
+/// Guidance rescale (Lin et al., arXiv 2305.08891, eq. 15 and 16): the guided output at the standard deviation of the conditional one,
+/// mixed with the guided output by `rescale` from 0 (no change) to 1.
+pub fn rescale_guidance(guided: &mut [f32], conditional: &[f32], rescale: f64) {
+    let (wanted, got) = (deviation(conditional), deviation(guided));
+    if rescale == 0.0 || got == 0.0 {
+        return;
+    }
+    let factor = rescale * wanted / got + (1.0 - rescale);
+    guided.iter_mut().for_each(|v| *v = (f64::from(*v) * factor) as f32);
+}
+
+/// The sample standard deviation (n - 1).
+fn deviation(values: &[f32]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+    (values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt()
 }

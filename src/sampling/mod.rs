@@ -3,19 +3,24 @@
 //! Pure functions over f64 coefficients and `&[f32]` latents. Latents at every public boundary are variance-preserving (VP):
 //! `x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε`. A sigma-scaled value is called `scaled_latents` and never leaves its solver.
 
+mod config;
 pub mod embedding;
 mod guidance;
 pub mod oms;
 mod prediction;
 mod rng;
 mod schedule;
+mod sigma_tables;
+mod sigmas;
 mod solvers;
 mod timesteps;
 
-pub use guidance::guide;
+pub use config::{FinalSigma, SchedulerConfig};
+pub use guidance::{guide, rescale_guidance};
 pub use oms::OmsForm;
 pub use prediction::PredictionType;
 pub use rng::{Draw, TorchRng};
-pub use schedule::{BetaSchedule, NoiseSchedule, SchedulerConfig};
-pub use solvers::{Solver, SolverKind};
+pub use schedule::{BetaSchedule, NoiseSchedule};
+pub use sigmas::SigmaSchedule;
+pub use solvers::{Sampler, Solver, SolverKind, SolverOptions};
 pub use timesteps::TimestepSpacing;

@@ -1,8 +1,8 @@
-//! Noise schedules: β and ᾱ, from a checkpoint's `scheduler_config.json`.
+//! Noise schedules: β, ᾱ and σ over the training timesteps.
 
 use serde::Deserialize;
 
-use super::{PredictionType, SolverKind, TimestepSpacing};
+use super::SchedulerConfig;
 use crate::{Error, Result};
 
 /// How β runs from `beta_start` to `beta_end`.
@@ -18,113 +18,8 @@ pub enum BetaSchedule {
     SquaredcosCapV2,
 }
 
-/// `scheduler_config.json`. Fields that are absent take the default of the solver's class in diffusers.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct SchedulerConfig {
-    /// The class that the checkpoint was saved with.
-    #[serde(rename = "_class_name")]
-    pub class_name: String,
-    /// T.
-    pub num_train_timesteps: usize,
-    /// β_1.
-    pub beta_start: f64,
-    /// β_T.
-    pub beta_end: f64,
-    /// The curve between them.
-    pub beta_schedule: BetaSchedule,
-    /// β_1 … β_T given outright; replaces the curve.
-    pub trained_betas: Option<Vec<f32>>,
-    /// What the network predicts.
-    pub prediction_type: PredictionType,
-    /// Which timesteps are visited; the solver's own default when absent.
-    pub timestep_spacing: Option<TimestepSpacing>,
-    /// Added to leading timesteps.
-    pub steps_offset: usize,
-    /// Whether ᾱ after the last step is 1 rather than ᾱ_1.
-    pub set_alpha_to_one: bool,
-    /// Whether x̃_0 is clipped; the solver's own default when absent.
-    pub clip_sample: Option<bool>,
-    /// To what: ± this.
-    pub clip_sample_range: f64,
-    /// Rescale β so that ᾱ_T = 0 (Lin et al., algorithm 1).
-    pub rescale_betas_zero_snr: bool,
-    /// Dynamic thresholding; not supported.
-    pub thresholding: bool,
-    /// Karras sigmas; not supported.
-    pub use_karras_sigmas: bool,
-    /// Exponential sigmas; not supported.
-    pub use_exponential_sigmas: bool,
-    /// Beta sigmas; not supported.
-    pub use_beta_sigmas: bool,
-    /// LCM: steps of the teacher's schedule.
-    pub original_inference_steps: usize,
-    /// LCM: scale of t in the boundary condition.
-    pub timestep_scaling: f64,
-}
-
-impl Default for SchedulerConfig {
-    fn default() -> Self {
-        SchedulerConfig {
-            class_name: String::new(),
-            num_train_timesteps: 1000,
-            beta_start: 0.00085,
-            beta_end: 0.012,
-            beta_schedule: BetaSchedule::ScaledLinear,
-            trained_betas: None,
-            prediction_type: PredictionType::Epsilon,
-            timestep_spacing: None,
-            steps_offset: 0,
-            set_alpha_to_one: true,
-            clip_sample: None,
-            clip_sample_range: 1.0,
-            rescale_betas_zero_snr: false,
-            thresholding: false,
-            use_karras_sigmas: false,
-            use_exponential_sigmas: false,
-            use_beta_sigmas: false,
-            original_inference_steps: 50,
-            timestep_scaling: 10.0,
-        }
-    }
-}
-
-impl SchedulerConfig {
-    /// The solver that the checkpoint names, where there is one of that kind here.
-    pub fn solver(&self) -> Option<SolverKind> {
-        match self.class_name.as_str() {
-            "DDIMScheduler" => Some(SolverKind::Ddim),
-            "EulerDiscreteScheduler" => Some(SolverKind::Euler),
-            "LCMScheduler" => Some(SolverKind::Lcm),
-            _ => None,
-        }
-    }
-
-    /// Refuses what would change the result and is not done here.
-    ///
-    /// # Errors
-    /// [`Error::Model`] naming the field.
-    pub fn check(&self) -> Result<()> {
-        let unsupported = [
-            ("thresholding", self.thresholding),
-            ("use_karras_sigmas", self.use_karras_sigmas),
-            ("use_exponential_sigmas", self.use_exponential_sigmas),
-            ("use_beta_sigmas", self.use_beta_sigmas),
-        ];
-        if let Some((field, _)) = unsupported.iter().find(|(_, on)| *on) {
-            return Err(Error::Model(format!(
-                "scheduler_config.json: {field}: expected false, got true; it is not supported yet"
-            )));
-        }
-        if !(2..=100_000).contains(&self.num_train_timesteps) {
-            return Err(Error::Model(format!(
-                "scheduler_config.json: num_train_timesteps: expected 2 to 100000, got {}",
-                self.num_train_timesteps
-            )));
-        }
-        Ok(())
-    }
-}
+/// What σ-based solvers take for ᾱ = 0: the smallest positive half-precision number.
+const SMALLEST_ALPHA_BAR: f32 = 1.0 / 16_777_216.0;
 
 /// ᾱ over the training timesteps.
 #[derive(Debug, Clone, PartialEq)]
@@ -182,9 +77,11 @@ impl NoiseSchedule {
         self.alpha_bar(timestep) / (1.0 - self.alpha_bar(timestep))
     }
 
-    /// σ_t = √((1-ᾱ)/ᾱ): the noise level of a sigma-scaled latent, in f32 as in the reference.
+    /// σ_t = √((1-ᾱ)/ᾱ): the noise level of a sigma-scaled latent, in f32 as in the reference. Where ᾱ_T is 0, 2⁻²⁴ stands for it, as in
+    /// diffusers: σ would be infinite, 4096 is as good.
     pub fn sigmas(&self) -> Vec<f32> {
-        self.alphas_cumprod.iter().map(|a| ((1.0 - a) / a).sqrt()).collect()
+        let finite = |a: &f32| if *a == 0.0 { SMALLEST_ALPHA_BAR } else { *a };
+        self.alphas_cumprod.iter().map(finite).map(|a| ((1.0 - a) / a).sqrt()).collect()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Error, Result};
+
 /// How timesteps are spread over the training range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -16,7 +18,7 @@ pub enum TimestepSpacing {
 
 impl TimestepSpacing {
     /// `count` timesteps of `total`, first to last visited; `linspace` gives fractions. The offset counts for leading only.
-    pub(super) fn fractional(self, total: usize, count: usize, offset: usize) -> Vec<f64> {
+    pub(super) fn points(self, total: usize, count: usize, offset: usize) -> Vec<f64> {
         let (t, n) = (total as f64, count as f64);
         match self {
             TimestepSpacing::Leading => (0..count).rev().map(|i| (i * (total / count) + offset) as f64).collect(),
@@ -24,5 +26,43 @@ impl TimestepSpacing {
             TimestepSpacing::Linspace => (0..count).rev().map(|i| i as f64 * ((t - 1.0) / (n - 1.0))).collect(),
             TimestepSpacing::Trailing => (0..count).map(|i| (t - i as f64 * (t / n)).round_ties_even() - 1.0).collect(),
         }
+    }
+
+    /// The starts of `count` intervals, whole timesteps: DPM-Solver takes `count + 1` points and leaves the last out. Trailing is the same
+    /// as [`points`](Self::points).
+    pub(super) fn intervals(self, total: usize, count: usize, offset: usize) -> Vec<f64> {
+        let (t, n) = (total as f64, count as f64);
+        match self {
+            TimestepSpacing::Leading => {
+                (1..=count).rev().map(|i| (i * (total / (count + 1)) + offset) as f64).collect()
+            }
+            TimestepSpacing::Linspace => {
+                (1..=count).rev().map(|i| (i as f64 * ((t - 1.0) / n)).round_ties_even()).collect()
+            }
+            TimestepSpacing::Trailing => self.points(total, count, offset),
+        }
+    }
+}
+
+impl std::str::FromStr for TimestepSpacing {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name.trim().to_lowercase().as_str() {
+            "leading" => Ok(TimestepSpacing::Leading),
+            "linspace" => Ok(TimestepSpacing::Linspace),
+            "trailing" => Ok(TimestepSpacing::Trailing),
+            _ => Err(Error::Request(format!("unknown spacing {name:?}; there are leading, linspace and trailing"))),
+        }
+    }
+}
+
+impl std::fmt::Display for TimestepSpacing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            TimestepSpacing::Leading => "leading",
+            TimestepSpacing::Linspace => "linspace",
+            TimestepSpacing::Trailing => "trailing",
+        })
     }
 }

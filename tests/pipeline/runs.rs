@@ -34,7 +34,7 @@ fn request(run: &Value) -> Request {
         height: args["height"].as_u64().map(|v| v as usize),
         num_inference_steps: run["steps"].as_u64().expect("a number") as usize,
         guidance_scale: args["guidance_scale"].as_f64().expect("a number"),
-        eta: args["eta"].as_f64().unwrap_or(0.0),
+        eta: args["eta"].as_f64(),
         seed: run["seed"].as_u64().expect("a number"),
         clip_skip: args["clip_skip"].as_u64().unwrap_or(0) as usize,
         ..Request::default()

@@ -1,9 +1,17 @@
 //! Laws that hold whatever the numbers are.
 
-use chiaro::sampling::{NoiseSchedule, PredictionType, SchedulerConfig, Solver, SolverKind, TimestepSpacing};
+use chiaro::sampling::{
+    NoiseSchedule, PredictionType, Sampler, SchedulerConfig, SigmaSchedule, Solver, SolverKind, SolverOptions,
+    TimestepSpacing,
+};
 
 fn sd() -> SchedulerConfig {
-    SchedulerConfig { clip_sample: Some(false), set_alpha_to_one: true, steps_offset: 1, ..SchedulerConfig::default() }
+    SchedulerConfig {
+        clip_sample: Some(false),
+        set_alpha_to_one: Some(true),
+        steps_offset: 1,
+        ..SchedulerConfig::default()
+    }
 }
 
 #[test]
@@ -19,7 +27,7 @@ fn lengths_for_counts_that_do_not_divide_the_range() {
         for steps in [1, 7, 28, 30, 33, 500, 999] {
             let config = SchedulerConfig { timestep_spacing: Some(spacing), ..sd() };
             for kind in [SolverKind::Ddim, SolverKind::Euler] {
-                let solver = Solver::new(kind, &config, steps, 0.0).expect("in range");
+                let solver = Solver::new(kind, &config, steps, &SolverOptions::default()).expect("in range");
                 let timesteps = solver.timesteps();
                 assert_eq!(timesteps.len(), steps, "{kind} {spacing:?} {steps}");
                 assert!(timesteps.windows(2).all(|pair| pair[1] < pair[0]), "{kind} {spacing:?} {steps}");
@@ -28,9 +36,9 @@ fn lengths_for_counts_that_do_not_divide_the_range() {
         }
     }
     for steps in [0, 1001] {
-        assert!(Solver::new(SolverKind::Ddim, &sd(), steps, 0.0).is_err());
+        assert!(Solver::new(SolverKind::Ddim, &sd(), steps, &SolverOptions::default()).is_err());
     }
-    assert!(Solver::new(SolverKind::Lcm, &sd(), 51, 0.0).is_err());
+    assert!(Solver::new(SolverKind::Lcm, &sd(), 51, &SolverOptions::default()).is_err());
 }
 
 /// With the true ε the trajectory x_t = √ᾱ·x_0 + √(1-ᾱ)·ε is followed exactly, whatever the step.
@@ -41,7 +49,7 @@ fn a_step_with_the_true_noise_is_exact() {
         for prediction_type in [PredictionType::Epsilon, PredictionType::VPrediction, PredictionType::Sample] {
             let config = SchedulerConfig { prediction_type, timestep_spacing: Some(TimestepSpacing::Leading), ..sd() };
             let schedule = NoiseSchedule::new(&config).expect("SD's schedule");
-            let mut solver = Solver::new(kind, &config, 6, 0.0).expect("in range");
+            let mut solver = Solver::new(kind, &config, 6, &SolverOptions::default()).expect("in range");
             let a = solver.alpha_bar_first();
             let start: Vec<f32> = x0
                 .iter()
@@ -72,22 +80,110 @@ fn a_step_with_the_true_noise_is_exact() {
 }
 
 #[test]
-fn names_are_known_or_answered_with_those_that_are() {
-    for (name, kind) in SolverKind::ALL {
-        assert_eq!(name.parse::<SolverKind>().expect("a known name"), *kind);
-        assert_eq!(kind.to_string(), *name);
+fn names_as_other_programs_write_them() {
+    for (kind, name, _) in SolverKind::all() {
+        let sampler: Sampler = name.parse().expect("a known name");
+        assert_eq!((sampler.kind, sampler.sigmas), (kind, None));
+        assert_eq!(kind.to_string(), name);
     }
-    let message = "plms".parse::<SolverKind>().expect_err("unknown").to_string();
-    assert!(message.contains("plms") && message.contains("ddim, euler, lcm"), "{message}");
+    let cases = [
+        ("DPM++ 2M Karras", SolverKind::DpmPp2m, Some(SigmaSchedule::Karras)),
+        ("DPM++ 2M SDE Heun Exponential", SolverKind::DpmPp2mSdeHeun, Some(SigmaSchedule::Exponential)),
+        ("dpmpp_2m_sde_gpu", SolverKind::DpmPp2mSde, None),
+        ("dpmpp_3m_sde", SolverKind::DpmPp3mSde, None),
+        ("DPM++ 2S a", SolverKind::DpmPp2sAncestral, None),
+        ("DPM++ SDE Karras", SolverKind::DpmPpSde, Some(SigmaSchedule::Karras)),
+        ("DPM2 a Karras", SolverKind::Dpm2Ancestral, Some(SigmaSchedule::Karras)),
+        ("Euler a", SolverKind::EulerAncestral, None),
+        ("EulerAncestralDiscreteScheduler", SolverKind::EulerAncestral, None),
+        ("DPMSolverMultistepScheduler", SolverKind::DpmPp2m, None),
+        ("uni_pc_bh2", SolverKind::UniPc, None),
+        ("PLMS", SolverKind::Pndm, None),
+        ("LMS Karras", SolverKind::Lms, Some(SigmaSchedule::Karras)),
+        ("euler sgm_uniform", SolverKind::Euler, Some(SigmaSchedule::SgmUniform)),
+        ("Heun AYS", SolverKind::Heun, Some(SigmaSchedule::AlignYourSteps)),
+    ];
+    for (name, kind, sigmas) in cases {
+        let sampler: Sampler = name.parse().unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!((sampler.kind, sampler.sigmas), (kind, sigmas), "{name}");
+    }
+    for (name, near) in [("dpmpp_2n", "dpmpp_2m"), ("eular", "euler"), ("unipcc", "uni_pc"), ("karas", "did you mean")]
+    {
+        let message = name.parse::<Sampler>().expect_err("unknown").to_string();
+        assert!(message.contains(name) && message.contains(near), "{message}");
+    }
+    for (name, schedule, _) in SigmaSchedule::ALL {
+        assert_eq!(name.parse::<SigmaSchedule>().expect("a known name"), *schedule);
+        assert_eq!(schedule.to_string(), *name);
+    }
+    let message = "karas".parse::<SigmaSchedule>().expect_err("unknown").to_string();
+    assert!(message.contains("karras"), "{message}");
 }
 
 #[test]
 fn unsupported_fields_are_named() {
-    for (field, text) in
-        [("thresholding", r#"{"thresholding": true}"#), ("use_karras_sigmas", r#"{"use_karras_sigmas": true}"#)]
-    {
+    for (field, text) in [
+        ("use_lu_lambdas", r#"{"use_lu_lambdas": true}"#),
+        ("interpolation_type", r#"{"interpolation_type": "log_linear"}"#),
+        ("solver_order", r#"{"solver_order": 4}"#),
+        ("dynamic_thresholding_ratio", r#"{"dynamic_thresholding_ratio": 0}"#),
+        ("original_inference_steps", r#"{"original_inference_steps": 0}"#),
+    ] {
         let config: SchedulerConfig = serde_json::from_str(text).expect("JSON");
         let message = config.check().expect_err("refused").to_string();
         assert!(message.contains(field), "{message}");
+    }
+}
+
+#[test]
+fn impossible_pairs_are_refused() {
+    let refused = |kind: SolverKind, config: &SchedulerConfig, options: SolverOptions, says: &str| {
+        let Err(error) = Solver::new(kind, config, 10, &options) else { panic!("{kind}: taken; expected {says}") };
+        assert!(error.to_string().contains(says), "{error}");
+    };
+    let zero_snr = SchedulerConfig {
+        rescale_betas_zero_snr: true,
+        timestep_spacing: Some(TimestepSpacing::Trailing),
+        ..SchedulerConfig::default()
+    };
+    for (kind, ..) in SolverKind::all() {
+        refused(kind, &zero_snr, SolverOptions::default(), "zero SNR");
+        refused(kind, &sd(), SolverOptions { skip: 10, ..SolverOptions::default() }, "strength");
+    }
+    let v = SchedulerConfig { prediction_type: PredictionType::VPrediction, ..zero_snr };
+    for (kind, ..) in SolverKind::all() {
+        let solver = Solver::new(kind, &v, 10, &SolverOptions::default()).unwrap_or_else(|e| panic!("{kind}: {e}"));
+        assert_eq!(solver.alpha_bar_first(), 0.0, "{kind}");
+    }
+    refused(SolverKind::Heun, &sd(), SolverOptions { eta: Some(0.5), ..SolverOptions::default() }, "eta");
+    refused(SolverKind::Ddim, &sd(), SolverOptions { eta: Some(1.5), ..SolverOptions::default() }, "eta");
+    let karras = SchedulerConfig { sigmas: Some(SigmaSchedule::Karras), ..sd() };
+    refused(SolverKind::Ddim, &karras, SolverOptions::default(), "sigma schedules");
+    let dpm = SchedulerConfig { algorithm_type: Some("dpmsolver".into()), ..sd() };
+    refused(SolverKind::DpmPp2m, &dpm, SolverOptions::default(), "algorithm_type");
+}
+
+/// σ falls strictly from the table's end to 0, whatever the schedule and the count.
+#[test]
+fn sigma_schedules_fall() {
+    for (name, schedule, _) in SigmaSchedule::ALL {
+        for kind in [SolverKind::Euler, SolverKind::DpmPp2m] {
+            for steps in [1, 2, 7, 10, 28, 30] {
+                let config = SchedulerConfig { sigmas: Some(*schedule), ..SchedulerConfig::default() };
+                let solver = Solver::new(kind, &config, steps, &SolverOptions::default()).expect("in range");
+                let sigmas: Vec<f64> = (0..=steps).map(|i| solver.sigma(i)).collect();
+                assert!(sigmas.windows(2).all(|pair| pair[1] < pair[0]), "{name} {kind} {steps}: {sigmas:?}");
+                assert_eq!(sigmas[steps], 0.0);
+                // One linspace point is t = 0: the reference's Euler has it so.
+                let first = if steps == 1 && kind == SolverKind::Euler { 0.0 } else { 14.6 };
+                assert!((first..14.7).contains(&sigmas[0]), "{name} {kind} {steps}: {}", sigmas[0]);
+            }
+        }
+    }
+    // The published table for 10 steps, as it is.
+    let config = SchedulerConfig { sigmas: Some(SigmaSchedule::AlignYourSteps), ..SchedulerConfig::default() };
+    let solver = Solver::new(SolverKind::Euler, &config, 10, &SolverOptions::default()).expect("in range");
+    for (i, want) in [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152].iter().enumerate() {
+        assert!((solver.sigma(i) - want).abs() < 1e-5, "{i}");
     }
 }

@@ -1,83 +1,57 @@
-//! Euler's method on the probability-flow ODE (Karras et al., arXiv 2206.00364, algorithm 1 without the second-order correction).
+//! Euler's method on the probability-flow ODE (Karras et al., arXiv 2206.00364, algorithm 1 without the second-order correction), and with
+//! fresh noise after each step (k-diffusion, `sample_euler_ancestral`).
 //!
 //! | variable | symbol |
 //! | --- | --- |
-//! | `sigmas` | σ = √((1-ᾱ)/ᾱ) at each timestep, then 0 |
 //! | scaled latent | x_VE = x_VP·√(σ²+1) |
 //! | `x0` | D(x; σ) |
 //! | `derivative` | dx/dσ = (x - D)/σ |
+//! | `down`, `up` | the level stepped down to, and the noise added: down² + up² = σ_{i+1}² |
 
-use super::super::{NoiseSchedule, PredictionType, SchedulerConfig, TimestepSpacing};
-use super::{Noise, Rule};
-use crate::{Error, Result};
+use super::super::prediction::{Level, Prediction};
+use super::super::sigmas::Grid;
+use super::{Noise, Plan, Rule, ancestral, latents};
+use crate::Result;
 
 pub(super) struct Euler {
-    prediction_type: PredictionType,
-    timesteps: Vec<f64>,
-    sigmas: Vec<f64>,
+    prediction: Prediction,
+    grid: Grid,
     init_noise_sigma: f64,
+    /// η of the ancestral form.
+    eta: Option<f64>,
 }
 
 impl Euler {
-    pub(super) fn new(config: &SchedulerConfig, schedule: &NoiseSchedule, steps: usize) -> Result<Self> {
-        let spacing = config.timestep_spacing.unwrap_or(TimestepSpacing::Linspace);
-        let table = schedule.sigmas();
-        let last = table.len() as f64 - 1.0;
-        let timesteps: Vec<f64> = spacing
-            .fractional(table.len(), steps, config.steps_offset)
-            .into_iter()
-            .map(|t| f64::from(t.min(last) as f32))
-            .collect();
-        let mut sigmas: Vec<f64> = timesteps.iter().map(|&t| f64::from(interpolate(&table, t) as f32)).collect();
-        if sigmas.iter().any(|s| !s.is_finite()) {
-            return Err(Error::Request(
-                "sampler euler: σ is infinite at the first timestep, because the schedule ends at zero SNR; use ddim"
-                    .into(),
-            ));
-        }
-        let largest = sigmas.iter().copied().fold(0.0, f64::max);
-        let init_noise_sigma = match spacing {
-            TimestepSpacing::Leading => (largest * largest + 1.0).sqrt(),
-            TimestepSpacing::Linspace | TimestepSpacing::Trailing => largest,
-        };
-        sigmas.push(0.0);
-        Ok(Euler { prediction_type: config.prediction_type, timesteps, sigmas, init_noise_sigma })
+    pub(super) fn new(plan: Plan<'_>, eta: Option<f64>) -> Result<Self> {
+        let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
+        let init_noise_sigma = grid.init_noise_sigma(plan.config);
+        Ok(Euler { prediction: Prediction::free(plan.config), grid: grid.from_step(plan.skip), init_noise_sigma, eta })
     }
-}
-
-/// The table's value at a fractional index.
-fn interpolate(table: &[f32], at: f64) -> f64 {
-    let low = (at.floor() as usize).min(table.len() - 1);
-    let high = (low + 1).min(table.len() - 1);
-    let (a, b) = (f64::from(table[low]), f64::from(table[high]));
-    a + (b - a) * (at - low as f64)
 }
 
 impl Rule for Euler {
     fn timesteps(&self) -> &[f64] {
-        &self.timesteps
+        &self.grid.timesteps
+    }
+
+    fn level(&self, i: usize) -> Level {
+        Level::ve(self.grid.sigmas[i])
     }
 
     fn init_noise_sigma(&self) -> f64 {
         self.init_noise_sigma
     }
 
-    fn input_scale(&self, i: usize) -> f64 {
-        1.0 / (self.sigmas[i] * self.sigmas[i] + 1.0).sqrt()
-    }
-
-    fn step(&mut self, i: usize, model_output: &[f32], scaled_latents: &[f32], _noise: Noise<'_>) -> Vec<f32> {
-        let (sigma, next) = (self.sigmas[i], self.sigmas[i + 1]);
-        let alpha_bar = 1.0 / (sigma * sigma + 1.0);
-        scaled_latents
-            .iter()
-            .zip(model_output)
-            .map(|(&x, &output)| {
-                let x = f64::from(x);
-                let (x0, _) = self.prediction_type.split(output.into(), x * alpha_bar.sqrt(), alpha_bar);
-                let derivative = (x - x0) / sigma;
-                (x + derivative * (next - sigma)) as f32
-            })
-            .collect()
+    fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], noise: Noise<'_>) -> Vec<f32> {
+        let (sigma, next) = (self.grid.sigmas[i], self.grid.sigmas[i + 1]);
+        let (down, up) = self.eta.map_or((next, 0.0), |eta| ancestral(sigma, next, eta));
+        // Drawn in the last step too, where nothing is added: diffusers does.
+        let z = if self.eta.is_some() { noise(x.len()) } else { vec![0.0; x.len()] };
+        let x0 = self.prediction.x0(model_output, x, Level::ve(sigma));
+        latents(x.len(), |i| {
+            let x = f64::from(x[i]);
+            let derivative = (x - x0[i]) / sigma;
+            x + derivative * (down - sigma) + up * f64::from(z[i])
+        })
     }
 }

@@ -1,61 +1,40 @@
 //! Solvers: from x_T to x_0, one file each.
+//!
+//! A *step* here is one evaluation of the network. Second-order solvers take two for one interval of the schedule, so they have more
+//! steps than `num_inference_steps`, as in diffusers.
 
 mod ddim;
+mod ddpm;
+mod deis;
+mod dpm2;
+mod dpmpp_2m;
+mod dpmpp_2s_ancestral;
+mod dpmpp_3m_sde;
+mod dpmpp_sde;
 mod euler;
+mod heun;
+mod ipndm;
+mod kind;
 mod lcm;
+mod lms;
+mod pndm;
+mod tcd;
+mod unipc;
 
-use std::fmt;
-use std::str::FromStr;
+pub use kind::{Sampler, SolverKind};
 
-use super::{NoiseSchedule, SchedulerConfig};
+use super::prediction::Level;
+use super::{NoiseSchedule, PredictionType, SchedulerConfig};
 use crate::{Error, Result};
-
-/// Which solver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SolverKind {
-    /// Denoising diffusion implicit models, any η.
-    Ddim,
-    /// Euler's method on the probability-flow ODE in σ.
-    Euler,
-    /// Multistep latent-consistency sampling.
-    Lcm,
-}
-
-impl SolverKind {
-    /// Every solver with the name that users type.
-    pub const ALL: &'static [(&'static str, SolverKind)] =
-        &[("ddim", SolverKind::Ddim), ("euler", SolverKind::Euler), ("lcm", SolverKind::Lcm)];
-}
-
-impl FromStr for SolverKind {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let plain = name.trim().to_lowercase();
-        SolverKind::ALL.iter().find(|(known, _)| *known == plain).map(|(_, kind)| *kind).ok_or_else(|| {
-            let known: Vec<&str> = SolverKind::ALL.iter().map(|(known, _)| *known).collect();
-            Error::Request(format!("unknown sampler {name:?}; there are {}", known.join(", ")))
-        })
-    }
-}
-
-impl fmt::Display for SolverKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = SolverKind::ALL.iter().find(|(_, kind)| kind == self).map_or("", |(name, _)| name);
-        f.write_str(name)
-    }
-}
 
 /// The rule of one solver.
 trait Rule: Send {
-    /// Timesteps in the order of visits; fractions where the schedule is interpolated.
+    /// The time that the network is told, one a step; fractions where the schedule is interpolated.
     fn timesteps(&self) -> &[f64];
-    /// What `start` multiplies x_T with: 1 for VP solvers.
+    /// How much of x_0 and of noise the latents hold that step `i` sees; [`Level::CLEAN`] after the last.
+    fn level(&self, i: usize) -> Level;
+    /// What pure noise is multiplied with at the start.
     fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-    /// What turns a scaled latent into the network's (VP) input at step `i`: 1 for VP solvers.
-    fn input_scale(&self, _i: usize) -> f64 {
         1.0
     }
     /// Scaled latents after step `i`, from those before it; `noise` draws fresh noise.
@@ -65,6 +44,26 @@ trait Rule: Send {
 /// Draws so many normals from the picture's generator.
 type Noise<'a> = &'a mut dyn FnMut(usize) -> Vec<f32>;
 
+/// What a solver is made from.
+struct Plan<'a> {
+    config: &'a SchedulerConfig,
+    schedule: NoiseSchedule,
+    /// `num_inference_steps`.
+    steps: usize,
+    /// Steps of the schedule that an image-to-image run leaves out at its start.
+    skip: usize,
+    eta: Option<f64>,
+}
+
+/// What a caller chooses beside the solver and the number of steps.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct SolverOptions {
+    /// η: how much noise a step adds, 0 to 1; the solver's own default when `None` ([`SolverKind::eta`]).
+    pub eta: Option<f64>,
+    /// Steps of the schedule to leave out at its start: image-to-image begins in the middle.
+    pub skip: usize,
+}
+
 /// A solver on its way: timesteps, rule and current latents.
 pub struct Solver {
     rule: Box<dyn Rule>,
@@ -73,42 +72,69 @@ pub struct Solver {
 }
 
 impl Solver {
-    /// A solver for `num_inference_steps` steps; `eta` is η of DDIM and has no effect elsewhere.
+    /// A solver for `num_inference_steps` steps of the schedule.
     ///
     /// # Errors
-    /// When the schedule is not supported, or there are more steps than it has timesteps.
-    pub fn new(kind: SolverKind, config: &SchedulerConfig, num_inference_steps: usize, eta: f64) -> Result<Self> {
+    /// When the configuration is not supported, there are more steps than the schedule has, η is out of range or has no meaning, or the
+    /// schedule ends at zero SNR under ε-prediction.
+    pub fn new(
+        kind: SolverKind,
+        config: &SchedulerConfig,
+        num_inference_steps: usize,
+        options: &SolverOptions,
+    ) -> Result<Self> {
         let schedule = NoiseSchedule::new(config)?;
         let most = match kind {
-            SolverKind::Lcm => config.original_inference_steps.min(config.num_train_timesteps),
+            SolverKind::Lcm | SolverKind::Tcd => config.original_inference_steps.min(config.num_train_timesteps),
             _ => config.num_train_timesteps,
         };
         if num_inference_steps == 0 || num_inference_steps > most {
             return Err(Error::Request(format!("steps: expected 1 to {most} for {kind}, got {num_inference_steps}")));
         }
-        let rule: Box<dyn Rule> = match kind {
-            SolverKind::Ddim => Box::new(ddim::Ddim::new(config, schedule.clone(), num_inference_steps, eta)),
-            SolverKind::Euler => Box::new(euler::Euler::new(config, &schedule, num_inference_steps)?),
-            SolverKind::Lcm => Box::new(lcm::Lcm::new(config, schedule.clone(), num_inference_steps)),
-        };
-        if let Some(i) = rule.timesteps().windows(2).position(|pair| pair[1] >= pair[0]) {
+        if options.skip >= num_inference_steps {
             return Err(Error::Request(format!(
-                "steps: {num_inference_steps} steps of {kind} would visit timestep {} twice; ask for fewer",
-                rule.timesteps()[i]
+                "steps: {num_inference_steps} steps are too few for this strength: none is left to do"
             )));
         }
+        if config.sigmas.is_some_and(|wanted| wanted != super::SigmaSchedule::Normal) && !kind.takes_sigmas() {
+            return Err(Error::Request(format!(
+                "sampler {kind}: it has its own timesteps, sigma schedules do not apply"
+            )));
+        }
+        kind.check_eta(options.eta)?;
+        let plan = Plan {
+            config,
+            schedule: schedule.clone(),
+            steps: num_inference_steps,
+            skip: options.skip,
+            eta: options.eta,
+        };
+        let rule = kind.rule(plan)?;
         // A fraction is cut, not rounded, as the authors' code of One More Step does.
-        let first = rule.timesteps()[0] as usize;
-        Ok(Solver { rule, alpha_bar_first: schedule.alpha_bar(first), scaled_latents: Vec::new() })
+        let alpha_bar_first = schedule.alpha_bar(rule.timesteps()[0] as usize);
+        if alpha_bar_first == 0.0 && config.prediction_type == PredictionType::Epsilon {
+            return Err(Error::Request(
+                "schedule: it ends at zero SNR, where epsilon-prediction says nothing of the picture; only a v- or sample-predicting \
+                 model can start there"
+                    .into(),
+            ));
+        }
+        Ok(Solver { rule, alpha_bar_first, scaled_latents: Vec::new() })
     }
 
-    /// Timesteps in the order of visits.
+    /// The time that the network is told, one a step.
     pub fn timesteps(&self) -> &[f64] {
         self.rule.timesteps()
     }
 
-    /// What VP latents are multiplied with at the start: 1 for DDIM and LCM. Euler's is diffusers': √(σ²+1) with leading spacing, σ_max (0.23 %
-    /// less) otherwise.
+    /// σ = √((1-ᾱ)/ᾱ) of the latents that step `i` sees.
+    pub fn sigma(&self, i: usize) -> f64 {
+        let level = self.rule.level(i);
+        level.noise / level.signal
+    }
+
+    /// What VP latents x_T are multiplied with at the start: 1 for VP solvers. Euler's is diffusers': √(σ²+1) with leading spacing, σ_max
+    /// (0.23 % less) otherwise.
     pub fn init_noise_sigma(&self) -> f64 {
         self.rule.init_noise_sigma()
     }
@@ -124,9 +150,14 @@ impl Solver {
         self.scaled_latents = latents.iter().map(|&x| (f64::from(x) * scale) as f32).collect();
     }
 
-    /// The network's input at step `i`.
+    /// Takes a picture's latents x_0 and noise: image-to-image starts from `√ᾱ·x_0 + √(1-ᾱ)·noise` at the first timestep.
+    pub fn start_from(&mut self, x0: &[f32], noise: &[f32]) {
+        self.scaled_latents = self.at_level(0, x0, noise);
+    }
+
+    /// The network's input at step `i`: variance-preserving latents.
     pub fn model_input(&self, i: usize) -> Vec<f32> {
-        let scale = self.rule.input_scale(i);
+        let scale = 1.0 / self.rule.level(i).scale();
         self.scaled_latents.iter().map(|&x| (f64::from(x) * scale) as f32).collect()
     }
 
@@ -145,22 +176,54 @@ impl Solver {
         Ok(())
     }
 
+    /// Inpainting with an ordinary network: after step `i`, puts x_0 at the noise level then reached where `mask` is 0 (1: repaint).
+    pub fn keep(&mut self, i: usize, mask: &[f32], x0: &[f32], noise: &[f32]) {
+        let kept = self.at_level(i + 1, x0, noise);
+        let pairs = self.scaled_latents.iter_mut().zip(kept).zip(mask);
+        pairs.for_each(|((x, kept), &mask)| *x = (1.0 - mask) * kept + mask * *x);
+    }
+
+    fn at_level(&self, i: usize, x0: &[f32], noise: &[f32]) -> Vec<f32> {
+        let Level { signal, noise: sigma } = self.rule.level(i);
+        x0.iter().zip(noise).map(|(&x, &z)| (signal * f64::from(x) + sigma * f64::from(z)) as f32).collect()
+    }
+
     /// The latents as the solver keeps them: sigma-scaled for Euler. For tests and for comparison with other programs.
     pub fn scaled_latents(&self) -> &[f32] {
         &self.scaled_latents
     }
 
-    /// VP latents x̃_0 after the last step: every solver ends at σ = 0, where scaled and VP latents are the same.
+    /// VP latents x̃_0 after the last step: every solver ends at σ = 0 or next to it, where scaled and VP latents are the same.
     pub fn latents(&self) -> Vec<f32> {
         self.scaled_latents.clone()
     }
 }
 
-/// ᾱ after the step to `timestep`, which is below 0 at the end.
-fn alpha_bar_or_final(schedule: &NoiseSchedule, config: &SchedulerConfig, timestep: i64) -> f64 {
+/// `len` values of a formula over the index.
+fn latents(len: usize, formula: impl Fn(usize) -> f64) -> Vec<f32> {
+    (0..len).map(|i| formula(i) as f32).collect()
+}
+
+/// ᾱ at an integer timestep, or after the last step where it is below 0; `to_one` is the solver's default.
+fn alpha_bar_or_final(schedule: &NoiseSchedule, config: &SchedulerConfig, timestep: i64, to_one: bool) -> f64 {
     match usize::try_from(timestep) {
         Ok(t) => schedule.alpha_bar(t.min(schedule.alphas_cumprod.len() - 1)),
-        Err(_) if config.set_alpha_to_one => 1.0,
+        Err(_) if config.set_alpha_to_one.unwrap_or(to_one) => 1.0,
         Err(_) => schedule.alpha_bar(0),
     }
+}
+
+/// Whole timesteps of the spacing, as DDIM and DDPM visit them.
+fn whole_timesteps(plan: &Plan<'_>) -> Vec<f64> {
+    let config = plan.config;
+    let spacing = config.timestep_spacing.unwrap_or(super::TimestepSpacing::Leading);
+    let last = config.num_train_timesteps as f64 - 1.0;
+    let points = spacing.points(config.num_train_timesteps, plan.steps, config.steps_offset).into_iter();
+    points.map(|t| t.round_ties_even().min(last)).skip(plan.skip).collect()
+}
+
+/// An ancestral step from σ to `next` (k-diffusion, `get_ancestral_step`): the level to step down to, and the noise to add after it.
+fn ancestral(sigma: f64, next: f64, eta: f64) -> (f64, f64) {
+    let up = next.min(eta * (next * next * (sigma * sigma - next * next) / (sigma * sigma)).max(0.0).sqrt());
+    ((next * next - up * up).max(0.0).sqrt(), up)
 }
