@@ -45,7 +45,7 @@ impl Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Draw pictures from a prompt; the command when only a prompt is given
-    Generate(GenerateArgs),
+    Generate(Box<GenerateArgs>),
     /// List the graphics adapters with their limits and features.
     Devices(DevicesArgs),
     /// Print the work and the peak memory of each stage, without running anything.
@@ -105,9 +105,24 @@ pub struct GenerateArgs {
     /// Model, size, device
     #[command(flatten)]
     pub model: ModelArgs,
-    /// What to steer away from
-    #[arg(long, short = 'n', value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub negative: String,
+    /// What to steer away from; SDXL models tell an empty text from none
+    #[arg(long, short = 'n', value_name = "TEXT")]
+    pub negative: Option<String>,
+    /// SDXL: what the second text encoder reads [default: the prompt]
+    #[arg(long, value_name = "TEXT")]
+    pub prompt_2: Option<String>,
+    /// SDXL: what the second text encoder reads in place of --negative [default: --negative]
+    #[arg(long, value_name = "TEXT")]
+    pub negative_2: Option<String>,
+    /// SDXL: size that the picture is said to have had before cropping [default: its own]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = pair('x'))]
+    pub original_size: Option<Pair>,
+    /// SDXL: where the picture is said to have been cropped [default: 0,0]
+    #[arg(long, value_name = "LEFT,TOP", value_parser = pair(','))]
+    pub crop: Option<Pair>,
+    /// SDXL: size that the picture is said to have after cropping [default: its own]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = pair('x'))]
+    pub target_size: Option<Pair>,
     /// Prompt for the OMS module alone [default: the prompt]
     #[arg(long, value_name = "TEXT")]
     pub oms_prompt: Option<String>,
@@ -135,6 +150,31 @@ pub struct GenerateArgs {
     /// No progress bar
     #[arg(long, short = 'q')]
     pub quiet: bool,
+}
+
+/// Two numbers, across and down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    /// Width, or pixels from the left.
+    pub across: usize,
+    /// Height, or pixels from the top.
+    pub down: usize,
+}
+
+impl Pair {
+    /// In the order of diffusers: (height, width) or (top, left).
+    pub(super) fn down_across(self) -> (usize, usize) {
+        (self.down, self.across)
+    }
+}
+
+/// Reads two numbers with `sign` between them.
+fn pair(sign: char) -> impl Fn(&str) -> Result<Pair, String> + Clone + Send + Sync + 'static {
+    move |text: &str| {
+        let numbers = text.split_once(sign).and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
+        let (across, down) = numbers.ok_or_else(|| format!("expected two numbers as in 1024{sign}768"))?;
+        Ok(Pair { across, down })
+    }
 }
 
 /// Options of `plan`.

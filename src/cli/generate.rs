@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use super::args::Pair;
 use super::progress::Progress;
 use super::{GenerateArgs, output, print_json, print_line};
 use crate::image::{Rgb8Image, side_by_side, write_png};
@@ -60,6 +61,11 @@ fn request(args: &GenerateArgs, has_oms: bool) -> Result<Request> {
     Ok(Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative.clone(),
+        prompt_2: args.prompt_2.clone(),
+        negative_prompt_2: args.negative_2.clone(),
+        original_size: args.original_size.map(Pair::down_across),
+        crops_coords_top_left: args.crop.map_or((0, 0), Pair::down_across),
+        target_size: args.target_size.map(Pair::down_across),
         eta: args.eta,
         seed: args.seed,
         count: args.count,

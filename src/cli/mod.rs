@@ -9,7 +9,7 @@ mod progress;
 
 use std::process::ExitCode;
 
-pub use args::{Cli, Command, DevicesArgs, GenerateArgs, ModelArgs, PlanArgs, PrecisionArg};
+pub use args::{Cli, Command, DevicesArgs, GenerateArgs, ModelArgs, Pair, PlanArgs, PrecisionArg};
 
 use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
 use crate::{Error, Result};

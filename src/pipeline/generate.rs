@@ -76,7 +76,7 @@ impl Pipeline {
         let size = self.size(&request)?;
         // A decoder that exceeds the device should not be found out after the last step.
         self.plan(&request)?;
-        let text = TextPlan::new(self, &request);
+        let text = TextPlan::new(self, &request, size);
         let images = (0..request.count)
             .map(|i| {
                 let seed = request.seed.wrapping_add(i as u64);
@@ -201,6 +201,9 @@ impl<'p> Generation<'p> {
             (names::ENCODER_HIDDEN_STATES, encoded.unet()),
             (names::TIME_PROJ, &time.projection),
         ];
+        if let Some(added) = encoded.added() {
+            inputs.push((names::ADD_EMBEDS, added));
+        }
         if let Some(guidance) = &time.guidance {
             inputs.push((names::TIMESTEP_COND, guidance));
         }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::source::Component;
-use super::{Device, Pipeline, Source};
-use crate::models::{AutoencoderKl, AutoencoderKlConfig, ClipTextConfig, ClipTextModel, TextStates, Unet, UnetConfig};
-use crate::record::{Caps, DType, Recording};
+use super::{Device, Pipeline, Source, time_ids};
+use crate::models::{AutoencoderKl, AutoencoderKlConfig, Unet, UnetConfig};
+use crate::record::DType;
 use crate::sampling::SchedulerConfig;
-use crate::text::ClipTokenizer;
 use crate::weights::{WeightFile, WeightType, Weights};
 use crate::{Error, Result};
 
@@ -32,29 +32,19 @@ pub struct Overrides {
     pub scheduler: Option<String>,
 }
 
-/// A tokenizer with its network.
-pub(super) struct TextEncoder {
-    pub(super) tokenizer: ClipTokenizer,
-    pub(super) model: ClipTextModel,
-}
-
-impl TextEncoder {
-    /// Tokens of each row.
-    pub(super) fn tokens(&self) -> usize {
-        self.tokenizer.max_length()
-    }
-
-    pub(super) fn record(&self, caps: &Caps, rows: usize, clip_skip: usize) -> Result<Recording> {
-        let states = TextStates { skip: clip_skip, normed: true, pooled: false };
-        self.model.record(caps, rows, self.tokens(), states, false)
-    }
-}
-
-/// An OMS module, with its text encoder where that is not the base's.
+/// An OMS module with what reads its prompt.
 pub(super) struct OmsModule {
     pub(super) label: String,
     pub(super) module: Unet,
-    pub(super) text_encoder: Option<TextEncoder>,
+    pub(super) text_encoders: OmsText,
+}
+
+/// Which text encoders read the prompt of an OMS module.
+pub(super) enum OmsText {
+    /// Its own: one, or the two of SDXL.
+    Own(Vec<TextEncoder>),
+    /// So many of the base's, from the first.
+    Base(usize),
 }
 
 impl Pipeline {
@@ -63,8 +53,7 @@ impl Pipeline {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with(model: &Source, overrides: &Overrides, oms: Option<&OmsSource>, device: Device) -> Result<Self> {
-        let root = model.root();
-        check_family(&root)?;
+        let index = ModelIndex::read(&model.root())?;
         let weight_type = weight_type(&device);
         let scheduler: SchedulerConfig = match &overrides.scheduler {
             Some(text) => {
@@ -73,18 +62,11 @@ impl Pipeline {
             None => model.component("scheduler").json("scheduler_config.json")?,
         };
         scheduler.check()?;
-        let text_encoder =
-            load_text_encoder(&model.component("text_encoder"), &model.component("tokenizer"), weight_type)?;
+        let text_encoders = load_text_encoders(model, index.is_xl(), weight_type)?;
         let unet_files = overrides.unet.clone().map_or_else(|| model.component("unet"), Component::Folder);
         let unet = load_unet(&unet_files, "unet", weight_type)?;
         let vae = load_vae(&model.component("vae"), weight_type)?;
-        let width = text_encoder.model.config().hidden_size;
-        if unet.config().cross_attention_dim != width {
-            return Err(Error::Model(format!(
-                "{model}: the UNet takes text states of width {}, the text encoder gives {width}; they belong to different models",
-                unet.config().cross_attention_dim
-            )));
-        }
+        check_unet(model, &unet, &text_encoders)?;
         if unet.config().in_channels != vae.config().latent_channels {
             return Err(Error::Model(format!(
                 "{model}: the UNet takes {} channels, the latents have {}; inpainting and depth models are not supported yet",
@@ -92,7 +74,16 @@ impl Pipeline {
                 vae.config().latent_channels
             )));
         }
-        let mut pipeline = Pipeline { device, label: model.to_string(), text_encoder, unet, vae, scheduler, oms: None };
+        let mut pipeline = Pipeline {
+            device,
+            label: model.to_string(),
+            text_encoders,
+            zeros_for_no_negative: index.is_xl() && index.force_zeros_for_empty_prompt,
+            unet,
+            vae,
+            scheduler,
+            oms: None,
+        };
         if let Some(source) = oms {
             pipeline.oms = Some(load_oms(&pipeline, source, weight_type)?);
         }
@@ -107,28 +98,67 @@ fn weight_type(device: &Device) -> WeightType {
     }
 }
 
+/// What `model_index.json` says that matters here.
 #[derive(Deserialize)]
 struct ModelIndex {
     #[serde(rename = "_class_name")]
     class_name: String,
+    /// Whether no negative prompt means states of zeros (SDXL).
+    #[serde(default = "yes")]
+    force_zeros_for_empty_prompt: bool,
 }
 
-/// Only the families that the rest of the loader knows.
-fn check_family(root: &Component) -> Result<()> {
-    let index: ModelIndex = root.json("model_index.json")?;
-    match index.class_name.as_str() {
-        "StableDiffusionPipeline" | "LatentConsistencyModelPipeline" => Ok(()),
-        other => Err(Error::Model(format!(
-            "{}: expected StableDiffusionPipeline, got {other}; Stable Diffusion 1.x and 2.x are supported so far",
-            root.label("model_index.json")
-        ))),
+fn yes() -> bool {
+    true
+}
+
+const XL: &str = "StableDiffusionXLPipeline";
+
+impl ModelIndex {
+    /// Only the families that the rest of the loader knows.
+    fn read(root: &Component) -> Result<Self> {
+        let index: ModelIndex = root.json("model_index.json")?;
+        match index.class_name.as_str() {
+            "StableDiffusionPipeline" | "LatentConsistencyModelPipeline" | XL => Ok(index),
+            other => Err(Error::Model(format!(
+                "{}: expected StableDiffusionPipeline or {XL}, got {other}; Stable Diffusion 1.x, 2.x and XL are supported",
+                root.label("model_index.json")
+            ))),
+        }
+    }
+
+    fn is_xl(&self) -> bool {
+        self.class_name == XL
     }
 }
 
-const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
-const TEXT_STEM: &str = "model";
+/// The UNet takes what the text encoders give: states of their joined width, and with SDXL the pooled row and six sizes.
+fn check_unet(model: &Source, unet: &Unet, text_encoders: &[TextEncoder]) -> Result<()> {
+    let (config, width) = (unet.config(), joined_width(text_encoders));
+    if config.cross_attention_dim != width {
+        return Err(Error::Model(format!(
+            "{model}: the UNet takes text states of width {}, the text encoder gives {width}; they belong to different models",
+            config.cross_attention_dim
+        )));
+    }
+    let takes = config.addition_embed_type.as_ref().and(config.projection_class_embeddings_input_dim);
+    let gives = text_encoders.get(1).map(|second| {
+        second.model.config().projection_dim + time_ids::COUNT * config.addition_time_embed_dim.unwrap_or(0)
+    });
+    if takes != gives {
+        let words = |dim: Option<usize>| dim.map_or("nothing".into(), |dim| format!("{dim} values"));
+        return Err(Error::Model(format!(
+            "{model}: beside the time the UNet takes {}, pooled text and sizes give {}; they belong to different models",
+            words(takes),
+            words(gives)
+        )));
+    }
+    Ok(())
+}
 
-fn open(files: &Component, stem: &str, model: &str, weight_type: WeightType) -> Result<Weights> {
+const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
+
+pub(super) fn open(files: &Component, stem: &str, model: &str, weight_type: WeightType) -> Result<Weights> {
     let file: WeightFile = files.weights(stem, weight_type == WeightType::F16)?;
     Ok(Weights::new(Arc::new(file), model, weight_type))
 }
@@ -143,60 +173,59 @@ fn load_vae(files: &Component, weight_type: WeightType) -> Result<AutoencoderKl>
     AutoencoderKl::load(config, &open(files, DIFFUSION_STEM, "vae", weight_type)?)
 }
 
-fn load_text_encoder(files: &Component, tokenizer: &Component, weight_type: WeightType) -> Result<TextEncoder> {
-    let optional = |name: &str| if tokenizer.has(name) { tokenizer.read(name).map(Some) } else { Ok(None) };
-    let special = optional("special_tokens_map.json")?;
-    let settings = optional("tokenizer_config.json")?;
-    let tokenizer = ClipTokenizer::from_bytes(
-        &tokenizer.read("vocab.json")?,
-        &tokenizer.read("merges.txt")?,
-        special.as_deref(),
-        settings.as_deref(),
-        &tokenizer.label(""),
-    )?;
-    let config = ClipTextConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
-    let model = ClipTextModel::load(config, &open(files, TEXT_STEM, "text_encoder", weight_type)?)?;
-    Ok(TextEncoder { tokenizer, model })
-}
-
 /// `config.json` of a component whose weights may lie elsewhere: the published modules name a repository.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Pointer {
+    #[serde(rename = "_class_name", default)]
+    class_name: String,
     #[serde(rename = "_name_or_path")]
     path: Option<String>,
     subfolder: Option<String>,
 }
 
+impl Pointer {
+    /// That of a module's component; an empty one where there is no such file.
+    fn read(source: &OmsSource, name: &str) -> Result<Self> {
+        let here = source.module.component(name);
+        if here.has("config.json") { here.json("config.json") } else { Ok(Pointer::default()) }
+    }
+
+    /// The folder that it names, from the module's own if relative. Embedded files point nowhere.
+    fn folder(&self, source: &OmsSource) -> Option<PathBuf> {
+        let Source::Folder(root) = &source.module else {
+            return None;
+        };
+        Some(root.join(self.path.as_ref()?).join(self.subfolder.as_deref().unwrap_or_default()))
+    }
+}
+
 /// The folder where a component of an OMS module really is: beside its config if weights lie there, else where the config points.
-fn resolve(source: &Source, name: &str, is_there: impl Fn(&Component) -> bool) -> Result<Component> {
-    let here = source.component(name);
+fn resolve(source: &OmsSource, name: &str, is_there: impl Fn(&Component) -> bool) -> Result<Component> {
+    let here = source.module.component(name);
     if is_there(&here) {
         return Ok(here);
     }
-    let Source::Folder(root) = source else {
-        return Err(Error::Model(format!("{}: not part of the embedded module", here.label(""))));
-    };
-    let pointer: Pointer = here.json("config.json")?;
-    let Some(path) = pointer.path else {
+    let pointer = Pointer::read(source, name)?;
+    let Some(folder) = pointer.folder(source) else {
         return Err(Error::Model(format!(
             "{}: expected weights beside it or a _name_or_path that says where they are, got neither",
             here.label("config.json")
         )));
     };
-    let folder = root.join(&path).join(pointer.subfolder.as_deref().unwrap_or_default());
     let there = Component::Folder(folder);
     if is_there(&there) {
         return Ok(there);
     }
     Err(Error::Model(format!(
-        "{}: points to {path:?}, which is no folder here with the files of {name}; download it and name it with {}",
+        "{}: points to {:?}, which is no folder here with the files of {name}; download it and name it with {}",
         here.label("config.json"),
+        pointer.path.unwrap_or_default(),
         if name == "oms_module" { "--oms" } else { "--oms-text-encoder DIR" }
     )))
 }
 
 fn load_oms(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Result<OmsModule> {
-    let files = resolve(&source.module, "oms_module", |c| c.has_weights(DIFFUSION_STEM))?;
+    let files = resolve(source, "oms_module", |c| c.has_weights(DIFFUSION_STEM))?;
     let module = load_unet(&files, "oms_module", weight_type)?;
     if module.config().has_time() {
         return Err(Error::Model(format!(
@@ -204,8 +233,8 @@ fn load_oms(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Res
             files.label("config.json")
         )));
     }
-    let text_encoder = load_oms_text_encoder(source, weight_type)?;
-    let width = text_encoder.as_ref().unwrap_or(&base.text_encoder).model.config().hidden_size;
+    let text_encoders = load_oms_text_encoders(base, source, weight_type)?;
+    let width = joined_width(base.encoders_of(&text_encoders));
     let wanted = module.config().cross_attention_dim;
     if wanted != width {
         return Err(Error::Model(format!(
@@ -222,22 +251,35 @@ fn load_oms(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Res
             module.config().in_channels
         )));
     }
-    Ok(OmsModule { label: source.module.to_string(), module, text_encoder })
+    Ok(OmsModule { label: source.module.to_string(), module, text_encoders })
 }
 
-/// The module's own text encoder, or `None` where its index says that the base's serves.
-fn load_oms_text_encoder(source: &OmsSource, weight_type: WeightType) -> Result<Option<TextEncoder>> {
-    if let Some(folder) = &source.text_encoder {
-        let named = Source::Folder(folder.clone());
-        return load_text_encoder(&named.component("text_encoder"), &named.component("tokenizer"), weight_type)
-            .map(Some);
-    }
+/// What reads the module's prompt, as its index and the class of its text encoder say: its own encoder; where the index has none, the base's
+/// (first) one; for a class named after SDXL, both of SDXL's, which are the base's own unless others are named or found.
+fn load_oms_text_encoders(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Result<OmsText> {
     let index: serde_json::Value = source.module.root().json("model_index.json")?;
     let absent = |name: &str| index[name].as_array().is_none_or(|entry| entry.iter().all(serde_json::Value::is_null));
-    if absent("oms_text_encoder") || absent("oms_tokenizer") {
-        return Ok(None);
+    let pointer = Pointer::read(source, "oms_text_encoder")?;
+    let class = index["oms_text_encoder"][1].as_str().unwrap_or_default();
+    let is_dual = [class, &pointer.class_name].iter().any(|class| class.contains("SDXL"));
+    if let Some(folder) = &source.text_encoder {
+        return load_text_encoders(&Source::Folder(folder.clone()), is_dual, weight_type).map(OmsText::Own);
     }
-    let encoder = resolve(&source.module, "oms_text_encoder", |c| c.has_weights(TEXT_STEM))?;
-    let tokenizer = resolve(&source.module, "oms_tokenizer", |c| c.has("vocab.json"))?;
-    load_text_encoder(&encoder, &tokenizer, weight_type).map(Some)
+    if is_dual {
+        let pointed = pointer.folder(source).map(Source::Folder);
+        return match pointed.filter(|folder| folder.component("text_encoder_2").has_weights(TEXT_STEM)) {
+            Some(folder) => load_text_encoders(&folder, true, weight_type).map(OmsText::Own),
+            None if base.text_encoders.len() == 2 => Ok(OmsText::Base(2)),
+            None => Err(Error::Model(format!(
+                "{}: the module reads its prompt with SDXL's two text encoders; name the folder of an SDXL model with --oms-text-encoder",
+                source.module
+            ))),
+        };
+    }
+    if absent("oms_text_encoder") || absent("oms_tokenizer") {
+        return Ok(OmsText::Base(1));
+    }
+    let encoder = resolve(source, "oms_text_encoder", |c| c.has_weights(TEXT_STEM))?;
+    let tokenizer = resolve(source, "oms_tokenizer", |c| c.has("vocab.json"))?;
+    Ok(OmsText::Own(vec![TextEncoder::load(&encoder, &tokenizer, "text_encoder", weight_type)?]))
 }

@@ -5,13 +5,14 @@
 //! | `request` | what a caller asks for, and whether it can be had |
 //! | `device` | where to compute, with which storage |
 //! | `source`, `demo` | a model's files: a folder, or inside the binary |
-//! | `load` | files → networks |
+//! | `load`, `encoders` | files → networks |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
-//! | `text`, `generate` | prompts → states; request → pictures, step by step |
+//! | `text`, `time_ids`, `generate` | prompts → states; request → pictures, step by step |
 //! | `parameters` | what goes into the PNG |
 
 mod demo;
 mod device;
+mod encoders;
 mod generate;
 mod load;
 mod parameters;
@@ -19,6 +20,7 @@ mod request;
 mod source;
 mod stage;
 mod text;
+mod time_ids;
 
 pub use device::Device;
 pub use generate::{Event, Generation};
@@ -28,7 +30,8 @@ pub use request::{OmsRequest, Precision, Request};
 pub use source::Source;
 pub use stage::StagePlan;
 
-use load::{OmsModule, TextEncoder};
+use encoders::TextEncoder;
+use load::{OmsModule, OmsText};
 use stage::Stage;
 
 use crate::models::{AutoencoderKl, OneOrMany, Unet};
@@ -40,7 +43,10 @@ use crate::{Error, Result};
 pub struct Pipeline {
     device: Device,
     label: String,
-    text_encoder: TextEncoder,
+    /// One, or the two of SDXL.
+    text_encoders: Vec<TextEncoder>,
+    /// Whether no negative prompt means states of zeros.
+    zeros_for_no_negative: bool,
     unet: Unet,
     vae: AutoencoderKl,
     scheduler: SchedulerConfig,
@@ -126,7 +132,7 @@ impl Pipeline {
     fn stages(&self, request: &Request) -> Result<Vec<Stage<'_>>> {
         let size = self.size(request)?;
         self.check(request, size)?;
-        let mut stages = text::TextPlan::new(self, request).stages();
+        let mut stages = text::TextPlan::new(self, request, size).stages();
         stages.extend(self.oms_stage(request, size)?);
         stages.push(self.unet_stage(request, size)?);
         stages.push(self.decoder_stage(request, size));
@@ -152,10 +158,7 @@ impl Pipeline {
         {
             return Err(Error::Request(format!("latents: expected {latents} values, got {}", given.len())));
         }
-        let layers = self.text_encoder.model.config().num_hidden_layers;
-        if request.clip_skip >= layers {
-            return Err(Error::Request(format!("clip skip: expected less than {layers}, got {}", request.clip_skip)));
-        }
+        self.check_text(request)?;
         match (&request.oms, &self.oms) {
             (Some(_), None) => Err(Error::Request("oms: no module is loaded, give one with --oms".into())),
             (Some(_), Some(_)) if solver.alpha_bar_first() <= 0.0 => Err(Error::Request(
@@ -165,13 +168,43 @@ impl Pipeline {
         }
     }
 
-    fn text_encoder(&self) -> &TextEncoder {
-        &self.text_encoder
+    fn check_text(&self, request: &Request) -> Result<()> {
+        let dual = self.text_encoders.len() == 2;
+        // SDXL counts from the last layer but one.
+        let layers = self.text_encoders.iter().map(|e| e.model.config().num_hidden_layers).min().unwrap_or(0);
+        let most = layers - usize::from(dual);
+        if request.clip_skip >= most {
+            return Err(Error::Request(format!("clip skip: expected less than {most}, got {}", request.clip_skip)));
+        }
+        let only_xl = [
+            ("prompt-2", request.prompt_2.is_some()),
+            ("negative-2", request.negative_prompt_2.is_some()),
+            ("original-size", request.original_size.is_some()),
+            ("crop", request.crops_coords_top_left != (0, 0)),
+            ("target-size", request.target_size.is_some()),
+        ];
+        match only_xl.iter().find(|(_, given)| *given && !dual) {
+            Some((option, _)) => {
+                Err(Error::Request(format!("{option}: only SDXL models have it; {} is none", self.label)))
+            }
+            None => Ok(()),
+        }
     }
 
-    /// The OMS module's text encoder: its own, or the base's.
-    fn oms_text_encoder(&self) -> &TextEncoder {
-        self.oms.as_ref().and_then(|oms| oms.text_encoder.as_ref()).unwrap_or(&self.text_encoder)
+    fn text_encoders(&self) -> &[TextEncoder] {
+        &self.text_encoders
+    }
+
+    /// The OMS module's text encoders: its own, or the base's.
+    fn oms_text_encoders(&self) -> &[TextEncoder] {
+        self.oms.as_ref().map_or(&self.text_encoders, |oms| self.encoders_of(&oms.text_encoders))
+    }
+
+    fn encoders_of<'a>(&'a self, text: &'a OmsText) -> &'a [TextEncoder] {
+        match text {
+            OmsText::Own(encoders) => encoders,
+            OmsText::Base(count) => &self.text_encoders[..*count],
+        }
     }
 
     /// Rows of the UNet's batch: `[unconditional, conditional]` under guidance. A model with a guidance embedding (LCM) takes one.
@@ -187,7 +220,7 @@ impl Pipeline {
     fn unet_stage(&self, request: &Request, size: (usize, usize)) -> Result<Stage<'_>> {
         let latents = self.latent_shape(size);
         let rows = self.guidance_rows(request);
-        let tokens = self.text_encoder.tokens();
+        let tokens = self.text_encoders[0].tokens();
         let runs = self.solver(request)?.timesteps().len() * request.count;
         Ok(Stage::new("UNet", runs, move |caps| self.unet.record(caps, rows, latents.h, latents.w, tokens, false)))
     }
@@ -198,7 +231,7 @@ impl Pipeline {
         };
         let latents = self.latent_shape(size);
         let rows = if asked.guided() { 2 } else { 1 };
-        let tokens = self.oms_text_encoder().tokens();
+        let tokens = self.oms_text_encoders()[0].tokens();
         Ok(Some(Stage::new("OMS module", request.count, move |caps| {
             oms.module.record(caps, rows, latents.h, latents.w, tokens, false)
         })))

@@ -10,8 +10,19 @@ use crate::{Error, Result};
 pub struct Request {
     /// What to draw.
     pub prompt: String,
-    /// What to steer away from; used when `guidance_scale` exceeds 1.
-    pub negative_prompt: String,
+    /// What to steer away from; used when `guidance_scale` exceeds 1. `None` is the empty prompt, except that SDXL models then take states of
+    /// zeros where their `model_index.json` says so (`force_zeros_for_empty_prompt`); an empty text is always encoded.
+    pub negative_prompt: Option<String>,
+    /// What SDXL's second text encoder reads; the prompt when `None`.
+    pub prompt_2: Option<String>,
+    /// What SDXL's second text encoder reads in the negative prompt's place; that one when `None`.
+    pub negative_prompt_2: Option<String>,
+    /// (height, width) in pixels that SDXL is told of the picture before cropping; the picture's own when `None`.
+    pub original_size: Option<(usize, usize)>,
+    /// (top, left) in pixels that SDXL is told of the crop.
+    pub crops_coords_top_left: (usize, usize),
+    /// (height, width) in pixels that SDXL is told of the picture after cropping; the picture's own when `None`.
+    pub target_size: Option<(usize, usize)>,
     /// Width in pixels, a multiple of 8; the model's own when `None`.
     pub width: Option<usize>,
     /// Height in pixels, a multiple of 8; the model's own when `None`.
@@ -64,7 +75,12 @@ impl Default for Request {
     fn default() -> Self {
         Request {
             prompt: String::new(),
-            negative_prompt: String::new(),
+            negative_prompt: None,
+            prompt_2: None,
+            negative_prompt_2: None,
+            original_size: None,
+            crops_coords_top_left: (0, 0),
+            target_size: None,
             width: None,
             height: None,
             num_inference_steps: 30,
@@ -82,6 +98,9 @@ impl Default for Request {
 
 /// Largest width or height; a latent of 1024×1024 is beyond what these models draw, and guards size arithmetic.
 const MAX_SIDE: usize = 8192;
+
+/// Largest size that SDXL is told; its sinusoids carry no more.
+const MAX_TOLD: usize = 65_536;
 
 impl Request {
     /// Checks everything that can be checked without a model.
@@ -111,6 +130,18 @@ impl Request {
         }
         if let Some(oms) = &self.oms {
             finite_in("oms-guidance", oms.guidance_scale, 0.0, 100.0)?;
+        }
+        let told = [
+            ("original-size", self.original_size.unwrap_or((1, 1)), 1),
+            ("crop", self.crops_coords_top_left, 0),
+            ("target-size", self.target_size.unwrap_or((1, 1)), 1),
+        ];
+        for (name, (down, across), least) in told {
+            if !(least..=MAX_TOLD).contains(&down) || !(least..=MAX_TOLD).contains(&across) {
+                return Err(Error::Request(format!(
+                    "{name}: expected {least} to {MAX_TOLD} pixels, got {down} down and {across} across"
+                )));
+            }
         }
         if self.latents.is_some() && self.count != 1 {
             return Err(Error::Request("latents: given noise makes one picture, set count to 1".into()));

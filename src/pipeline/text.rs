@@ -1,67 +1,136 @@
 //! Prompts → encoder_hidden_states: every distinct text once per text encoder.
 
-use super::load::TextEncoder;
+use std::collections::HashMap;
+
+use super::encoders::{TextEncoder, joined_width};
 use super::stage::Stage;
+use super::time_ids::{self, add_embeds};
 use super::{Device, Pipeline, Request};
 use crate::Result;
-use crate::models::names;
+use crate::models::{TextStates, names};
+use crate::record::Caps;
 
 /// The prompts of a request.
 pub(super) struct TextPlan<'p> {
+    pipeline: &'p Pipeline,
     /// Rows for the UNet: `[negative, prompt]` under guidance, `[prompt]` without.
     unet: Vec<Row<'p>>,
     /// Rows for the OMS module: `["", C_ψ]`, or `[C_ψ]` at ω_ψ = 1; empty without OMS.
     oms: Vec<Row<'p>>,
+    /// The six sizes that SDXL's UNet is told.
+    time_ids: [usize; time_ids::COUNT],
     warnings: Vec<String>,
 }
 
-/// One text, the encoder that reads it, and the layers left out at its end.
-#[derive(Clone)]
-struct Row<'p> {
-    encoder: &'p TextEncoder,
-    text: String,
-    clip_skip: usize,
+/// Text states of one row of a batch, from one or two encoders joined on channels.
+enum Row<'p> {
+    /// One part per encoder.
+    Texts(Vec<Part<'p>>),
+    /// States and pooled row of zeros: SDXL without a negative prompt.
+    Zeros,
 }
 
-impl Row<'_> {
-    fn same_run(&self, other: &Row<'_>) -> bool {
-        std::ptr::eq(self.encoder, other.encoder) && self.clip_skip == other.clip_skip
+/// One text as one encoder reads it.
+struct Part<'p> {
+    reader: Reader<'p>,
+    text: String,
+}
+
+/// An encoder, and which of its states are taken.
+#[derive(Clone, Copy)]
+struct Reader<'p> {
+    encoder: &'p TextEncoder,
+    skip: usize,
+    normed: bool,
+}
+
+impl PartialEq for Reader<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.encoder, other.encoder) && self.skip == other.skip && self.normed == other.normed
     }
 }
 
-/// Text states of all rows, `[rows, 77, width]` each.
+/// One encoder's distinct texts.
+struct Run<'p> {
+    reader: Reader<'p>,
+    texts: Vec<String>,
+    /// Whether the pooled rows are wanted too.
+    pooled: bool,
+}
+
+/// What one text became.
+#[derive(Default)]
+struct States {
+    /// `[tokens, hidden_size]`.
+    hidden: Vec<f32>,
+    /// `[projection_dim]`, if wanted.
+    pooled: Vec<f32>,
+}
+
+/// Text states of all rows.
 pub(super) struct Encoded {
     unet: Vec<f32>,
+    added: Option<Vec<f32>>,
     oms: Vec<f32>,
 }
 
 impl Encoded {
+    /// `[rows, 77, cross_attention_dim]` for the UNet.
     pub(super) fn unet(&self) -> &[f32] {
         &self.unet
     }
 
+    /// What SDXL's UNet is told beside the time, `[rows, projection_class_embeddings_input_dim]`.
+    pub(super) fn added(&self) -> Option<&[f32]> {
+        self.added.as_deref()
+    }
+
+    /// `[rows, 77, cross_attention_dim]` for the OMS module.
     pub(super) fn oms(&self) -> &[f32] {
         &self.oms
     }
 }
 
+/// How a network's encoders are read: one gives its last states behind the final norm; two (SDXL) those before their last layer, without it
+/// (`encode_prompt` of diffusers' pipelines). `clip_skip` leaves out so many more layers.
+fn readers(encoders: &[TextEncoder], clip_skip: usize) -> impl Iterator<Item = Reader<'_>> {
+    let dual = encoders.len() == 2;
+    encoders.iter().map(move |encoder| Reader { encoder, skip: clip_skip + usize::from(dual), normed: !dual })
+}
+
+impl<'p> Row<'p> {
+    /// `first` for the first encoder, `second` for the second if there is one.
+    fn texts(encoders: &'p [TextEncoder], clip_skip: usize, first: &str, second: Option<&str>) -> Self {
+        let texts = [first, second.unwrap_or(first)];
+        let parts = readers(encoders, clip_skip).zip(texts);
+        Row::Texts(parts.map(|(reader, text)| Part { reader, text: text.to_owned() }).collect())
+    }
+
+    fn parts(&self) -> &[Part<'p>] {
+        match self {
+            Row::Texts(parts) => parts,
+            Row::Zeros => &[],
+        }
+    }
+}
+
 impl<'p> TextPlan<'p> {
-    pub(super) fn new(pipeline: &'p Pipeline, request: &Request) -> Self {
-        let base = pipeline.text_encoder();
+    pub(super) fn new(pipeline: &'p Pipeline, request: &Request, size: (usize, usize)) -> Self {
+        let base = pipeline.text_encoders();
         // diffusers leaves layers out for the prompt alone, not for the negative prompt.
-        let mut unet = vec![Row { encoder: base, text: request.prompt.clone(), clip_skip: request.clip_skip }];
+        let mut unet = vec![Row::texts(base, request.clip_skip, &request.prompt, request.prompt_2.as_deref())];
         if pipeline.guidance_rows(request) == 2 {
-            unet.insert(0, Row { encoder: base, text: request.negative_prompt.clone(), clip_skip: 0 });
+            unet.insert(0, negative(pipeline, request));
         }
         let mut oms = Vec::new();
         if let Some(asked) = &request.oms {
-            let encoder = pipeline.oms_text_encoder();
-            let prompt = asked.prompt.clone().unwrap_or_else(|| request.prompt.clone());
-            let texts = if asked.guided() { vec![String::new(), prompt] } else { vec![prompt] };
-            oms.extend(texts.into_iter().map(|text| Row { encoder, text, clip_skip: 0 }));
+            let encoders = pipeline.oms_text_encoders();
+            let prompt = asked.prompt.as_ref().unwrap_or(&request.prompt);
+            let texts = if asked.guided() { vec!["", prompt] } else { vec![prompt.as_str()] };
+            oms.extend(texts.into_iter().map(|text| Row::texts(encoders, 0, text, None)));
         }
-        let warnings = warnings(unet.iter().chain(&oms));
-        TextPlan { unet, oms, warnings }
+        let warnings = warnings(unet.iter().chain(&oms).flat_map(Row::parts));
+        TextPlan { pipeline, unet, oms, time_ids: time_ids::time_ids(request, size), warnings }
     }
 
     pub(super) fn warnings(&self) -> &[String] {
@@ -70,42 +139,64 @@ impl<'p> TextPlan<'p> {
 
     /// The networks that [`encode`](Self::encode) will run, for the plan.
     pub(super) fn stages(&self) -> Vec<Stage<'p>> {
-        self.runs().iter().map(|rows| stage(rows)).collect()
+        self.runs().iter().map(Run::stage).collect()
     }
 
     /// Runs the text encoders, one after the other.
     pub(super) fn encode(&self, device: &Device, notes: &mut Vec<String>) -> Result<Encoded> {
-        let mut states: Vec<(Row<'p>, Vec<f32>)> = Vec::new();
-        for rows in self.runs() {
-            let encoded = encode(&rows, device, notes)?;
-            states.extend(rows.into_iter().zip(encoded));
+        let mut encoded = Vec::new();
+        for run in self.runs() {
+            let states = run.encode(device, notes)?;
+            encoded.push((run, states));
         }
-        let gather = |rows: &[Row<'p>]| -> Vec<f32> {
-            let of = |row: &Row<'p>| states.iter().find(|(r, _)| r.same_run(row) && r.text == row.text);
-            rows.iter().filter_map(of).flat_map(|(_, states)| states.iter().copied()).collect()
+        let states = |part: &Part<'p>| {
+            let run = encoded.iter().find(|(run, _)| run.reader == part.reader);
+            run.and_then(|(_, states)| states.get(&part.text)).expect("runs() has every part")
         };
-        Ok(Encoded { unet: gather(&self.unet), oms: gather(&self.oms) })
+        let base = self.pipeline.text_encoders();
+        let oms = self.oms.iter().flat_map(|row| join(row, self.pipeline.oms_text_encoders(), states)).collect();
+        let unet = self.unet.iter().flat_map(|row| join(row, base, states)).collect();
+        let added = base.get(1).map(|second| {
+            let zeros = vec![0.0; second.model.config().projection_dim];
+            let pooled = self.unet.iter().map(|row| row.parts().last().map_or(&zeros, |part| &states(part).pooled));
+            pooled.flat_map(|pooled| add_embeds(self.pipeline.unet.config(), pooled, self.time_ids)).collect()
+        });
+        Ok(Encoded { unet, added, oms })
     }
 
-    /// Distinct rows, those of one encoder and depth together: a module that shares the base's encoder shares its run.
-    fn runs(&self) -> Vec<Vec<Row<'p>>> {
-        let mut runs: Vec<Vec<Row<'p>>> = Vec::new();
-        for row in self.unet.iter().chain(&self.oms) {
-            match runs.iter_mut().find(|run| run[0].same_run(row)) {
-                Some(run) if run.iter().any(|r| r.text == row.text) => {}
-                Some(run) => run.push(row.clone()),
-                None => runs.push(vec![row.clone()]),
+    /// Distinct texts, those of one encoder and depth together: a module that shares the base's encoder shares its run.
+    fn runs(&self) -> Vec<Run<'p>> {
+        let pooling = self.pipeline.text_encoders().get(1);
+        let mut runs: Vec<Run<'p>> = Vec::new();
+        for part in self.unet.iter().chain(&self.oms).flat_map(Row::parts) {
+            match runs.iter_mut().find(|run| run.reader == part.reader) {
+                Some(run) if run.texts.contains(&part.text) => {}
+                Some(run) => run.texts.push(part.text.clone()),
+                None => runs.push(Run {
+                    reader: part.reader,
+                    texts: vec![part.text.clone()],
+                    pooled: pooling.is_some_and(|second| std::ptr::eq(second, part.reader.encoder)),
+                }),
             }
         }
         runs
     }
 }
 
+/// The unconditional row. SDXL takes zeros where no negative prompt is given at all; an empty one is encoded.
+fn negative<'p>(pipeline: &'p Pipeline, request: &Request) -> Row<'p> {
+    let (first, second) = (request.negative_prompt.as_deref(), request.negative_prompt_2.as_deref());
+    if first.is_none() && second.is_none() && pipeline.zeros_for_no_negative {
+        return Row::Zeros;
+    }
+    Row::texts(pipeline.text_encoders(), 0, first.unwrap_or_default(), second)
+}
+
 /// One warning per text that is too long.
-fn warnings<'a, 'p: 'a>(rows: impl Iterator<Item = &'a Row<'p>>) -> Vec<String> {
+fn warnings<'a, 'p: 'a>(parts: impl Iterator<Item = &'a Part<'p>>) -> Vec<String> {
     let mut warnings = Vec::new();
-    for row in rows {
-        let encoding = row.encoder.tokenizer.encode(&row.text);
+    for part in parts {
+        let encoding = part.reader.encoder.tokenizer.encode(&part.text);
         if encoding.dropped.is_empty() {
             continue;
         }
@@ -122,18 +213,38 @@ fn warnings<'a, 'p: 'a>(rows: impl Iterator<Item = &'a Row<'p>>) -> Vec<String> 
     warnings
 }
 
-/// The network for the rows of one run.
-fn stage<'p>(rows: &[Row<'p>]) -> Stage<'p> {
-    let (encoder, clip_skip, count) = (rows[0].encoder, rows[0].clip_skip, rows.len());
-    Stage::new("text encoder", 1, move |caps| encoder.record(caps, count, clip_skip))
+/// A row's states `[tokens, joined width]`.
+fn join<'s, 'p>(row: &Row<'p>, encoders: &[TextEncoder], states: impl Fn(&Part<'p>) -> &'s States) -> Vec<f32> {
+    let tokens = encoders[0].tokens();
+    let hidden: Vec<&[f32]> = row.parts().iter().map(|part| states(part).hidden.as_slice()).collect();
+    if hidden.is_empty() {
+        return vec![0.0; tokens * joined_width(encoders)];
+    }
+    let token = |t: usize| hidden.iter().flat_map(move |h| &h[t * h.len() / tokens..(t + 1) * h.len() / tokens]);
+    (0..tokens).flat_map(token).copied().collect()
 }
 
-/// States of each row.
-fn encode(rows: &[Row<'_>], device: &Device, notes: &mut Vec<String>) -> Result<Vec<Vec<f32>>> {
-    let encoder = rows[0].encoder;
-    let ids: Vec<u32> = rows.iter().flat_map(|row| encoder.tokenizer.encode(&row.text).ids).collect();
-    let embeddings = encoder.model.embed(&ids, encoder.tokens())?;
-    let outputs = stage(rows).open(device)?.run(&[(names::INPUTS_EMBEDS, &embeddings)], notes)?;
-    let states = &outputs[names::ENCODER_HIDDEN_STATES];
-    Ok(states.chunks(states.len() / rows.len()).map(<[f32]>::to_vec).collect())
+impl<'p> Run<'p> {
+    fn stage(&self) -> Stage<'p> {
+        let Reader { encoder, skip, normed } = self.reader;
+        let (count, states) = (self.texts.len(), TextStates { skip, normed, pooled: self.pooled });
+        Stage::new(encoder.name, 1, move |caps: &Caps| encoder.record(caps, count, states))
+    }
+
+    /// States of each text.
+    fn encode(&self, device: &Device, notes: &mut Vec<String>) -> Result<HashMap<String, States>> {
+        let encoder = self.reader.encoder;
+        let ids: Vec<u32> = self.texts.iter().flat_map(|text| encoder.tokenizer.encode(text).ids).collect();
+        let embeddings = encoder.model.embed(&ids, encoder.tokens())?;
+        let outputs = self.stage().open(device)?.run(&[(names::INPUTS_EMBEDS, &embeddings)], notes)?;
+        let pooled = match outputs.get(names::LAST_HIDDEN_STATE) {
+            Some(last) => encoder.model.pool(&ids, encoder.tokens(), last)?,
+            None => Vec::new(),
+        };
+        let hidden = &outputs[names::ENCODER_HIDDEN_STATES];
+        let rows = self.texts.len();
+        let row = |values: &[f32], i: usize| values[i * values.len() / rows..(i + 1) * values.len() / rows].to_vec();
+        let states = |i: usize| States { hidden: row(hidden, i), pooled: row(&pooled, i) };
+        Ok(self.texts.iter().enumerate().map(|(i, text)| (text.clone(), states(i))).collect())
+    }
 }

@@ -1,6 +1,6 @@
 //! Every run of the goldens whose solver is here, on both executors.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chiaro::pipeline::{
@@ -9,27 +9,39 @@ use chiaro::pipeline::{
 use chiaro::record::{Backend, DType, HostBackend};
 use chiaro::sampling::{OmsForm, SchedulerConfig};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::support::adapter;
 use crate::support::golden::{Golden, compare, root};
 
 /// The scheduler of a run as a `scheduler_config.json`, or `None` where its solver is not here yet.
-fn scheduler(run: &Value) -> Option<String> {
+pub(super) fn scheduler(run: &Value) -> Option<String> {
     let mut config = run["scheduler"]["config"].clone();
     config["_class_name"] = run["scheduler"]["cls"].clone();
     let parsed: SchedulerConfig = serde_json::from_value(config.clone()).expect("a scheduler's configuration");
     (parsed.solver().is_some() && parsed.check().is_ok()).then(|| config.to_string())
 }
 
-fn text(args: &Value, key: &str) -> String {
-    args[key].as_str().unwrap_or_default().to_owned()
+fn text(args: &Value, key: &str) -> Option<String> {
+    args[key].as_str().map(str::to_owned)
 }
 
-fn request(run: &Value) -> Request {
+/// Two numbers in the order of diffusers: (height, width) or (top, left).
+fn pair(args: &Value, key: &str) -> Option<(usize, usize)> {
+    let number = |i: usize| args[key][i].as_u64().map(|v| v as usize);
+    Some((number(0)?, number(1)?))
+}
+
+pub(super) fn request(run: &Value) -> Request {
     let args = &run["args"];
     Request {
-        prompt: text(args, "prompt"),
+        prompt: text(args, "prompt").expect("a prompt"),
         negative_prompt: text(args, "negative_prompt"),
+        prompt_2: text(args, "prompt_2"),
+        negative_prompt_2: text(args, "negative_prompt_2"),
+        original_size: pair(args, "original_size"),
+        crops_coords_top_left: pair(args, "crops_coords_top_left").unwrap_or((0, 0)),
+        target_size: pair(args, "target_size"),
         width: args["width"].as_u64().map(|v| v as usize),
         height: args["height"].as_u64().map(|v| v as usize),
         num_inference_steps: run["steps"].as_u64().expect("a number") as usize,
@@ -41,7 +53,7 @@ fn request(run: &Value) -> Request {
     }
 }
 
-fn draw(pipeline: &Pipeline, request: Request) -> Picture {
+pub(super) fn draw(pipeline: &Pipeline, request: Request) -> Picture {
     let mut pictures = Vec::new();
     for event in pipeline.generate(request).expect("the request fits") {
         if let Event::Picture(picture) = event.expect("the run succeeds") {
@@ -81,9 +93,24 @@ fn check(golden: &Golden, name: &str, at: usize, picture: &Picture) -> Result<()
     Ok(())
 }
 
+/// The folder of a family's model. Families whose tokenizers are others' too are kept without them; those are put beside a copy.
+pub(super) fn model_folder(family: &str) -> (PathBuf, Option<TempDir>) {
+    let folder = root().join(family);
+    if folder.join("tokenizer").is_dir() || !folder.join("text_encoder").is_dir() {
+        return (folder, None);
+    }
+    let whole = tempfile::tempdir().expect("a temporary folder");
+    crate::cli::copy(&folder, whole.path());
+    for (from, to) in [("sd15", "tokenizer"), ("sd21", "tokenizer_2")] {
+        crate::cli::copy(&root().join(from).join("tokenizer"), &whole.path().join(to));
+    }
+    (whole.path().to_owned(), Some(whole))
+}
+
 /// Runs what a family's golden describes; gives the names of what ran.
 fn run_family(family: &str, device: &Device) -> Vec<String> {
     let golden = Golden::open(family);
+    let (own, _guard) = model_folder(family);
     let mut ran = Vec::new();
     let mut wrong = Vec::new();
     for (name, run) in golden.runs() {
@@ -96,7 +123,7 @@ fn run_family(family: &str, device: &Device) -> Vec<String> {
         let base = match family {
             "lcm" => root().join("sd15"),
             "oms" => root().join(run["base"].as_str().expect("a base")),
-            _ => golden.path(),
+            _ => own.clone(),
         };
         let overrides =
             Overrides { scheduler: Some(scheduler), unet: (family == "lcm").then(|| golden.path().join("unet")) };
@@ -132,7 +159,7 @@ fn run_family(family: &str, device: &Device) -> Vec<String> {
 
 fn run_all(backend: Arc<dyn Backend>) {
     let device = Device::new(backend, Precision::F32).expect("f32 is everywhere");
-    for (family, least) in [("sd15", 6), ("sd21", 3), ("lcm", 2), ("oms", 4)] {
+    for (family, least) in [("sd15", 6), ("sd21", 3), ("sdxl", 5), ("lcm", 2), ("oms", 4)] {
         assert!(Path::new(&root()).join(family).is_dir(), "the goldens have {family}");
         let ran = run_family(family, &device);
         assert!(ran.len() >= least, "{family}: only {ran:?} ran");

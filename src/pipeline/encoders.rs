@@ -1,0 +1,99 @@
+//! Text encoders: a tokenizer with its network, and the one or two of them that a UNet listens to.
+
+use super::Source;
+use super::load::open;
+use super::source::Component;
+use crate::models::{ClipTextConfig, ClipTextModel, TextStates};
+use crate::record::{Caps, Recording};
+use crate::text::ClipTokenizer;
+use crate::weights::WeightType;
+use crate::{Error, Result};
+
+pub(super) const TEXT_STEM: &str = "model";
+
+/// A tokenizer with its network.
+pub(super) struct TextEncoder {
+    /// The stage's name.
+    pub(super) name: &'static str,
+    pub(super) tokenizer: ClipTokenizer,
+    pub(super) model: ClipTextModel,
+}
+
+impl TextEncoder {
+    pub(super) fn load(
+        files: &Component,
+        tokenizer: &Component,
+        component: &'static str,
+        weight_type: WeightType,
+    ) -> Result<Self> {
+        let tokenizer = load_tokenizer(tokenizer)?;
+        let config = ClipTextConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
+        if tokenizer.max_length() > config.max_position_embeddings {
+            return Err(Error::Model(format!(
+                "{}: max_position_embeddings: expected at least {}, the tokenizer's model_max_length, got {}; they belong to different \
+                 models",
+                files.label("config.json"),
+                tokenizer.max_length(),
+                config.max_position_embeddings
+            )));
+        }
+        let model = ClipTextModel::load(config, &open(files, TEXT_STEM, component, weight_type)?)?;
+        let name = if component == "text_encoder_2" { "text encoder 2" } else { "text encoder" };
+        Ok(TextEncoder { name, tokenizer, model })
+    }
+
+    /// Tokens of each row.
+    pub(super) fn tokens(&self) -> usize {
+        self.tokenizer.max_length()
+    }
+
+    pub(super) fn record(&self, caps: &Caps, rows: usize, states: TextStates) -> Result<Recording> {
+        self.model.record(caps, rows, self.tokens(), states, false)
+    }
+}
+
+/// `text_encoder/` and `tokenizer/` of a folder, and with SDXL `text_encoder_2/` and `tokenizer_2/`.
+pub(super) fn load_text_encoders(model: &Source, dual: bool, weight_type: WeightType) -> Result<Vec<TextEncoder>> {
+    let load = |encoder: &'static str, tokenizer: &str| {
+        TextEncoder::load(&model.component(encoder), &model.component(tokenizer), encoder, weight_type)
+    };
+    let mut encoders = vec![load("text_encoder", "tokenizer")?];
+    if dual {
+        let second = load("text_encoder_2", "tokenizer_2")?;
+        if !second.model.config().has_projection() {
+            return Err(Error::Model(format!(
+                "{}: expected a CLIPTextModelWithProjection, got {}; SDXL's second text encoder has one",
+                model.component("text_encoder_2").label("config.json"),
+                second.model.config().architectures.join(", ")
+            )));
+        }
+        if second.tokens() != encoders[0].tokens() {
+            return Err(Error::Model(format!(
+                "{model}: tokenizer gives rows of {}, tokenizer_2 of {}; they belong to different models",
+                encoders[0].tokens(),
+                second.tokens()
+            )));
+        }
+        encoders.push(second);
+    }
+    Ok(encoders)
+}
+
+/// Channels of the states of one or two encoders, joined.
+pub(super) fn joined_width(encoders: &[TextEncoder]) -> usize {
+    encoders.iter().map(|encoder| encoder.model.config().hidden_size).sum()
+}
+
+/// The tokenizer of a folder.
+pub(super) fn load_tokenizer(files: &Component) -> Result<ClipTokenizer> {
+    let optional = |name: &str| if files.has(name) { files.read(name).map(Some) } else { Ok(None) };
+    let special = optional("special_tokens_map.json")?;
+    let settings = optional("tokenizer_config.json")?;
+    ClipTokenizer::from_bytes(
+        &files.read("vocab.json")?,
+        &files.read("merges.txt")?,
+        special.as_deref(),
+        settings.as_deref(),
+        &files.label(""),
+    )
+}
