@@ -28,10 +28,13 @@ impl Progress {
             Event::Encoded => "text encoded".into(),
             Event::OneMoreStep { image } => format!("picture {}: one more step", image + 1),
             Event::Step { image, step, of } => format!("picture {}: step {step} of {of}", image + 1),
+            Event::Enlarged { image } => format!("picture {}: enlarged", image + 1),
             Event::Picture(picture) => format!("seed {}: decoded", picture.seed),
         };
         self.bar.set_message(message);
-        self.bar.inc(1);
+        if !matches!(event, Event::Enlarged { .. }) {
+            self.bar.inc(1);
+        }
     }
 
     /// A line above the bar, or on standard error without one.

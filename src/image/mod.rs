@@ -2,9 +2,11 @@
 
 mod font;
 mod montage;
+mod photo;
 mod png;
 
 pub use montage::side_by_side;
+pub use photo::open_picture;
 pub use png::{png_text, read_png, write_png};
 
 use crate::{Error, Result};

@@ -1,39 +1,37 @@
-//! Request → pictures, in the order of the page that the design draws:
-//!
-//! text encoders → schedule and noise → One More Step → denoising loop → decoder.
+//! Request → pictures: one pass, or with hires two: the second starts from the first's pictures, enlarged.
 //!
 //! [`Generation`] is an iterator: each `next` does one unit of work and says what it was, so that a caller draws a progress bar,
-//! streams, or stops between two steps by dropping it. Only one network is in device memory at a time.
+//! streams, or stops between two steps by dropping it.
 
-use super::parameters::{Picture, parameters};
-use super::stage::OpenStage;
-use super::text::{Encoded, TextPlan};
-use super::{Pipeline, Request};
-use crate::image::Rgb8Image;
-use crate::models::layout::{to_channels_first, to_channels_last};
-use crate::models::names;
-use crate::record::Shape;
-use crate::sampling::{OmsForm, Solver, TorchRng, guide, oms};
-use crate::{Error, Result};
+use super::parameters::Picture;
+use super::pass::{End, Pass, Start};
+use super::request::{Hires, Upscale};
+use super::{Pipeline, Request, init, resize};
+use crate::Result;
 
 /// One unit of finished work.
 #[derive(Debug)]
 pub enum Event {
-    /// All prompts went through the text encoders.
+    /// All prompts went through the text encoders, and the picture to start from through its own.
     Encoded,
     /// Picture `image` (from 0) has its starting latents x̃_T.
     OneMoreStep {
         /// Which picture.
         image: usize,
     },
-    /// A step of the solver is done.
+    /// A step of the solver is done for a batch of pictures.
     Step {
-        /// Which picture, from 0.
+        /// The last picture of the batch, from 0.
         image: usize,
         /// Which step, from 1.
         step: usize,
         /// Steps in all.
         of: usize,
+    },
+    /// Hires: picture `image` of the first pass is ready to be drawn again at its final size.
+    Enlarged {
+        /// Which picture, from 0.
+        image: usize,
     },
     /// A picture is ready.
     Picture(Box<Picture>),
@@ -42,29 +40,19 @@ pub enum Event {
 /// A request under way.
 pub struct Generation<'p> {
     pipeline: &'p Pipeline,
+    /// `None` only while one pass is exchanged for the next.
+    pass: Option<Pass<'p>>,
+    /// The second pass, before it has begun.
+    second: Option<Second>,
+    warnings: Vec<String>,
+}
+
+struct Second {
     request: Request,
-    size: (usize, usize),
-    text: TextPlan<'p>,
-    state: State<'p>,
-    images: Vec<Image>,
-    notes: Vec<String>,
-}
-
-/// What is known of one picture so far.
-struct Image {
-    seed: u64,
-    rng: TorchRng,
-    /// Variance-preserving latents `[4, h, w]`: x_T^S, then x̃_T, then x̃_0.
-    latents: Vec<f32>,
-}
-
-/// Where a generation stands; each stage's network is open only in its own state.
-enum State<'p> {
-    Encode,
-    OneMoreStep { encoded: Encoded, module: OpenStage<'p>, image: usize },
-    Denoise { encoded: Encoded, unet: OpenStage<'p>, image: usize, solver: Box<Solver>, step: usize },
-    Decode { decoder: OpenStage<'p>, image: usize },
-    Done,
+    hires: Hires,
+    first_size: (usize, usize),
+    /// Pictures of the first pass.
+    drawn: Vec<Picture>,
 }
 
 impl Pipeline {
@@ -73,193 +61,121 @@ impl Pipeline {
     /// # Errors
     /// When the request is out of range, asks for OMS without a module, or does not fit the model or the device.
     pub fn generate(&self, request: Request) -> Result<Generation<'_>> {
-        let size = self.size(&request)?;
         // A decoder that exceeds the device should not be found out after the last step.
         self.plan(&request)?;
-        let text = TextPlan::new(self, &request, size);
-        let images = (0..request.count)
-            .map(|i| {
-                let seed = request.seed.wrapping_add(i as u64);
-                Image { seed, rng: TorchRng::new(seed), latents: Vec::new() }
-            })
-            .collect();
-        Ok(Generation { pipeline: self, request, size, text, state: State::Encode, images, notes: Vec::new() })
+        let mut warnings = self.notices(&request);
+        let skip = self.skip(&request);
+        let (first, second) = match request.hires.clone() {
+            None => (Pass::new(self, request, Start::Request, skip, End::Pictures)?, None),
+            Some(hires) => {
+                let (first, second) = (first_pass(&request), self.second_pass(&request, &hires)?);
+                let end = if hires.upscale == Upscale::Latent { End::Latents } else { End::Pictures };
+                let first_size = self.size(&first)?;
+                let pass = Pass::new(self, first, Start::Request, skip, end)?;
+                (pass, Some(Second { request: second, hires, first_size, drawn: Vec::new() }))
+            }
+        };
+        warnings.extend(first.warnings().iter().cloned());
+        Ok(Generation { pipeline: self, pass: Some(first), second, warnings })
     }
 
     /// Events that a request will give, for a progress bar's length.
     pub fn units(&self, request: &Request) -> u64 {
-        let steps = self.solver(request).map_or(request.num_inference_steps, |s| s.timesteps().len());
-        1 + (request.count * (steps + 1 + usize::from(request.oms.is_some()))) as u64
+        let pass = |request: &Request, skip: usize| {
+            let steps = self.solver(request, skip).map_or(request.num_inference_steps, |s| s.timesteps().len());
+            let oms = usize::from(request.oms.is_some() && skip == 0);
+            1 + request.count.div_ceil(request.batch.max(1)) * steps + request.count * (1 + oms)
+        };
+        let first = pass(request, self.skip(request));
+        let second = request.hires.as_ref().and_then(|hires| self.second_pass(request, hires).ok().map(|r| (r, hires)));
+        (first + second.map_or(0, |(r, hires)| pass(&r, hires.skip(r.num_inference_steps)))) as u64
     }
+
+    /// The second pass of hires as a request: the same prompts and seeds at the final size.
+    pub(super) fn second_pass(&self, request: &Request, hires: &Hires) -> Result<Request> {
+        let (width, height) = self.size(request)?;
+        let latent = self.vae.config().pixels_per_latent();
+        let scaled = |side: usize| ((side as f64 * hires.scale / latent as f64).round() as usize).max(1) * latent;
+        let second = Request {
+            width: Some(scaled(width)),
+            height: Some(scaled(height)),
+            num_inference_steps: hires.steps.unwrap_or(request.num_inference_steps),
+            oms: None,
+            hires: None,
+            image: None,
+            latents: None,
+            ..request.clone()
+        };
+        second.validate()?;
+        Ok(second)
+    }
+}
+
+fn first_pass(request: &Request) -> Request {
+    Request { hires: None, ..request.clone() }
 }
 
 impl Generation<'_> {
     /// Where a picture's latents stand, `[4, height/8, width/8]`: variance-preserving before the first and after the last step, as its
     /// solver keeps them between. For previews and comparisons.
     pub fn latents(&self, image: usize) -> Option<&[f32]> {
-        match &self.state {
-            State::Denoise { solver, image: current, .. } if *current == image => Some(solver.scaled_latents()),
-            _ => self.images.get(image).map(|i| i.latents.as_slice()),
-        }
+        self.pass.as_ref().and_then(|pass| pass.latents(image))
     }
 
     /// What the caller should tell the user: words that did not fit, options that have no effect.
     pub fn warnings(&self) -> &[String] {
-        self.text.warnings()
+        &self.warnings
+    }
+
+    /// Starts the second pass where there is one.
+    fn enlarge(&mut self) -> Option<Result<Event>> {
+        let second = self.second.take()?;
+        let pass = self.pass.take()?;
+        Some(self.begin_second(second, pass))
+    }
+
+    fn begin_second(&mut self, second: Second, first: Pass<'_>) -> Result<Event> {
+        let size = self.pipeline.size(&second.request)?;
+        let image = second.request.count - 1;
+        let start = match second.hires.upscale {
+            Upscale::Latent => {
+                let (from, to) = (self.pipeline.latent_shape(second.first_size), self.pipeline.latent_shape(size));
+                let latents = first.into_latents();
+                Start::Latents(
+                    latents.iter().map(|x| resize::bilinear(x, from.c, (from.h, from.w), (to.h, to.w))).collect(),
+                )
+            }
+            Upscale::Image => {
+                let enlarged = second.drawn.iter().map(|picture| picture.image.resized(size.0, size.1));
+                Start::Pixels(
+                    enlarged.map(|image| image.data.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect()).collect(),
+                )
+            }
+        };
+        let skip = second.hires.skip(second.request.num_inference_steps);
+        self.pass = Some(Pass::new(self.pipeline, second.request, start, skip, End::Pictures)?);
+        Ok(Event::Enlarged { image })
     }
 }
 
-impl<'p> Iterator for Generation<'p> {
+impl Iterator for Generation<'_> {
     type Item = Result<Event>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let done = match std::mem::replace(&mut self.state, State::Done) {
-            State::Encode => self.encode(),
-            State::OneMoreStep { encoded, module, image } => self.one_more_step(encoded, module, image),
-            State::Denoise { encoded, unet, image, solver, step } => self.denoise(encoded, unet, image, solver, step),
-            State::Decode { decoder, image } => self.decode(decoder, image),
-            State::Done => return None,
-        };
-        Some(done)
-    }
-}
-
-impl<'p> Generation<'p> {
-    /// Text: every distinct prompt once; then the noise x_T^S of each picture.
-    fn encode(&mut self) -> Result<Event> {
-        let encoded = self.text.encode(self.pipeline.device(), &mut self.notes)?;
-        let len = self.latent_shape().len();
-        for image in &mut self.images {
-            // Draw 0 of the picture's generator, whether or not it is used: later draws then match diffusers'.
-            let noise = image.rng.randn(len);
-            image.latents = self.request.latents.clone().unwrap_or(noise);
-        }
-        self.state = match self.pipeline.oms_stage(&self.request, self.size)? {
-            Some(stage) => State::OneMoreStep { encoded, module: stage.open(self.pipeline.device())?, image: 0 },
-            None => self.begin_denoising(encoded, None, 0)?,
-        };
-        Ok(Event::Encoded)
-    }
-
-    /// ψ(x_T^S, C_ψ) → v → x̃_T, eq. 20 and 21 of the paper.
-    fn one_more_step(&mut self, encoded: Encoded, mut module: OpenStage<'p>, image: usize) -> Result<Event> {
-        let Some(request) = &self.request.oms else {
-            return Err(Error::Request("oms: the request has none".into()));
-        };
-        let solver = self.pipeline.solver(&self.request)?;
-        let alpha_bar = solver.alpha_bar_first();
-        let one = &mut self.images[image];
-        // The authors' code scales the module's input by the solver's initial sigma; the paper feeds it unit noise.
-        let seen: Vec<f32> = match request.form {
-            OmsForm::Official => one.latents.iter().map(|x| x * solver.init_noise_sigma() as f32).collect(),
-            _ => one.latents.clone(),
-        };
-        let shape = self.pipeline.latent_shape(self.size);
-        let rows = if request.guided() { 2 } else { 1 };
-        let inputs = network_rows(&seen, shape, rows);
-        let outputs =
-            module.run(&[(names::SAMPLE, &inputs), (names::ENCODER_HIDDEN_STATES, encoded.oms())], &mut self.notes)?;
-        let rows = latent_rows(&outputs[names::OUT], shape);
-        let v = guide(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), request.guidance_scale);
-        let z = request.form.draws_noise().then(|| one.rng.randn(v.len()));
-        one.latents = oms::x_t(request.form, &v, &one.latents, z.as_deref(), alpha_bar)?;
-        self.state = if image + 1 < self.images.len() {
-            State::OneMoreStep { encoded, module, image: image + 1 }
-        } else {
-            drop(module);
-            self.begin_denoising(encoded, None, 0)?
-        };
-        Ok(Event::OneMoreStep { image })
-    }
-
-    fn begin_denoising(&self, encoded: Encoded, open: Option<OpenStage<'p>>, image: usize) -> Result<State<'p>> {
-        let unet = match open {
-            Some(unet) => unet,
-            None => self.pipeline.unet_stage(&self.request, self.size)?.open(self.pipeline.device())?,
-        };
-        let mut solver = Box::new(self.pipeline.solver(&self.request)?);
-        solver.start(&self.images[image].latents);
-        Ok(State::Denoise { encoded, unet, image, solver, step: 0 })
-    }
-
-    /// UNet θ(x_t, t, C_θ) → guidance → solver step.
-    fn denoise(
-        &mut self,
-        encoded: Encoded,
-        mut unet: OpenStage<'p>,
-        image: usize,
-        mut solver: Box<Solver>,
-        step: usize,
-    ) -> Result<Event> {
-        let of = solver.timesteps().len();
-        let shape = self.latent_shape();
-        let rows = self.pipeline.guidance_rows(&self.request);
-        let sample = network_rows(&solver.model_input(step), shape, rows);
-        let time = self.pipeline.time_inputs(solver.timesteps()[step], rows, &self.request);
-        let mut inputs: Vec<(&str, &[f32])> = vec![
-            (names::SAMPLE, &sample),
-            (names::ENCODER_HIDDEN_STATES, encoded.unet()),
-            (names::TIME_PROJ, &time.projection),
-        ];
-        if let Some(added) = encoded.added() {
-            inputs.push((names::ADD_EMBEDS, added));
-        }
-        if let Some(guidance) = &time.guidance {
-            inputs.push((names::TIMESTEP_COND, guidance));
-        }
-        let outputs = unet.run(&inputs, &mut self.notes)?;
-        let outs = latent_rows(&outputs[names::OUT], shape);
-        let model_output = guide(&outs.iter().map(Vec::as_slice).collect::<Vec<_>>(), self.request.guidance_scale);
-        let one = &mut self.images[image];
-        solver.step(step, &model_output, &mut |len| one.rng.randn(len))?;
-        self.state = if step + 1 < of {
-            State::Denoise { encoded, unet, image, solver, step: step + 1 }
-        } else {
-            one.latents = solver.latents();
-            if image + 1 < self.images.len() {
-                self.begin_denoising(encoded, Some(unet), image + 1)?
-            } else {
-                drop(unet);
-                let stage = self.pipeline.decoder_stage(&self.request, self.size);
-                State::Decode { decoder: stage.open(self.pipeline.device())?, image: 0 }
+        match (self.pass.as_mut()?.next(), &mut self.second) {
+            (Some(Ok(Event::Picture(picture))), Some(second)) => {
+                second.drawn.push(*picture);
+                Some(Ok(Event::Enlarged { image: second.drawn.len() - 1 }))
             }
-        };
-        Ok(Event::Step { image, step: step + 1, of })
-    }
-
-    /// x̃_0 / scaling_factor → RGB.
-    fn decode(&mut self, mut decoder: OpenStage<'p>, image: usize) -> Result<Event> {
-        let shape = self.latent_shape();
-        let one = &self.images[image];
-        let mut unscaled = one.latents.clone();
-        self.pipeline.vae.config().unscale_latents(&mut unscaled);
-        let input = network_rows(&unscaled, shape, 1);
-        let outputs = decoder.run(&[(names::LATENTS, &input)], &mut self.notes)?;
-        let (width, height) = self.size;
-        let picture = Picture {
-            image: Rgb8Image::from_unit_range(&outputs[names::OUT], width, height)?,
-            seed: one.seed,
-            latents: one.latents.clone(),
-            parameters: parameters(self.pipeline, &self.request, one.seed, self.size),
-            notes: std::mem::take(&mut self.notes),
-        };
-        if image + 1 < self.images.len() {
-            self.state = State::Decode { decoder, image: image + 1 };
+            (None, Some(_)) => self.enlarge(),
+            (event, _) => event,
         }
-        Ok(Event::Picture(Box::new(picture)))
-    }
-
-    fn latent_shape(&self) -> Shape {
-        self.pipeline.latent_shape(self.size)
     }
 }
 
-/// VP latents `[c, h, w]` as `rows` equal rows of a network's input.
-fn network_rows(latents: &[f32], shape: Shape, rows: usize) -> Vec<f32> {
-    to_channels_last(latents, 1, shape.c, shape.h * shape.w).repeat(rows)
-}
-
-/// A network's output, each row as `[c, h, w]`.
-fn latent_rows(output: &[f32], shape: Shape) -> Vec<Vec<f32>> {
-    output.chunks(shape.len()).map(|row| to_channels_first(row, 1, shape.c, shape.h * shape.w)).collect()
+impl Hires {
+    /// Steps of the second pass that are left out.
+    pub(super) fn skip(&self, steps: usize) -> usize {
+        init::skipped(self.strength, steps)
+    }
 }

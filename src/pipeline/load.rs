@@ -67,11 +67,13 @@ impl Pipeline {
         let unet = load_unet(&unet_files, "unet", weight_type)?;
         let vae = load_vae(&model.component("vae"), weight_type)?;
         check_unet(model, &unet, &text_encoders)?;
-        if unet.config().in_channels != vae.config().latent_channels {
+        // An inpainting UNet is shown the mask and the picture without what is repainted, too.
+        let (takes, latents) = (unet.config().in_channels, vae.config().latent_channels);
+        if ![latents, 2 * latents + 1].contains(&takes) {
             return Err(Error::Model(format!(
-                "{model}: the UNet takes {} channels, the latents have {}; inpainting and depth models are not supported yet",
-                unet.config().in_channels,
-                vae.config().latent_channels
+                "{model}: expected a UNet of {latents} channels, or {} for inpainting, got {takes}; depth and instruction models are not \
+                 supported yet",
+                2 * latents + 1
             )));
         }
         let mut pipeline = Pipeline {
@@ -113,13 +115,18 @@ fn yes() -> bool {
 }
 
 const XL: &str = "StableDiffusionXLPipeline";
+const XL_INPAINT: &str = "StableDiffusionXLInpaintPipeline";
 
 impl ModelIndex {
     /// Only the families that the rest of the loader knows.
     fn read(root: &Component) -> Result<Self> {
         let index: ModelIndex = root.json("model_index.json")?;
         match index.class_name.as_str() {
-            "StableDiffusionPipeline" | "LatentConsistencyModelPipeline" | XL => Ok(index),
+            "StableDiffusionPipeline"
+            | "LatentConsistencyModelPipeline"
+            | "StableDiffusionInpaintPipeline"
+            | XL
+            | XL_INPAINT => Ok(index),
             other => Err(Error::Model(format!(
                 "{}: expected StableDiffusionPipeline or {XL}, got {other}; Stable Diffusion 1.x, 2.x and XL are supported",
                 root.label("model_index.json")
@@ -128,7 +135,7 @@ impl ModelIndex {
     }
 
     fn is_xl(&self) -> bool {
-        self.class_name == XL
+        [XL, XL_INPAINT].contains(&self.class_name.as_str())
     }
 }
 

@@ -7,16 +7,20 @@
 //! | `source`, `demo` | a model's files: a folder, or inside the binary |
 //! | `load`, `encoders` | files → networks |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
-//! | `text`, `time_ids`, `generate` | prompts → states; request → pictures, step by step |
+//! | `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
+//! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
 //! | `parameters` | what goes into the PNG |
 
 mod demo;
 mod device;
 mod encoders;
 mod generate;
+mod init;
 mod load;
 mod parameters;
+mod pass;
 mod request;
+mod resize;
 mod source;
 mod stage;
 mod text;
@@ -24,9 +28,10 @@ mod time_ids;
 
 pub use device::Device;
 pub use generate::{Event, Generation};
+pub use init::InitImage;
 pub use load::{OmsSource, Overrides};
 pub use parameters::Picture;
-pub use request::{OmsRequest, Precision, Request};
+pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
 pub use source::Source;
 pub use stage::StagePlan;
 
@@ -100,7 +105,17 @@ impl Pipeline {
             Some(OneOrMany::Many(sides)) if sides.len() == 2 => (sides[0], sides[1]),
             _ => (64, 64),
         };
-        let (width, height) = (request.width.unwrap_or(own_width * step), request.height.unwrap_or(own_height * step));
+        let given = request.image.as_ref();
+        let width = request.width.or(given.map(|image| image.width)).unwrap_or(own_width * step);
+        let height = request.height.or(given.map(|image| image.height)).unwrap_or(own_height * step);
+        if let Some(image) = given
+            && (image.width, image.height) != (width, height)
+        {
+            return Err(Error::Request(format!(
+                "image: expected the request's size {width}x{height}, got {}x{}",
+                image.width, image.height
+            )));
+        }
         for (name, side) in [("width", width), ("height", height)] {
             if !side.is_multiple_of(step) {
                 return Err(Error::Request(format!(
@@ -132,10 +147,28 @@ impl Pipeline {
     fn stages(&self, request: &Request) -> Result<Vec<Stage<'_>>> {
         let size = self.size(request)?;
         self.check(request, size)?;
+        let skip = self.skip(request);
         let mut stages = text::TextPlan::new(self, request, size).stages();
-        stages.extend(self.oms_stage(request, size)?);
-        stages.push(self.unet_stage(request, size)?);
-        stages.push(self.decoder_stage(request, size));
+        if request.image.is_some() {
+            stages.push(self.encoder_stage(request, size));
+        }
+        if skip == 0 {
+            stages.extend(self.oms_stage(request, size)?);
+        }
+        let batch = request.batch.min(request.count);
+        stages.push(self.unet_stage(request, size, skip, batch)?);
+        let Some(hires) = &request.hires else {
+            stages.push(self.decoder_stage(request, size));
+            return Ok(stages);
+        };
+        let second = self.second_pass(request, hires)?;
+        let larger = self.size(&second)?;
+        if hires.upscale == Upscale::Image {
+            stages.push(self.decoder_stage(request, size));
+            stages.push(self.encoder_stage(&second, larger));
+        }
+        stages.push(self.unet_stage(&second, larger, hires.skip(second.num_inference_steps), batch)?);
+        stages.push(self.decoder_stage(&second, larger));
         Ok(stages)
     }
 
@@ -144,28 +177,64 @@ impl Pipeline {
         request.sampler.or(self.scheduler.solver()).unwrap_or(SolverKind::Ddim)
     }
 
-    fn solver(&self, request: &Request) -> Result<Solver> {
-        let options = SolverOptions { eta: request.eta, skip: 0 };
-        Solver::new(self.sampler(request), &self.scheduler, request.num_inference_steps, &options)
+    /// A solver that leaves out the first `skip` steps.
+    fn solver(&self, request: &Request, skip: usize) -> Result<Solver> {
+        let options = SolverOptions { eta: request.eta, skip };
+        let config = self.schedule_of(request);
+        Solver::new(self.sampler(request), &config, request.num_inference_steps, &options)
+    }
+
+    /// The model's schedule with what the request changes.
+    fn schedule_of(&self, request: &Request) -> SchedulerConfig {
+        request.schedule(&self.scheduler, self.text_encoders.len() == 2)
+    }
+
+    /// Steps that the request's picture leaves out.
+    fn skip(&self, request: &Request) -> usize {
+        request.image.as_ref().map_or(0, |image| image.skip(request.num_inference_steps))
+    }
+
+    /// Whether the UNet is an inpainting one, which sees the mask and the picture without what is repainted.
+    fn inpaints(&self) -> bool {
+        self.unet.config().in_channels > self.vae.config().latent_channels
     }
 
     /// Checks a request against the model.
     fn check(&self, request: &Request, (width, height): (usize, usize)) -> Result<()> {
-        let solver = self.solver(request)?;
+        let skip = self.skip(request);
+        let solver = self.solver(request, skip)?;
         let latents = self.latent_shape((width, height)).len();
         if let Some(given) = &request.latents
             && given.len() != latents
         {
             return Err(Error::Request(format!("latents: expected {latents} values, got {}", given.len())));
         }
+        if self.inpaints() && request.image.as_ref().is_none_or(|image| image.mask.is_none()) {
+            return Err(Error::Request(format!(
+                "{}: it is an inpainting model, give it a picture and a mask (--image, --mask)",
+                self.label
+            )));
+        }
         self.check_text(request)?;
         match (&request.oms, &self.oms) {
             (Some(_), None) => Err(Error::Request("oms: no module is loaded, give one with --oms".into())),
-            (Some(_), Some(_)) if solver.alpha_bar_first() <= 0.0 => Err(Error::Request(
-                "oms: this model's schedule ends at zero SNR, so there is nothing to restore; use --oms off".into(),
+            (Some(_), Some(_)) if skip == 0 && solver.alpha_bar_first() <= 0.0 => Err(Error::Request(
+                "oms: this schedule ends at zero SNR, so there is nothing to restore; use --oms off".into(),
             )),
             _ => Ok(()),
         }
+    }
+
+    /// What has no effect in a request.
+    fn notices(&self, request: &Request) -> Vec<String> {
+        let mut notices = Vec::new();
+        if request.oms.is_some() && self.skip(request) > 0 {
+            notices.push("One More Step is left out: below strength 1 the picture itself sets the brightness".into());
+        }
+        if request.sampler.is_none() && self.scheduler.solver().is_none() && !self.scheduler.class_name.is_empty() {
+            notices.push(format!("the model's own {} is not here, ddim takes its place", self.scheduler.class_name));
+        }
+        notices
     }
 
     fn check_text(&self, request: &Request) -> Result<()> {
@@ -217,11 +286,12 @@ impl Pipeline {
         Shape::image(1, height / step, width / step, self.vae.config().latent_channels)
     }
 
-    fn unet_stage(&self, request: &Request, size: (usize, usize)) -> Result<Stage<'_>> {
+    /// The UNet for a batch of pictures.
+    fn unet_stage(&self, request: &Request, size: (usize, usize), skip: usize, batch: usize) -> Result<Stage<'_>> {
         let latents = self.latent_shape(size);
-        let rows = self.guidance_rows(request);
+        let rows = self.guidance_rows(request) * batch;
         let tokens = self.text_encoders[0].tokens();
-        let runs = self.solver(request)?.timesteps().len() * request.count;
+        let runs = self.solver(request, skip)?.timesteps().len() * request.count.div_ceil(batch);
         Ok(Stage::new("UNet", runs, move |caps| self.unet.record(caps, rows, latents.h, latents.w, tokens, false)))
     }
 
@@ -235,6 +305,14 @@ impl Pipeline {
         Ok(Some(Stage::new("OMS module", request.count, move |caps| {
             oms.module.record(caps, rows, latents.h, latents.w, tokens, false)
         })))
+    }
+
+    fn encoder_stage(&self, request: &Request, (width, height): (usize, usize)) -> Stage<'_> {
+        let pictures = match &request.image {
+            Some(image) => 1 + usize::from(image.mask.is_some()),
+            None => request.count,
+        };
+        Stage::new("VAE encoder", pictures, move |caps| self.vae.record_encode(caps, 1, height, width, false))
     }
 
     fn decoder_stage(&self, request: &Request, size: (usize, usize)) -> Stage<'_> {

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::sampling::{OmsForm, SolverKind};
+use super::init::InitImage;
+use crate::sampling::{BetaSchedule, OmsForm, SchedulerConfig, SigmaSchedule, SolverKind, TimestepSpacing};
 use crate::{Error, Result};
 
 /// One request for pictures. [`Default`] gives what the command gives without options.
@@ -33,18 +34,61 @@ pub struct Request {
     pub guidance_scale: f64,
     /// The solver; the model's own when `None`.
     pub sampler: Option<SolverKind>,
+    /// Where σ lie; the model's own way when `None`.
+    pub sigmas: Option<SigmaSchedule>,
+    /// Which timesteps are visited; the model's own way when `None`.
+    pub timestep_spacing: Option<TimestepSpacing>,
+    /// The curve of β; the model's own when `None`. The network was trained with one, others are for experiments.
+    pub beta_schedule: Option<BetaSchedule>,
+    /// Rescale β so that the first step starts without signal (Lin et al., arXiv 2305.08891, algorithm 1); for v-predicting models trained so.
+    pub zero_terminal_snr: bool,
+    /// Guidance rescale (the same paper, section 3.4), 0 (off) to 1.
+    pub guidance_rescale: f64,
+    /// Dynamic thresholding of x̃_0 at this percentile, as a fraction; off when `None`.
+    pub dynamic_thresholding: Option<f64>,
+    /// Weight of one more normal per channel in the initial noise (eq. 10 of the OMS paper), 0 (off) to 1.
+    pub offset_noise: f64,
     /// η: how much noise a step adds, 0 to 1; the solver's own default when `None` ([`SolverKind::eta`]).
     pub eta: Option<f64>,
     /// Seed of the first picture; picture i has seed + i. Noise equals PyTorch's CPU generator's.
     pub seed: u64,
     /// Pictures to make, at least 1.
     pub count: usize,
+    /// Pictures in one forward of the UNet, at least 1.
+    pub batch: usize,
+    /// A picture to start from, and what of it to repaint.
+    pub image: Option<InitImage>,
+    /// Draw small first, then again at the final size.
+    pub hires: Option<Hires>,
     /// Layers of the text encoder to leave out at the end, before its final norm (diffusers' `clip_skip`).
     pub clip_skip: usize,
     /// One More Step in front of the first step; `None` starts from plain noise.
     pub oms: Option<OmsRequest>,
     /// Initial noise x_T^S `[4, height/8, width/8]` in place of the seed's first draw (diffusers' `latents`).
     pub latents: Option<Vec<f32>>,
+}
+
+/// The second pass of a picture: `scale` times as large, from the enlarged first one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hires {
+    /// How many times as wide and high: above 1, up to 4.
+    pub scale: f64,
+    /// How much is drawn anew: above 0, up to 1.
+    pub strength: f64,
+    /// Steps of the second pass, before `strength` leaves some out; the request's when `None`.
+    pub steps: Option<usize>,
+    /// What is enlarged.
+    pub upscale: Upscale,
+}
+
+/// What a second pass enlarges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Upscale {
+    /// The latents, bilinear; wants a strength of ½ or more.
+    Latent,
+    /// The decoded picture, Lanczos.
+    Image,
 }
 
 /// The part of a [`Request`] that One More Step reads.
@@ -86,9 +130,19 @@ impl Default for Request {
             num_inference_steps: 30,
             guidance_scale: 7.5,
             sampler: None,
+            sigmas: None,
+            timestep_spacing: None,
+            beta_schedule: None,
+            zero_terminal_snr: false,
+            guidance_rescale: 0.0,
+            dynamic_thresholding: None,
+            offset_noise: 0.0,
             eta: None,
             seed: 0,
             count: 1,
+            batch: 1,
+            image: None,
+            hires: None,
             clip_skip: 0,
             oms: None,
             latents: None,
@@ -124,7 +178,39 @@ impl Request {
         if !(1..=10_000).contains(&self.count) {
             return Err(Error::Request(format!("count: expected 1 to 10000, got {}", self.count)));
         }
+        if !(1..=64).contains(&self.batch) {
+            return Err(Error::Request(format!("batch: expected 1 to 64, got {}", self.batch)));
+        }
         finite_in("guidance", self.guidance_scale, 0.0, 100.0)?;
+        finite_in("guidance-rescale", self.guidance_rescale, 0.0, 1.0)?;
+        finite_in("offset-noise", self.offset_noise, 0.0, 1.0)?;
+        if let Some(ratio) = self.dynamic_thresholding
+            && !(ratio > 0.0 && ratio <= 1.0)
+        {
+            return Err(Error::Request(format!(
+                "dynamic-thresholding: expected a fraction above 0 and up to 1, got {ratio}"
+            )));
+        }
+        if let Some(hires) = &self.hires {
+            if !(hires.scale > 1.0 && hires.scale <= 4.0) {
+                return Err(Error::Request(format!(
+                    "hires: expected a scale above 1 and up to 4, got {}",
+                    hires.scale
+                )));
+            }
+            if !(hires.strength > 0.0 && hires.strength <= 1.0) {
+                return Err(Error::Request(format!(
+                    "hires-strength: expected a number above 0 and up to 1, got {}",
+                    hires.strength
+                )));
+            }
+            if self.image.as_ref().is_some_and(|image| image.mask.is_some()) {
+                return Err(Error::Request("hires: does not go with a mask".into()));
+            }
+        }
+        if let Some(image) = &self.image {
+            image.validate()?;
+        }
         if let Some(eta) = self.eta {
             finite_in("eta", eta, 0.0, 1.0)?;
         }
@@ -147,6 +233,26 @@ impl Request {
             return Err(Error::Request("latents: given noise makes one picture, set count to 1".into()));
         }
         Ok(())
+    }
+}
+
+impl Request {
+    /// A model's schedule with what this request changes; `is_xl` picks between tables that were made for one family.
+    pub(super) fn schedule(&self, own: &SchedulerConfig, is_xl: bool) -> SchedulerConfig {
+        let sigmas = match self.sigmas {
+            Some(SigmaSchedule::AlignYourSteps) if is_xl => Some(SigmaSchedule::AlignYourStepsXl),
+            other => other,
+        };
+        SchedulerConfig {
+            sigmas,
+            timestep_spacing: self.timestep_spacing.or(own.timestep_spacing),
+            beta_schedule: self.beta_schedule.unwrap_or(own.beta_schedule),
+            trained_betas: own.trained_betas.clone().filter(|_| self.beta_schedule.is_none()),
+            rescale_betas_zero_snr: own.rescale_betas_zero_snr || self.zero_terminal_snr,
+            thresholding: own.thresholding || self.dynamic_thresholding.is_some(),
+            dynamic_thresholding_ratio: self.dynamic_thresholding.unwrap_or(own.dynamic_thresholding_ratio),
+            ..own.clone()
+        }
     }
 }
 

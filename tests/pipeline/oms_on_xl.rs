@@ -22,7 +22,7 @@ fn device() -> Device {
 
 /// The pipeline of a golden OMS run, on another base.
 fn open(base: &Path, run: &Value, module: &Path, text_encoder: Option<&Path>) -> chiaro::Result<Pipeline> {
-    let overrides = Overrides { scheduler: scheduler(run), unet: None };
+    let overrides = Overrides { scheduler: Some(scheduler(run)), unet: None };
     let oms = OmsSource { module: Source::Folder(module.into()), text_encoder: text_encoder.map(Into::into) };
     Pipeline::load_with(&Source::Folder(base.into()), &overrides, Some(&oms), device())
 }
@@ -123,7 +123,7 @@ fn expected(golden: &Golden, run: &Value, folder: &Path) -> Vec<f32> {
     let mut program = HostBackend::default().compile(recording).unwrap_or_else(|e| panic!("{e}"));
     let outputs = program.run(&inputs).unwrap_or_else(|e| panic!("{e}"));
     let rows = to_channels_first(&outputs[names::OUT], 2, 4, 16 * 16);
-    let rows: Vec<Vec<f32>> = rows.chunks(x.len()).map(<[f32]>::to_vec).collect();
+    let rows: Vec<&[f32]> = rows.chunks(x.len()).collect();
     let alpha_bar = run["alpha_bar_used"].as_f64().expect("a number");
     oms::x_t(OmsForm::Official, &guide(&rows, 2.0), x, Some(z), alpha_bar).unwrap_or_else(|e| panic!("{e}"))
 }

@@ -1,0 +1,389 @@
+//! One pass from noise (or a picture) to pictures, in the order of the page that the design draws:
+//!
+//! text encoders → picture encoder → schedule and noise → One More Step → denoising loop → decoder.
+//!
+//! Only one network is in device memory at a time, and each stage's network is open only in its own state.
+
+use std::ops::Range;
+
+use super::generate::Event;
+use super::init::sample_posterior;
+use super::parameters::{Picture, parameters};
+use super::stage::OpenStage;
+use super::text::{Encoded, TextPlan};
+use super::{Pipeline, Request};
+use crate::image::Rgb8Image;
+use crate::models::layout::{to_channels_first, to_channels_last};
+use crate::models::names;
+use crate::record::Shape;
+use crate::sampling::{OmsForm, Solver, TorchRng, guide, oms, rescale_guidance};
+use crate::{Error, Result};
+
+/// What the pictures of a pass begin with.
+pub(super) enum Start {
+    /// The seed's noise, or the request's picture.
+    Request,
+    /// Pixels in -1…1 of each picture, `[height, width, 3]`.
+    Pixels(Vec<Vec<f32>>),
+    /// Latents x̃_0 of each picture, `[c, h, w]`.
+    Latents(Vec<Vec<f32>>),
+}
+
+/// How a pass ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Pictures,
+    Latents,
+}
+
+/// A pass under way.
+pub(super) struct Pass<'p> {
+    pipeline: &'p Pipeline,
+    request: Request,
+    size: (usize, usize),
+    skip: usize,
+    end: End,
+    text: TextPlan<'p>,
+    start: Start,
+    state: State<'p>,
+    images: Vec<Image>,
+    /// 1 where repainted, `[h, w]`.
+    mask: Option<Vec<f32>>,
+    notes: Vec<String>,
+}
+
+/// What is known of one picture so far.
+struct Image {
+    seed: u64,
+    rng: TorchRng,
+    /// Variance-preserving latents `[c, h, w]`: x_T^S, then x̃_T, then x̃_0.
+    latents: Vec<f32>,
+    /// The picture's own latents x_0 that the run starts from or keeps parts of.
+    origin: Option<Origin>,
+    /// Latents of the picture without what is repainted, for inpainting networks.
+    masked: Option<Vec<f32>>,
+}
+
+struct Origin {
+    x0: Vec<f32>,
+    noise: Vec<f32>,
+}
+
+enum State<'p> {
+    Encode,
+    OneMoreStep { encoded: Encoded, module: OpenStage<'p>, image: usize },
+    Denoise { encoded: Encoded, unet: OpenStage<'p>, group: Range<usize>, solvers: Vec<Solver>, step: usize },
+    Decode { decoder: OpenStage<'p>, image: usize },
+    Done,
+}
+
+impl<'p> Pass<'p> {
+    pub(super) fn new(pipeline: &'p Pipeline, request: Request, start: Start, skip: usize, end: End) -> Result<Self> {
+        let size = pipeline.size(&request)?;
+        let text = TextPlan::new(pipeline, &request, size);
+        let image = |i: usize| {
+            let seed = request.seed.wrapping_add(i as u64);
+            Image { seed, rng: TorchRng::new(seed), latents: Vec::new(), origin: None, masked: None }
+        };
+        let images = (0..request.count).map(image).collect();
+        let mask = request.image.as_ref().and_then(|init| init.latent_mask(pipeline.latent_shape(size)));
+        let (state, notes) = (State::Encode, Vec::new());
+        Ok(Pass { pipeline, request, size, skip, end, text, start, state, images, mask, notes })
+    }
+
+    pub(super) fn warnings(&self) -> &[String] {
+        self.text.warnings()
+    }
+
+    /// Where a picture's latents stand: variance-preserving before the first and after the last step, as its solver keeps them between.
+    pub(super) fn latents(&self, image: usize) -> Option<&[f32]> {
+        match &self.state {
+            State::Denoise { solvers, group, .. } if group.contains(&image) => {
+                Some(solvers[image - group.start].scaled_latents())
+            }
+            _ => self.images.get(image).map(|i| i.latents.as_slice()),
+        }
+    }
+
+    /// The final latents of every picture, once the pass has ended.
+    pub(super) fn into_latents(self) -> Vec<Vec<f32>> {
+        self.images.into_iter().map(|image| image.latents).collect()
+    }
+
+    pub(super) fn next(&mut self) -> Option<Result<Event>> {
+        Some(match std::mem::replace(&mut self.state, State::Done) {
+            State::Encode => self.encode(),
+            State::OneMoreStep { encoded, module, image } => self.one_more_step(encoded, module, image),
+            State::Denoise { encoded, unet, group, solvers, step } => self.denoise(encoded, unet, group, solvers, step),
+            State::Decode { decoder, image } => self.decode(decoder, image),
+            State::Done => return None,
+        })
+    }
+
+    /// Text: every distinct prompt once. Then the picture to start from, if there is one, and the noise x_T^S of each picture.
+    fn encode(&mut self) -> Result<Event> {
+        let encoded = self.text.encode(self.pipeline.device(), &mut self.notes)?;
+        self.draw_starts()?;
+        let oms = if self.skip == 0 { self.pipeline.oms_stage(&self.request, self.size)? } else { None };
+        self.state = match oms {
+            Some(stage) => State::OneMoreStep { encoded, module: stage.open(self.pipeline.device())?, image: 0 },
+            None => self.begin_denoising(encoded, None, 0)?,
+        };
+        Ok(Event::Encoded)
+    }
+
+    /// The draws of each picture before its first step, in diffusers' order: posterior of the picture, noise, posterior of the picture without
+    /// what is repainted.
+    fn draw_starts(&mut self) -> Result<()> {
+        let shape = self.latent_shape();
+        let init = self.request.image.clone();
+        let from_noise = self.mask.is_some() && self.skip == 0;
+        let needs_origin = !from_noise || !self.pipeline.inpaints();
+        let sources: Vec<Vec<f32>> = match &self.start {
+            Start::Request => init.iter().filter(|_| needs_origin).map(|init| init.pixels()).collect(),
+            Start::Pixels(pictures) => pictures.clone(),
+            Start::Latents(_) => Vec::new(),
+        };
+        let masked = init.as_ref().and_then(|init| init.masked_pixels());
+        let count = sources.len();
+        let mut moments = self.encode_pictures(sources.into_iter().chain(masked))?;
+        let of_masked = if moments.len() > count { moments.pop() } else { None };
+        for (i, image) in self.images.iter_mut().enumerate() {
+            let own = moments.get(if moments.len() > 1 { i } else { 0 });
+            let x0 = match (&self.start, own) {
+                (Start::Latents(latents), _) => Some(latents[i].clone()),
+                (_, Some(own)) => {
+                    let mut x0 = sample_posterior(own, shape, &image.rng.randn(shape.len()));
+                    self.pipeline.vae.config().scale_latents(&mut x0);
+                    Some(x0)
+                }
+                (_, None) => None,
+            };
+            // Draw 0 of the picture's generator where nothing is encoded, whether or not it is used: later draws then match diffusers'.
+            let mut noise = image.rng.randn(shape.len());
+            if let Some(given) = &self.request.latents {
+                noise.clone_from(given);
+            }
+            if self.request.offset_noise > 0.0 {
+                offset(&mut noise, &image.rng.randn(shape.c), self.request.offset_noise);
+            }
+            if let Some(moments) = &of_masked {
+                let mut masked = sample_posterior(moments, shape, &image.rng.randn(shape.len()));
+                self.pipeline.vae.config().scale_latents(&mut masked);
+                image.masked = Some(masked);
+            }
+            image.latents.clone_from(&noise);
+            image.origin = x0.map(|x0| Origin { x0, noise });
+        }
+        Ok(())
+    }
+
+    /// Moments of each picture, all with one network.
+    fn encode_pictures(&mut self, pictures: impl Iterator<Item = Vec<f32>>) -> Result<Vec<Vec<f32>>> {
+        let mut encoder: Option<OpenStage<'_>> = None;
+        let mut moments = Vec::new();
+        for pixels in pictures {
+            let open = match encoder.take() {
+                Some(open) => open,
+                None => self.pipeline.encoder_stage(&self.request, self.size).open(self.pipeline.device())?,
+            };
+            let open = encoder.insert(open);
+            let input = self.pipeline.vae.image_input(&pixels);
+            let mut outputs = open.run(&[(names::IMAGE, &input)], &mut self.notes)?;
+            moments.push(outputs.remove(names::OUT).unwrap_or_default());
+        }
+        Ok(moments)
+    }
+
+    /// ψ(x_T^S, C_ψ) → v → x̃_T, eq. 20 and 21 of the paper.
+    fn one_more_step(&mut self, encoded: Encoded, mut module: OpenStage<'p>, image: usize) -> Result<Event> {
+        let Some(request) = &self.request.oms else {
+            return Err(Error::Request("oms: the request has none".into()));
+        };
+        let solver = self.pipeline.solver(&self.request, 0)?;
+        let alpha_bar = solver.alpha_bar_first();
+        let one = &mut self.images[image];
+        // The authors' code scales the module's input by the solver's initial sigma; the paper feeds it unit noise.
+        let seen: Vec<f32> = match request.form {
+            OmsForm::Official => one.latents.iter().map(|x| x * solver.init_noise_sigma() as f32).collect(),
+            _ => one.latents.clone(),
+        };
+        let shape = self.pipeline.latent_shape(self.size);
+        let rows = if request.guided() { 2 } else { 1 };
+        let inputs = network_input(&seen, shape).repeat(rows);
+        let outputs =
+            module.run(&[(names::SAMPLE, &inputs), (names::ENCODER_HIDDEN_STATES, encoded.oms())], &mut self.notes)?;
+        let rows = latent_rows(&outputs[names::OUT], shape);
+        let v = guide(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), request.guidance_scale);
+        let z = request.form.draws_noise().then(|| one.rng.randn(v.len()));
+        one.latents = oms::x_t(request.form, &v, &one.latents, z.as_deref(), alpha_bar)?;
+        // The picture's trace is the module's, not the start picture's.
+        if self.mask.is_none() {
+            one.origin = None;
+        }
+        self.state = if image + 1 < self.images.len() {
+            State::OneMoreStep { encoded, module, image: image + 1 }
+        } else {
+            drop(module);
+            self.begin_denoising(encoded, None, 0)?
+        };
+        Ok(Event::OneMoreStep { image })
+    }
+
+    /// Opens the network for the group of pictures from `first` on, or goes on with it where the group is as large.
+    fn begin_denoising(&self, encoded: Encoded, open: Option<OpenStage<'p>>, first: usize) -> Result<State<'p>> {
+        let group = first..(first + self.request.batch).min(self.images.len());
+        let fits = first == 0 || group.len() == self.request.batch;
+        let unet = match open.filter(|_| fits) {
+            Some(unet) => unet,
+            None => {
+                let stage = self.pipeline.unet_stage(&self.request, self.size, self.skip, group.len())?;
+                stage.open(self.pipeline.device())?
+            }
+        };
+        let mut solvers = Vec::new();
+        for image in &self.images[group.clone()] {
+            let mut solver = self.pipeline.solver(&self.request, self.skip)?;
+            match &image.origin {
+                Some(origin) if self.skip > 0 || self.mask.is_none() => solver.start_from(&origin.x0, &origin.noise),
+                _ => solver.start(&image.latents),
+            }
+            solvers.push(solver);
+        }
+        Ok(State::Denoise { encoded, unet, group, solvers, step: 0 })
+    }
+
+    /// UNet θ(x_t, t, C_θ) → guidance → solver step, for all pictures of the group in one forward.
+    fn denoise(
+        &mut self,
+        encoded: Encoded,
+        mut unet: OpenStage<'p>,
+        group: Range<usize>,
+        mut solvers: Vec<Solver>,
+        step: usize,
+    ) -> Result<Event> {
+        let shape = self.latent_shape();
+        let (rows, batch) = (self.pipeline.guidance_rows(&self.request), group.len());
+        let one_row: Vec<f32> =
+            group.clone().flat_map(|i| self.unet_input(i, &solvers[i - group.start], step)).collect();
+        let sample = one_row.repeat(rows);
+        let states = repeat_rows(encoded.unet(), rows, batch);
+        let timesteps = solvers[0].timesteps();
+        let (t, of) = (timesteps[step], timesteps.len());
+        let time = self.pipeline.time_inputs(t, rows * batch, &self.request);
+        let mut inputs: Vec<(&str, &[f32])> = vec![
+            (names::SAMPLE, &sample),
+            (names::ENCODER_HIDDEN_STATES, &states),
+            (names::TIME_PROJ, &time.projection),
+        ];
+        let added = encoded.added().map(|added| repeat_rows(added, rows, batch));
+        if let Some(added) = &added {
+            inputs.push((names::ADD_EMBEDS, added));
+        }
+        if let Some(guidance) = &time.guidance {
+            inputs.push((names::TIMESTEP_COND, guidance));
+        }
+        let outputs = unet.run(&inputs, &mut self.notes)?;
+        let outputs = latent_rows(&outputs[names::OUT], shape);
+        for (at, i) in group.clone().enumerate() {
+            let own: Vec<&[f32]> = outputs.iter().skip(at).step_by(batch).map(Vec::as_slice).collect();
+            let mut model_output = guide(&own, self.request.guidance_scale);
+            if rows == 2 {
+                rescale_guidance(&mut model_output, own[1], self.request.guidance_rescale);
+            }
+            let image = &mut self.images[i];
+            solvers[at].step(step, &model_output, &mut |len| image.rng.randn(len))?;
+            if let (Some(mask), Some(origin), false) = (&self.mask, &image.origin, self.pipeline.inpaints()) {
+                let planes = mask.repeat(shape.c);
+                solvers[at].keep(step, &planes, &origin.x0, &origin.noise);
+            }
+        }
+        let last = group.end - 1;
+        self.state = if step + 1 < of {
+            State::Denoise { encoded, unet, group, solvers, step: step + 1 }
+        } else {
+            self.end_group(encoded, unet, group, &solvers)?
+        };
+        Ok(Event::Step { image: last, step: step + 1, of })
+    }
+
+    fn end_group(
+        &mut self,
+        encoded: Encoded,
+        unet: OpenStage<'p>,
+        group: Range<usize>,
+        solvers: &[Solver],
+    ) -> Result<State<'p>> {
+        for (image, solver) in self.images[group.clone()].iter_mut().zip(solvers) {
+            image.latents = solver.latents();
+        }
+        if group.end < self.images.len() {
+            return self.begin_denoising(encoded, Some(unet), group.end);
+        }
+        drop(unet);
+        if self.end == End::Latents {
+            return Ok(State::Done);
+        }
+        let stage = self.pipeline.decoder_stage(&self.request, self.size);
+        Ok(State::Decode { decoder: stage.open(self.pipeline.device())?, image: 0 })
+    }
+
+    /// What the UNet sees of one picture: its latents, and behind them what an inpainting network is shown.
+    fn unet_input(&self, image: usize, solver: &Solver, step: usize) -> Vec<f32> {
+        let shape = self.latent_shape();
+        let mut planes = solver.model_input(step);
+        if let (true, Some(mask), Some(masked)) = (self.pipeline.inpaints(), &self.mask, &self.images[image].masked) {
+            planes.extend(mask);
+            planes.extend(masked);
+        }
+        network_input(&planes, Shape { c: planes.len() / (shape.h * shape.w), ..shape })
+    }
+
+    /// x̃_0 / scaling_factor → RGB.
+    fn decode(&mut self, mut decoder: OpenStage<'p>, image: usize) -> Result<Event> {
+        let shape = self.latent_shape();
+        let one = &self.images[image];
+        let mut unscaled = one.latents.clone();
+        self.pipeline.vae.config().unscale_latents(&mut unscaled);
+        let outputs = decoder.run(&[(names::LATENTS, &network_input(&unscaled, shape))], &mut self.notes)?;
+        let (width, height) = self.size;
+        let picture = Picture {
+            image: Rgb8Image::from_unit_range(&outputs[names::OUT], width, height)?,
+            seed: one.seed,
+            latents: one.latents.clone(),
+            parameters: parameters(self.pipeline, &self.request, one.seed, self.size),
+            notes: std::mem::take(&mut self.notes),
+        };
+        if image + 1 < self.images.len() {
+            self.state = State::Decode { decoder, image: image + 1 };
+        }
+        Ok(Event::Picture(Box::new(picture)))
+    }
+
+    fn latent_shape(&self) -> Shape {
+        self.pipeline.latent_shape(self.size)
+    }
+}
+
+/// Offset noise, eq. 10 of the OMS paper: one more normal per channel, the same for all its pixels.
+fn offset(noise: &mut [f32], per_channel: &[f32], weight: f64) {
+    let plane = noise.len() / per_channel.len();
+    for (plane, delta) in noise.chunks_mut(plane).zip(per_channel) {
+        plane.iter_mut().for_each(|v| *v += weight as f32 * delta);
+    }
+}
+
+/// Latents `[c, h, w]` as one row of a network's input.
+fn network_input(latents: &[f32], shape: Shape) -> Vec<f32> {
+    to_channels_last(latents, 1, shape.c, shape.h * shape.w)
+}
+
+/// A network's output, each row as `[c, h, w]`.
+fn latent_rows(output: &[f32], shape: Shape) -> Vec<Vec<f32>> {
+    output.chunks(shape.len()).map(|row| to_channels_first(row, 1, shape.c, shape.h * shape.w)).collect()
+}
+
+/// Each of `rows` rows `times` times, one behind the other.
+fn repeat_rows(values: &[f32], rows: usize, times: usize) -> Vec<f32> {
+    values.chunks(values.len() / rows).flat_map(|row| row.repeat(times)).collect()
+}
