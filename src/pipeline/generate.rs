@@ -76,7 +76,7 @@ impl Pipeline {
         let size = self.size(&request)?;
         // A decoder that exceeds the device should not be found out after the last step.
         self.plan(&request)?;
-        let text = TextPlan::new(self, &request, size);
+        let text = TextPlan::new(self, &request, size)?;
         let images = (0..request.count)
             .map(|i| {
                 let seed = request.seed.wrapping_add(i as u64);
@@ -134,7 +134,7 @@ impl<'p> Generation<'p> {
             let noise = image.rng.randn(len);
             image.latents = self.request.latents.clone().unwrap_or(noise);
         }
-        self.state = match self.pipeline.oms_stage(&self.request, self.size)? {
+        self.state = match self.pipeline.oms_stage(&self.request, self.size, self.text.oms_tokens())? {
             Some(stage) => State::OneMoreStep { encoded, module: stage.open(self.pipeline.device())?, image: 0 },
             None => self.begin_denoising(encoded, None, 0)?,
         };
@@ -175,7 +175,10 @@ impl<'p> Generation<'p> {
     fn begin_denoising(&self, encoded: Encoded, open: Option<OpenStage<'p>>, image: usize) -> Result<State<'p>> {
         let unet = match open {
             Some(unet) => unet,
-            None => self.pipeline.unet_stage(&self.request, self.size)?.open(self.pipeline.device())?,
+            None => {
+                let stage = self.pipeline.unet_stage(&self.request, self.size, self.text.unet_tokens())?;
+                stage.open(self.pipeline.device())?
+            }
         };
         let mut solver = Box::new(self.pipeline.solver(&self.request)?);
         solver.start(&self.images[image].latents);
@@ -196,13 +199,14 @@ impl<'p> Generation<'p> {
         let rows = self.pipeline.guidance_rows(&self.request);
         let sample = network_rows(&solver.model_input(step), shape, rows);
         let time = self.pipeline.time_inputs(solver.timesteps()[step], rows, &self.request);
+        let text = encoded.unet(step, of);
         let mut inputs: Vec<(&str, &[f32])> = vec![
             (names::SAMPLE, &sample),
-            (names::ENCODER_HIDDEN_STATES, encoded.unet()),
+            (names::ENCODER_HIDDEN_STATES, &text.states),
             (names::TIME_PROJ, &time.projection),
         ];
-        if let Some(added) = encoded.added() {
-            inputs.push((names::ADD_EMBEDS, added));
+        if !text.added.is_empty() {
+            inputs.push((names::ADD_EMBEDS, &text.added));
         }
         if let Some(guidance) = &time.guidance {
             inputs.push((names::TIMESTEP_COND, guidance));

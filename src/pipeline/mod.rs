@@ -7,7 +7,8 @@
 //! | `source`, `demo` | a model's files: a folder, or inside the binary |
 //! | `load`, `encoders` | files → networks |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
-//! | `text`, `time_ids`, `generate` | prompts → states; request → pictures, step by step |
+//! | `prompts`, `text`, `time_ids`, `generate` | prompts → states; request → pictures, step by step |
+//! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
 //! | `parameters` | what goes into the PNG |
 
 mod demo;
@@ -16,11 +17,13 @@ mod encoders;
 mod generate;
 mod load;
 mod parameters;
+mod prompts;
 mod request;
 mod source;
 mod stage;
 mod text;
 mod time_ids;
+mod tokens;
 
 pub use device::Device;
 pub use generate::{Event, Generation};
@@ -29,6 +32,9 @@ pub use parameters::Picture;
 pub use request::{OmsRequest, Precision, Request};
 pub use source::Source;
 pub use stage::StagePlan;
+pub use tokens::{ChunkReport, TextReport, TokenEntry, TokenReport, token_reports};
+
+pub use crate::text::PromptSyntax;
 
 use encoders::TextEncoder;
 use load::{OmsModule, OmsText};
@@ -132,9 +138,10 @@ impl Pipeline {
     fn stages(&self, request: &Request) -> Result<Vec<Stage<'_>>> {
         let size = self.size(request)?;
         self.check(request, size)?;
-        let mut stages = text::TextPlan::new(self, request, size).stages();
-        stages.extend(self.oms_stage(request, size)?);
-        stages.push(self.unet_stage(request, size)?);
+        let text = text::TextPlan::new(self, request, size)?;
+        let mut stages = text.stages();
+        stages.extend(self.oms_stage(request, size, text.oms_tokens())?);
+        stages.push(self.unet_stage(request, size, text.unet_tokens())?);
         stages.push(self.decoder_stage(request, size));
         Ok(stages)
     }
@@ -173,7 +180,11 @@ impl Pipeline {
         let layers = self.text_encoders.iter().map(|e| e.model.config().num_hidden_layers).min().unwrap_or(0);
         let most = layers - usize::from(dual);
         if request.clip_skip >= most {
-            return Err(Error::Request(format!("clip skip: expected less than {most}, got {}", request.clip_skip)));
+            return Err(Error::Request(format!(
+                "clip skip: this model's text encoder can do without its last {} layers, not without {}",
+                most - 1,
+                request.clip_skip
+            )));
         }
         let only_xl = [
             ("prompt-2", request.prompt_2.is_some()),
@@ -216,21 +227,21 @@ impl Pipeline {
         Shape::image(1, height / step, width / step, self.vae.config().latent_channels)
     }
 
-    fn unet_stage(&self, request: &Request, size: (usize, usize)) -> Result<Stage<'_>> {
+    /// The UNet for rows of `tokens` text states.
+    fn unet_stage(&self, request: &Request, size: (usize, usize), tokens: usize) -> Result<Stage<'_>> {
         let latents = self.latent_shape(size);
         let rows = self.guidance_rows(request);
-        let tokens = self.text_encoders[0].tokens();
         let runs = self.solver(request)?.timesteps().len() * request.count;
         Ok(Stage::new("UNet", runs, move |caps| self.unet.record(caps, rows, latents.h, latents.w, tokens, false)))
     }
 
-    fn oms_stage(&self, request: &Request, size: (usize, usize)) -> Result<Option<Stage<'_>>> {
+    /// The OMS module, if asked for, for rows of `tokens` text states.
+    fn oms_stage(&self, request: &Request, size: (usize, usize), tokens: usize) -> Result<Option<Stage<'_>>> {
         let (Some(asked), Some(oms)) = (&request.oms, &self.oms) else {
             return Ok(None);
         };
         let latents = self.latent_shape(size);
         let rows = if asked.guided() { 2 } else { 1 };
-        let tokens = self.oms_text_encoders()[0].tokens();
         Ok(Some(Stage::new("OMS module", request.count, move |caps| {
             oms.module.record(caps, rows, latents.h, latents.w, tokens, false)
         })))
