@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::pipeline::Precision;
+use crate::pipeline::{Precision, PromptSyntax};
 use crate::sampling::Sampler;
 
 /// Pictures from text with Stable Diffusion and One More Step, on any GPU and on none.
@@ -46,6 +46,8 @@ impl Cli {
 pub enum Command {
     /// Draw pictures from a prompt; the command when only a prompt is given
     Generate(Box<GenerateArgs>),
+    /// Show which tokens of a prompt are kept, with which weight and in which chunk
+    Tokens(TokensArgs),
     /// List the graphics adapters with their limits and features.
     Devices(DevicesArgs),
     /// Print the work and the peak memory of each stage, without running anything.
@@ -105,6 +107,13 @@ pub struct GenerateArgs {
     /// Model, size, device
     #[command(flatten)]
     pub model: ModelArgs,
+    /// How prompts are read
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    /// Layers of the text encoder counted from its end, the first being 1: 2 leaves out the last layer. AUTOMATIC1111's and ComfyUI's
+    /// number; diffusers' is one less. SDXL models are counted from the last layer but one
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub clip_skip: u16,
     /// What to steer away from; SDXL models tell an empty text from none
     #[arg(long, short = 'n', value_name = "TEXT")]
     pub negative: Option<String>,
@@ -126,6 +135,9 @@ pub struct GenerateArgs {
     /// Prompt for the OMS module alone [default: the prompt]
     #[arg(long, value_name = "TEXT")]
     pub oms_prompt: Option<String>,
+    /// What the OMS module steers away from, where --oms-guidance is not 1
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub oms_negative: String,
     /// Do the OMS step as its authors' code does, not as the paper's eq. 20 says
     #[arg(long)]
     pub oms_compat: bool,
@@ -150,6 +162,41 @@ pub struct GenerateArgs {
     /// No progress bar
     #[arg(long, short = 'q')]
     pub quiet: bool,
+}
+
+/// How prompts are read: shared by generate and tokens.
+#[derive(Debug, Clone, Args)]
+pub struct ReadingArgs {
+    /// Which marks in prompts mean something. a1111: (a) (a:1.2) [b] BREAK [from:to:when] [a|b], escapes, chunks of 75 tokens.
+    /// comfy: (a) (a:1.2), escapes, chunks. plain: none, cut after 75 tokens, as in diffusers
+    #[arg(long, value_name = "a1111|comfy|plain", default_value = "a1111")]
+    pub prompt_syntax: PromptSyntax,
+    /// a1111: a full chunk ends at a comma if there is one among its last N tokens; 0 fills every chunk
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub comma_backtrack: usize,
+}
+
+/// Options of `tokens`.
+#[derive(Debug, Clone, Args)]
+pub struct TokensArgs {
+    /// What to take apart
+    #[arg(value_name = "PROMPT")]
+    pub prompt: String,
+    /// Folder of a Stable Diffusion model in the diffusers layout [default: the demo model in this program]
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// SDXL: what the second text encoder reads [default: the prompt]
+    #[arg(long, value_name = "TEXT")]
+    pub prompt_2: Option<String>,
+    /// How the prompt is read
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    /// Steps, for prompts that change over them [default: 30]
+    #[arg(long, short = 's', value_name = "N")]
+    pub steps: Option<usize>,
+    /// Print JSON on standard output
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Two numbers, across and down.

@@ -45,8 +45,12 @@ fn refuse_unused_oms_options(args: &GenerateArgs, has_oms: bool) -> Result<()> {
     if has_oms {
         return Ok(());
     }
-    let unused =
-        [("--compare", args.compare), ("--oms-prompt", args.oms_prompt.is_some()), ("--oms-compat", args.oms_compat)];
+    let unused = [
+        ("--compare", args.compare),
+        ("--oms-prompt", args.oms_prompt.is_some()),
+        ("--oms-negative", !args.oms_negative.is_empty()),
+        ("--oms-compat", args.oms_compat),
+    ];
     match unused.into_iter().find(|(_, given)| *given) {
         Some((option, _)) => {
             Err(Error::Request(format!("{option}: needs a module, add --oms DIR (or --oms demo with the demo model)")))
@@ -66,10 +70,18 @@ fn request(args: &GenerateArgs, has_oms: bool) -> Result<Request> {
         original_size: args.original_size.map(Pair::down_across),
         crops_coords_top_left: args.crop.map_or((0, 0), Pair::down_across),
         target_size: args.target_size.map(Pair::down_across),
+        prompt_syntax: args.reading.prompt_syntax,
+        comma_backtrack: args.reading.comma_backtrack,
+        clip_skip: usize::from(args.clip_skip) - 1,
         eta: args.eta,
         seed: args.seed,
         count: args.count,
-        oms: has_oms.then(|| OmsRequest { prompt: args.oms_prompt.clone(), guidance_scale, form }),
+        oms: has_oms.then(|| OmsRequest {
+            prompt: args.oms_prompt.clone(),
+            negative_prompt: args.oms_negative.clone(),
+            guidance_scale,
+            form,
+        }),
         ..args.model.request()
     })
 }

@@ -6,10 +6,13 @@ mod generate;
 mod output;
 mod plan;
 mod progress;
+mod tokens;
 
 use std::process::ExitCode;
 
-pub use args::{Cli, Command, DevicesArgs, GenerateArgs, ModelArgs, Pair, PlanArgs, PrecisionArg};
+pub use args::{
+    Cli, Command, DevicesArgs, GenerateArgs, ModelArgs, Pair, PlanArgs, PrecisionArg, ReadingArgs, TokensArgs,
+};
 
 use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
 use crate::{Error, Result};
@@ -18,6 +21,7 @@ use crate::{Error, Result};
 pub fn main() -> ExitCode {
     let done = match Cli::parse_implied(std::env::args_os().collect()).command {
         Command::Generate(args) => generate::run(&args),
+        Command::Tokens(args) => tokens::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Plan(args) => plan::run(&args),
     };

@@ -7,8 +7,9 @@
 //! | `source`, `demo` | a model's files: a folder, or inside the binary |
 //! | `load`, `encoders` | files → networks |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
-//! | `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
+//! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
 //! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
+//! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
 //! | `parameters` | what goes into the PNG |
 
 mod demo;
@@ -19,12 +20,14 @@ mod init;
 mod load;
 mod parameters;
 mod pass;
+mod prompts;
 mod request;
 mod resize;
 mod source;
 mod stage;
 mod text;
 mod time_ids;
+mod tokens;
 
 pub use device::Device;
 pub use generate::{Event, Generation};
@@ -34,6 +37,9 @@ pub use parameters::Picture;
 pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
 pub use source::Source;
 pub use stage::StagePlan;
+pub use tokens::{ChunkReport, TextReport, TokenEntry, TokenReport, token_reports};
+
+pub use crate::text::PromptSyntax;
 
 use encoders::TextEncoder;
 use load::{OmsModule, OmsText};
@@ -56,6 +62,18 @@ pub struct Pipeline {
     vae: AutoencoderKl,
     scheduler: SchedulerConfig,
     oms: Option<OmsModule>,
+}
+
+/// The shapes of a UNet's run.
+struct UnetRun {
+    /// (width, height) in pixels.
+    size: (usize, usize),
+    /// Steps left out at the start.
+    skip: usize,
+    /// Pictures in one forward.
+    batch: usize,
+    /// Text states of a row.
+    tokens: usize,
 }
 
 /// What tells the UNet the time.
@@ -148,15 +166,17 @@ impl Pipeline {
         let size = self.size(request)?;
         self.check(request, size)?;
         let skip = self.skip(request);
-        let mut stages = text::TextPlan::new(self, request, size).stages();
+        let text = text::TextPlan::new(self, request, size)?;
+        let mut stages = text.stages();
         if request.image.is_some() {
             stages.push(self.encoder_stage(request, size));
         }
         if skip == 0 {
-            stages.extend(self.oms_stage(request, size)?);
+            stages.extend(self.oms_stage(request, size, text.oms_tokens())?);
         }
         let batch = request.batch.min(request.count);
-        stages.push(self.unet_stage(request, size, skip, batch)?);
+        let tokens = text.unet_tokens();
+        stages.push(self.unet_stage(request, UnetRun { size, skip, batch, tokens })?);
         let Some(hires) = &request.hires else {
             stages.push(self.decoder_stage(request, size));
             return Ok(stages);
@@ -167,7 +187,8 @@ impl Pipeline {
             stages.push(self.decoder_stage(request, size));
             stages.push(self.encoder_stage(&second, larger));
         }
-        stages.push(self.unet_stage(&second, larger, hires.skip(second.num_inference_steps), batch)?);
+        let skip = hires.skip(second.num_inference_steps);
+        stages.push(self.unet_stage(&second, UnetRun { size: larger, skip, batch, tokens })?);
         stages.push(self.decoder_stage(&second, larger));
         Ok(stages)
     }
@@ -243,7 +264,11 @@ impl Pipeline {
         let layers = self.text_encoders.iter().map(|e| e.model.config().num_hidden_layers).min().unwrap_or(0);
         let most = layers - usize::from(dual);
         if request.clip_skip >= most {
-            return Err(Error::Request(format!("clip skip: expected less than {most}, got {}", request.clip_skip)));
+            return Err(Error::Request(format!(
+                "clip skip: this model's text encoder can do without its last {} layers, not without {}",
+                most - 1,
+                request.clip_skip
+            )));
         }
         let only_xl = [
             ("prompt-2", request.prompt_2.is_some()),
@@ -287,21 +312,20 @@ impl Pipeline {
     }
 
     /// The UNet for a batch of pictures.
-    fn unet_stage(&self, request: &Request, size: (usize, usize), skip: usize, batch: usize) -> Result<Stage<'_>> {
-        let latents = self.latent_shape(size);
-        let rows = self.guidance_rows(request) * batch;
-        let tokens = self.text_encoders[0].tokens();
-        let runs = self.solver(request, skip)?.timesteps().len() * request.count.div_ceil(batch);
+    fn unet_stage(&self, request: &Request, run: UnetRun) -> Result<Stage<'_>> {
+        let latents = self.latent_shape(run.size);
+        let (rows, tokens) = (self.guidance_rows(request) * run.batch, run.tokens);
+        let runs = self.solver(request, run.skip)?.timesteps().len() * request.count.div_ceil(run.batch);
         Ok(Stage::new("UNet", runs, move |caps| self.unet.record(caps, rows, latents.h, latents.w, tokens, false)))
     }
 
-    fn oms_stage(&self, request: &Request, size: (usize, usize)) -> Result<Option<Stage<'_>>> {
+    /// The OMS module, if asked for, for rows of `tokens` text states.
+    fn oms_stage(&self, request: &Request, size: (usize, usize), tokens: usize) -> Result<Option<Stage<'_>>> {
         let (Some(asked), Some(oms)) = (&request.oms, &self.oms) else {
             return Ok(None);
         };
         let latents = self.latent_shape(size);
         let rows = if asked.guided() { 2 } else { 1 };
-        let tokens = self.oms_text_encoders()[0].tokens();
         Ok(Some(Stage::new("OMS module", request.count, move |caps| {
             oms.module.record(caps, rows, latents.h, latents.w, tokens, false)
         })))

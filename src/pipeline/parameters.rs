@@ -30,8 +30,13 @@ impl Picture {
         if !text("negative_prompt").is_empty() {
             lines += &format!("\nNegative prompt: {}", text("negative_prompt"));
         }
+        // AUTOMATIC1111 counts from 1 and leaves 1 unsaid.
+        let clip_skip = match p["clip_skip"].as_u64() {
+            Some(layers @ 1..) => format!("Clip skip: {}, ", layers + 1),
+            _ => String::new(),
+        };
         lines += &format!(
-            "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Version: chiaro {}",
+            "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, {clip_skip}Version: chiaro {}",
             p["steps"],
             text("sampler"),
             p["guidance_scale"],
@@ -49,6 +54,7 @@ pub(super) fn parameters(pipeline: &Pipeline, request: &Request, seed: u64, size
     let oms = request.oms.as_ref().map(|oms| {
         json!({
             "prompt": oms.prompt.as_ref().unwrap_or(&request.prompt),
+            "negative_prompt": oms.negative_prompt,
             "guidance_scale": oms.guidance_scale,
             "form": match oms.form {
                 OmsForm::Paper { .. } => "eq. 20",
@@ -76,6 +82,8 @@ pub(super) fn parameters(pipeline: &Pipeline, request: &Request, seed: u64, size
         "eta": request.eta,
         "seed": seed,
         "clip_skip": request.clip_skip,
+        "prompt_syntax": request.prompt_syntax.to_string(),
+        "comma_backtrack": request.comma_backtrack,
         "oms": oms,
         "device": pipeline.device().name(),
         "storage": pipeline.device().storage_name(),

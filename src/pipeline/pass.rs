@@ -11,7 +11,7 @@ use super::init::sample_posterior;
 use super::parameters::{Picture, parameters};
 use super::stage::OpenStage;
 use super::text::{Encoded, TextPlan};
-use super::{Pipeline, Request};
+use super::{Pipeline, Request, UnetRun};
 use crate::image::Rgb8Image;
 use crate::models::layout::{to_channels_first, to_channels_last};
 use crate::models::names;
@@ -80,7 +80,7 @@ enum State<'p> {
 impl<'p> Pass<'p> {
     pub(super) fn new(pipeline: &'p Pipeline, request: Request, start: Start, skip: usize, end: End) -> Result<Self> {
         let size = pipeline.size(&request)?;
-        let text = TextPlan::new(pipeline, &request, size);
+        let text = TextPlan::new(pipeline, &request, size)?;
         let image = |i: usize| {
             let seed = request.seed.wrapping_add(i as u64);
             Image { seed, rng: TorchRng::new(seed), latents: Vec::new(), origin: None, masked: None }
@@ -124,8 +124,8 @@ impl<'p> Pass<'p> {
     fn encode(&mut self) -> Result<Event> {
         let encoded = self.text.encode(self.pipeline.device(), &mut self.notes)?;
         self.draw_starts()?;
-        let oms = if self.skip == 0 { self.pipeline.oms_stage(&self.request, self.size)? } else { None };
-        self.state = match oms {
+        let stage = self.pipeline.oms_stage(&self.request, self.size, self.text.oms_tokens())?;
+        self.state = match stage.filter(|_| self.skip == 0) {
             Some(stage) => State::OneMoreStep { encoded, module: stage.open(self.pipeline.device())?, image: 0 },
             None => self.begin_denoising(encoded, None, 0)?,
         };
@@ -237,8 +237,9 @@ impl<'p> Pass<'p> {
         let unet = match open.filter(|_| fits) {
             Some(unet) => unet,
             None => {
-                let stage = self.pipeline.unet_stage(&self.request, self.size, self.skip, group.len())?;
-                stage.open(self.pipeline.device())?
+                let (skip, batch, tokens) = (self.skip, group.len(), self.text.unet_tokens());
+                let run = UnetRun { size: self.size, skip, batch, tokens };
+                self.pipeline.unet_stage(&self.request, run)?.open(self.pipeline.device())?
             }
         };
         let mut solvers = Vec::new();
@@ -267,18 +268,19 @@ impl<'p> Pass<'p> {
         let one_row: Vec<f32> =
             group.clone().flat_map(|i| self.unet_input(i, &solvers[i - group.start], step)).collect();
         let sample = one_row.repeat(rows);
-        let states = repeat_rows(encoded.unet(), rows, batch);
         let timesteps = solvers[0].timesteps();
         let (t, of) = (timesteps[step], timesteps.len());
+        let text = encoded.unet(step, of);
+        let states = repeat_rows(&text.states, rows, batch);
+        let added = repeat_rows(&text.added, rows, batch);
         let time = self.pipeline.time_inputs(t, rows * batch, &self.request);
         let mut inputs: Vec<(&str, &[f32])> = vec![
             (names::SAMPLE, &sample),
             (names::ENCODER_HIDDEN_STATES, &states),
             (names::TIME_PROJ, &time.projection),
         ];
-        let added = encoded.added().map(|added| repeat_rows(added, rows, batch));
-        if let Some(added) = &added {
-            inputs.push((names::ADD_EMBEDS, added));
+        if !added.is_empty() {
+            inputs.push((names::ADD_EMBEDS, &added));
         }
         if let Some(guidance) = &time.guidance {
             inputs.push((names::TIMESTEP_COND, guidance));
@@ -385,5 +387,5 @@ fn latent_rows(output: &[f32], shape: Shape) -> Vec<Vec<f32>> {
 
 /// Each of `rows` rows `times` times, one behind the other.
 fn repeat_rows(values: &[f32], rows: usize, times: usize) -> Vec<f32> {
-    values.chunks(values.len() / rows).flat_map(|row| row.repeat(times)).collect()
+    values.chunks((values.len() / rows).max(1)).flat_map(|row| row.repeat(times)).collect()
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::init::InitImage;
 use crate::sampling::{BetaSchedule, OmsForm, SchedulerConfig, SigmaSchedule, SolverKind, TimestepSpacing};
+use crate::text::{PromptSyntax, Reading};
 use crate::{Error, Result};
 
 /// One request for pictures. [`Default`] gives what the command gives without options.
@@ -60,8 +61,13 @@ pub struct Request {
     pub image: Option<InitImage>,
     /// Draw small first, then again at the final size.
     pub hires: Option<Hires>,
-    /// Layers of the text encoder to leave out at the end, before its final norm (diffusers' `clip_skip`).
+    /// Layers of the text encoder to leave out at the end, before its final norm (diffusers' `clip_skip`; AUTOMATIC1111's and ComfyUI's number
+    /// less 1). With SDXL counted from the last layer but one. The negative prompt's layers are left out too unless the syntax is plain.
     pub clip_skip: usize,
+    /// Which marks in prompts mean something.
+    pub prompt_syntax: PromptSyntax,
+    /// How far back a full chunk looks for a comma to end at, in tokens; 0 does not. For [`PromptSyntax::A1111`].
+    pub comma_backtrack: usize,
     /// One More Step in front of the first step; `None` starts from plain noise.
     pub oms: Option<OmsRequest>,
     /// Initial noise x_T^S `[4, height/8, width/8]` in place of the seed's first draw (diffusers' `latents`).
@@ -94,8 +100,10 @@ pub enum Upscale {
 /// The part of a [`Request`] that One More Step reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OmsRequest {
-    /// C_ψ; the prompt when `None`.
+    /// C_ψ; the prompt when `None`. Of a prompt that changes over the steps, what the first step reads.
     pub prompt: Option<String>,
+    /// The unconditional text of eq. 21, used when `guidance_scale` is not 1. Its authors always take the empty one.
+    pub negative_prompt: String,
     /// ω_ψ of eq. 21; 1 is the conditional output alone.
     pub guidance_scale: f64,
     /// Which form of the step.
@@ -103,7 +111,7 @@ pub struct OmsRequest {
 }
 
 impl OmsRequest {
-    /// Whether the module also runs on the empty prompt: at ω_ψ = 1 eq. 21 is the conditional output alone.
+    /// Whether the module also runs on the negative prompt: at ω_ψ = 1 eq. 21 is the conditional output alone.
     pub(super) fn guided(&self) -> bool {
         self.guidance_scale != 1.0
     }
@@ -111,7 +119,7 @@ impl OmsRequest {
 
 impl Default for OmsRequest {
     fn default() -> Self {
-        OmsRequest { prompt: None, guidance_scale: 1.0, form: OmsForm::default() }
+        OmsRequest { prompt: None, negative_prompt: String::new(), guidance_scale: 1.0, form: OmsForm::default() }
     }
 }
 
@@ -144,6 +152,8 @@ impl Default for Request {
             image: None,
             hires: None,
             clip_skip: 0,
+            prompt_syntax: PromptSyntax::default(),
+            comma_backtrack: 20,
             oms: None,
             latents: None,
         }
@@ -152,6 +162,9 @@ impl Default for Request {
 
 /// Largest width or height; a latent of 1024×1024 is beyond what these models draw, and guards size arithmetic.
 const MAX_SIDE: usize = 8192;
+
+/// Longest prompt; a hundred times what a person writes, and it bounds what brackets in brackets can cost.
+const MAX_PROMPT_BYTES: usize = 32_768;
 
 /// Largest size that SDXL is told; its sinusoids carry no more.
 const MAX_TOLD: usize = 65_536;
@@ -217,6 +230,14 @@ impl Request {
         if let Some(oms) = &self.oms {
             finite_in("oms-guidance", oms.guidance_scale, 0.0, 100.0)?;
         }
+        for text in self.prompts() {
+            if text.len() > MAX_PROMPT_BYTES {
+                return Err(Error::Request(format!(
+                    "prompt: expected at most {MAX_PROMPT_BYTES} bytes, got {}",
+                    text.len()
+                )));
+            }
+        }
         let told = [
             ("original-size", self.original_size.unwrap_or((1, 1)), 1),
             ("crop", self.crops_coords_top_left, 0),
@@ -233,6 +254,18 @@ impl Request {
             return Err(Error::Request("latents: given noise makes one picture, set count to 1".into()));
         }
         Ok(())
+    }
+
+    /// All texts, for checks.
+    pub(super) fn prompts(&self) -> impl Iterator<Item = &String> {
+        let optional = [&self.prompt_2, &self.negative_prompt, &self.negative_prompt_2];
+        let oms = self.oms.iter().flat_map(|oms| oms.prompt.iter().chain([&oms.negative_prompt]));
+        std::iter::once(&self.prompt).chain(optional.into_iter().flatten()).chain(oms)
+    }
+
+    /// How prompts are read.
+    pub(super) fn reading(&self) -> Reading {
+        Reading { syntax: self.prompt_syntax, comma_backtrack: self.comma_backtrack }
     }
 }
 

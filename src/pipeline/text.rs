@@ -1,140 +1,129 @@
-//! Prompts → encoder_hidden_states: every distinct text once per text encoder.
-
-use std::collections::HashMap;
+//! Prompts → encoder_hidden_states for every step: every distinct chunk of text once per text encoder.
 
 use super::encoders::{TextEncoder, joined_width};
+use super::prompts::{Part, Reader, Row, Timeline, negative, positive, read_oms, remarks};
 use super::stage::Stage;
 use super::time_ids::{self, add_embeds};
 use super::{Device, Pipeline, Request};
 use crate::Result;
 use crate::models::{TextStates, names};
 use crate::record::Caps;
+use crate::text::{Chunk, PromptSyntax, weigh_from_empty, weigh_restoring_mean};
 
 /// The prompts of a request.
 pub(super) struct TextPlan<'p> {
     pipeline: &'p Pipeline,
+    syntax: PromptSyntax,
     /// Rows for the UNet: `[negative, prompt]` under guidance, `[prompt]` without.
-    unet: Vec<Row<'p>>,
-    /// Rows for the OMS module: `["", C_ψ]`, or `[C_ψ]` at ω_ψ = 1; empty without OMS.
+    unet: Vec<Timeline<'p>>,
+    /// Rows for the OMS module: `[negative, C_ψ]`, or `[C_ψ]` at ω_ψ = 1; empty without OMS.
     oms: Vec<Row<'p>>,
+    unet_chunks: usize,
+    oms_chunks: usize,
     /// The six sizes that SDXL's UNet is told.
     time_ids: [usize; time_ids::COUNT],
     warnings: Vec<String>,
 }
 
-/// Text states of one row of a batch, from one or two encoders joined on channels.
-enum Row<'p> {
-    /// One part per encoder.
-    Texts(Vec<Part<'p>>),
-    /// States and pooled row of zeros: SDXL without a negative prompt.
-    Zeros,
-}
-
-/// One text as one encoder reads it.
-struct Part<'p> {
-    reader: Reader<'p>,
-    text: String,
-}
-
-/// An encoder, and which of its states are taken.
-#[derive(Clone, Copy)]
-struct Reader<'p> {
-    encoder: &'p TextEncoder,
-    skip: usize,
-    normed: bool,
-}
-
-impl PartialEq for Reader<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.encoder, other.encoder) && self.skip == other.skip && self.normed == other.normed
-    }
-}
-
-/// One encoder's distinct texts.
+/// One encoder's distinct chunks.
 struct Run<'p> {
     reader: Reader<'p>,
-    texts: Vec<String>,
+    ids: Vec<Vec<u32>>,
     /// Whether the pooled rows are wanted too.
     pooled: bool,
 }
 
-/// What one text became.
+/// What one chunk became.
 #[derive(Default)]
 struct States {
-    /// `[tokens, hidden_size]`.
+    /// `[77, hidden_size]`.
     hidden: Vec<f32>,
     /// `[projection_dim]`, if wanted.
     pooled: Vec<f32>,
 }
 
+/// Rows of one batch of a text encoder. Prompts that change often have many chunks; the batch bounds the memory.
+const BATCH: usize = 8;
+
 /// Text states of all rows.
 pub(super) struct Encoded {
-    unet: Vec<f32>,
-    added: Option<Vec<f32>>,
+    unet: Vec<EncodedTimeline>,
     oms: Vec<f32>,
 }
 
+/// The states of one row of the batch, and which of them each step takes.
+struct EncodedTimeline {
+    rows: Vec<EncodedRow>,
+    at: Vec<usize>,
+}
+
+struct EncodedRow {
+    states: Vec<f32>,
+    added: Vec<f32>,
+}
+
+/// What the UNet is told of the text at one step.
+pub(super) struct Conditioning {
+    /// `[rows, 77 · chunks, cross_attention_dim]`.
+    pub(super) states: Vec<f32>,
+    /// What SDXL's UNet is told beside the time, `[rows, projection_class_embeddings_input_dim]`; empty elsewhere.
+    pub(super) added: Vec<f32>,
+}
+
 impl Encoded {
-    /// `[rows, 77, cross_attention_dim]` for the UNet.
-    pub(super) fn unet(&self) -> &[f32] {
-        &self.unet
+    /// For call `call`, from 0, of the `of` calls that the solver makes. A solver that calls the UNet more than once a step has more calls than
+    /// steps; they are spread evenly.
+    pub(super) fn unet(&self, call: usize, of: usize) -> Conditioning {
+        let mut conditioning = Conditioning { states: Vec::new(), added: Vec::new() };
+        for EncodedTimeline { rows, at } in &self.unet {
+            let step = (call * at.len() / of.max(1)).min(at.len() - 1);
+            let row = &rows[at[step]];
+            conditioning.states.extend(&row.states);
+            conditioning.added.extend(&row.added);
+        }
+        conditioning
     }
 
-    /// What SDXL's UNet is told beside the time, `[rows, projection_class_embeddings_input_dim]`.
-    pub(super) fn added(&self) -> Option<&[f32]> {
-        self.added.as_deref()
-    }
-
-    /// `[rows, 77, cross_attention_dim]` for the OMS module.
+    /// `[rows, 77 · chunks, cross_attention_dim]` for the OMS module.
     pub(super) fn oms(&self) -> &[f32] {
         &self.oms
     }
 }
 
-/// How a network's encoders are read: one gives its last states behind the final norm; two (SDXL) those before their last layer, without it
-/// (`encode_prompt` of diffusers' pipelines). `clip_skip` leaves out so many more layers.
-fn readers(encoders: &[TextEncoder], clip_skip: usize) -> impl Iterator<Item = Reader<'_>> {
-    let dual = encoders.len() == 2;
-    encoders.iter().map(move |encoder| Reader { encoder, skip: clip_skip + usize::from(dual), normed: !dual })
-}
-
-impl<'p> Row<'p> {
-    /// `first` for the first encoder, `second` for the second if there is one.
-    fn texts(encoders: &'p [TextEncoder], clip_skip: usize, first: &str, second: Option<&str>) -> Self {
-        let texts = [first, second.unwrap_or(first)];
-        let parts = readers(encoders, clip_skip).zip(texts);
-        Row::Texts(parts.map(|(reader, text)| Part { reader, text: text.to_owned() }).collect())
-    }
-
-    fn parts(&self) -> &[Part<'p>] {
-        match self {
-            Row::Texts(parts) => parts,
-            Row::Zeros => &[],
-        }
-    }
-}
-
 impl<'p> TextPlan<'p> {
-    pub(super) fn new(pipeline: &'p Pipeline, request: &Request, size: (usize, usize)) -> Self {
-        let base = pipeline.text_encoders();
-        // diffusers leaves layers out for the prompt alone, not for the negative prompt.
-        let mut unet = vec![Row::texts(base, request.clip_skip, &request.prompt, request.prompt_2.as_deref())];
+    /// # Errors
+    /// When a weight in a prompt is not a number.
+    pub(super) fn new(pipeline: &'p Pipeline, request: &Request, size: (usize, usize)) -> Result<Self> {
+        let mut unet = vec![positive(pipeline, request)?];
         if pipeline.guidance_rows(request) == 2 {
-            unet.insert(0, negative(pipeline, request));
+            unet.insert(0, negative(pipeline, request)?);
         }
-        let mut oms = Vec::new();
-        if let Some(asked) = &request.oms {
-            let encoders = pipeline.oms_text_encoders();
-            let prompt = asked.prompt.as_ref().unwrap_or(&request.prompt);
-            let texts = if asked.guided() { vec!["", prompt] } else { vec![prompt.as_str()] };
-            oms.extend(texts.into_iter().map(|text| Row::texts(encoders, 0, text, None)));
-        }
-        let warnings = warnings(unet.iter().chain(&oms).flat_map(Row::parts));
-        TextPlan { pipeline, unet, oms, time_ids: time_ids::time_ids(request, size), warnings }
+        let oms = read_oms(pipeline, request)?;
+        let longest = |rows: &mut dyn Iterator<Item = &Row<'p>>| rows.map(Row::chunks).max().unwrap_or(1).max(1);
+        Ok(TextPlan {
+            unet_chunks: longest(&mut unet.iter().flat_map(|timeline| &timeline.rows)),
+            oms_chunks: longest(&mut oms.iter()),
+            warnings: remarks(pipeline, request, unet.iter().flat_map(|timeline| &timeline.rows).chain(&oms)),
+            time_ids: time_ids::time_ids(request, size),
+            syntax: request.prompt_syntax,
+            pipeline,
+            unet,
+            oms,
+        })
     }
 
     pub(super) fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Tokens of each row of the UNet.
+    pub(super) fn unet_tokens(&self) -> usize {
+        self.unet_chunks * self.pipeline.text_encoders()[0].tokens()
+    }
+
+    /// Tokens of each row of the OMS module.
+    pub(super) fn oms_tokens(&self) -> usize {
+        self.oms_chunks * self.pipeline.oms_text_encoders()[0].tokens()
     }
 
     /// The networks that [`encode`](Self::encode) will run, for the plan.
@@ -149,102 +138,309 @@ impl<'p> TextPlan<'p> {
             let states = run.encode(device, notes)?;
             encoded.push((run, states));
         }
-        let states = |part: &Part<'p>| {
-            let run = encoded.iter().find(|(run, _)| run.reader == part.reader);
-            run.and_then(|(_, states)| states.get(&part.text)).expect("runs() has every part")
-        };
+        let states = States::find_in(&encoded);
+        let oms_encoders = self.pipeline.oms_text_encoders();
+        let mut oms = Vec::new();
+        for row in &self.oms {
+            oms.extend(self.join(row, oms_encoders, self.oms_chunks, &states)?);
+        }
         let base = self.pipeline.text_encoders();
-        let oms = self.oms.iter().flat_map(|row| join(row, self.pipeline.oms_text_encoders(), states)).collect();
-        let unet = self.unet.iter().flat_map(|row| join(row, base, states)).collect();
-        let added = base.get(1).map(|second| {
-            let zeros = vec![0.0; second.model.config().projection_dim];
-            let pooled = self.unet.iter().map(|row| row.parts().last().map_or(&zeros, |part| &states(part).pooled));
-            pooled.flat_map(|pooled| add_embeds(self.pipeline.unet.config(), pooled, self.time_ids)).collect()
-        });
-        Ok(Encoded { unet, added, oms })
+        let unet_row = |row: &Row<'p>| -> Result<EncodedRow> {
+            let states_of_row = self.join(row, base, self.unet_chunks, &states)?;
+            let added = base.get(1).map(|second| {
+                let zeros = vec![0.0; second.model.config().projection_dim];
+                // The first chunk speaks for the prompt, in AUTOMATIC1111's program as in ComfyUI.
+                let pooled = row.parts().last().map_or(&zeros, |part| &states(part.reader, &part.chunks[0].ids).pooled);
+                add_embeds(self.pipeline.unet.config(), pooled, self.time_ids)
+            });
+            Ok(EncodedRow { states: states_of_row, added: added.unwrap_or_default() })
+        };
+        let timeline = |timeline: &Timeline<'p>| -> Result<EncodedTimeline> {
+            let rows = timeline.rows.iter().map(unet_row).collect::<Result<_>>()?;
+            Ok(EncodedTimeline { rows, at: timeline.at.clone() })
+        };
+        Ok(Encoded { unet: self.unet.iter().map(timeline).collect::<Result<_>>()?, oms })
     }
 
-    /// Distinct texts, those of one encoder and depth together: a module that shares the base's encoder shares its run.
+    /// A row's states `[77 · chunks, joined width]`, weighted; a shorter row ends with chunks of no words.
+    fn join<'s>(
+        &self,
+        row: &Row<'p>,
+        encoders: &[TextEncoder],
+        chunks: usize,
+        states: &impl Fn(Reader<'p>, &[u32]) -> &'s States,
+    ) -> Result<Vec<f32>> {
+        let tokens = encoders[0].tokens();
+        if row.parts().is_empty() {
+            return Ok(vec![0.0; chunks * tokens * joined_width(encoders)]);
+        }
+        let mut parts = Vec::new();
+        for part in row.parts() {
+            let empty = part.reader.encoder.tokenizer.empty_chunk();
+            let mut hidden = Vec::new();
+            for at in 0..chunks {
+                let chunk = part.chunks.get(at).unwrap_or(&empty);
+                let mut one = states(part.reader, &chunk.ids).hidden.clone();
+                match self.syntax {
+                    PromptSyntax::Plain => {}
+                    PromptSyntax::A1111 => weigh_restoring_mean(&mut one, &chunk.weights)?,
+                    PromptSyntax::Comfy if !chunk.is_weighted() => {}
+                    PromptSyntax::Comfy => {
+                        weigh_from_empty(&mut one, &chunk.weights, &states(part.reader, &empty.ids).hidden);
+                    }
+                }
+                hidden.extend(one);
+            }
+            parts.push(hidden);
+        }
+        let all = chunks * tokens;
+        let token = |t: usize| parts.iter().flat_map(move |h| &h[t * h.len() / all..(t + 1) * h.len() / all]);
+        Ok((0..all).flat_map(token).copied().collect())
+    }
+
+    /// Distinct chunks, those of one encoder and depth together: a module that shares the base's encoder shares its run.
     fn runs(&self) -> Vec<Run<'p>> {
-        let pooling = self.pipeline.text_encoders().get(1);
         let mut runs: Vec<Run<'p>> = Vec::new();
-        for part in self.unet.iter().chain(&self.oms).flat_map(Row::parts) {
-            match runs.iter_mut().find(|run| run.reader == part.reader) {
-                Some(run) if run.texts.contains(&part.text) => {}
-                Some(run) => run.texts.push(part.text.clone()),
-                None => runs.push(Run {
-                    reader: part.reader,
-                    texts: vec![part.text.clone()],
-                    pooled: pooling.is_some_and(|second| std::ptr::eq(second, part.reader.encoder)),
-                }),
+        let unet = self.unet.iter().flat_map(|timeline| &timeline.rows).map(|row| (row, self.unet_chunks));
+        for (row, chunks) in unet.chain(self.oms.iter().map(|row| (row, self.oms_chunks))) {
+            for part in row.parts() {
+                self.add_to(&mut runs, part, chunks);
             }
         }
         runs
     }
-}
 
-/// The unconditional row. SDXL takes zeros where no negative prompt is given at all; an empty one is encoded.
-fn negative<'p>(pipeline: &'p Pipeline, request: &Request) -> Row<'p> {
-    let (first, second) = (request.negative_prompt.as_deref(), request.negative_prompt_2.as_deref());
-    if first.is_none() && second.is_none() && pipeline.zeros_for_no_negative {
-        return Row::Zeros;
-    }
-    Row::texts(pipeline.text_encoders(), 0, first.unwrap_or_default(), second)
-}
-
-/// One warning per text that is too long.
-fn warnings<'a, 'p: 'a>(parts: impl Iterator<Item = &'a Part<'p>>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for part in parts {
-        let encoding = part.reader.encoder.tokenizer.encode(&part.text);
-        if encoding.dropped.is_empty() {
-            continue;
-        }
-        let warning = format!(
-            "the prompt has {} tokens, the text encoder takes {}; dropped: \"{}\"",
-            encoding.untruncated_len,
-            encoding.ids.len(),
-            encoding.dropped
-        );
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
+    fn add_to(&self, runs: &mut Vec<Run<'p>>, part: &Part<'p>, chunks: usize) {
+        let at = runs.iter().position(|run| run.reader == part.reader).unwrap_or_else(|| {
+            let pooling = self.pipeline.text_encoders().get(1);
+            let pooled = pooling.is_some_and(|second| std::ptr::eq(second, part.reader.encoder));
+            runs.push(Run { reader: part.reader, ids: Vec::new(), pooled });
+            runs.len() - 1
+        });
+        let empty = part.reader.encoder.tokenizer.empty_chunk();
+        let is_padded = part.chunks.len() < chunks;
+        let needs_empty = self.syntax == PromptSyntax::Comfy && part.chunks.iter().any(Chunk::is_weighted);
+        for chunk in part.chunks.iter().chain((is_padded || needs_empty).then_some(&empty)) {
+            if !runs[at].ids.contains(&chunk.ids) {
+                runs[at].ids.push(chunk.ids.clone());
+            }
         }
     }
-    warnings
 }
 
-/// A row's states `[tokens, joined width]`.
-fn join<'s, 'p>(row: &Row<'p>, encoders: &[TextEncoder], states: impl Fn(&Part<'p>) -> &'s States) -> Vec<f32> {
-    let tokens = encoders[0].tokens();
-    let hidden: Vec<&[f32]> = row.parts().iter().map(|part| states(part).hidden.as_slice()).collect();
-    if hidden.is_empty() {
-        return vec![0.0; tokens * joined_width(encoders)];
+impl States {
+    /// Finds the states of a chunk among those of all runs.
+    fn find_in<'s, 'p>(encoded: &'s [(Run<'p>, Vec<States>)]) -> impl Fn(Reader<'p>, &[u32]) -> &'s States {
+        move |reader, ids| {
+            let of_reader = encoded.iter().find(|(run, _)| run.reader == reader);
+            let of_ids = |(run, states): &'s (Run<'p>, Vec<States>)| {
+                run.ids.iter().position(|one| one == ids).map(|at| &states[at])
+            };
+            of_reader.and_then(of_ids).expect("runs() has every chunk")
+        }
     }
-    let token = |t: usize| hidden.iter().flat_map(move |h| &h[t * h.len() / tokens..(t + 1) * h.len() / tokens]);
-    (0..tokens).flat_map(token).copied().collect()
 }
 
 impl<'p> Run<'p> {
     fn stage(&self) -> Stage<'p> {
         let Reader { encoder, skip, normed } = self.reader;
-        let (count, states) = (self.texts.len(), TextStates { skip, normed, pooled: self.pooled });
-        Stage::new(encoder.name, 1, move |caps: &Caps| encoder.record(caps, count, states))
+        let (rows, states) = (self.batch(), TextStates { skip, normed, pooled: self.pooled });
+        let runs = self.ids.len().div_ceil(rows);
+        Stage::new(encoder.name, runs, move |caps: &Caps| encoder.record(caps, rows, states))
     }
 
-    /// States of each text.
-    fn encode(&self, device: &Device, notes: &mut Vec<String>) -> Result<HashMap<String, States>> {
-        let encoder = self.reader.encoder;
-        let ids: Vec<u32> = self.texts.iter().flat_map(|text| encoder.tokenizer.encode(text).ids).collect();
-        let embeddings = encoder.model.embed(&ids, encoder.tokens())?;
-        let outputs = self.stage().open(device)?.run(&[(names::INPUTS_EMBEDS, &embeddings)], notes)?;
-        let pooled = match outputs.get(names::LAST_HIDDEN_STATE) {
-            Some(last) => encoder.model.pool(&ids, encoder.tokens(), last)?,
-            None => Vec::new(),
+    /// Rows of one run of the network.
+    fn batch(&self) -> usize {
+        self.ids.len().clamp(1, BATCH)
+    }
+
+    /// States of each chunk.
+    fn encode(&self, device: &Device, notes: &mut Vec<String>) -> Result<Vec<States>> {
+        let (encoder, rows) = (self.reader.encoder, self.batch());
+        let mut network = self.stage().open(device)?;
+        let mut all = Vec::new();
+        for some in self.ids.chunks(rows) {
+            // The last batch is filled with its last chunk.
+            let filled = (0..rows).flat_map(|row| some[row.min(some.len() - 1)].iter().copied());
+            let ids: Vec<u32> = filled.collect();
+            let embeddings = encoder.model.embed(&ids, encoder.tokens())?;
+            let outputs = network.run(&[(names::INPUTS_EMBEDS, &embeddings)], notes)?;
+            let pooled = match outputs.get(names::LAST_HIDDEN_STATE) {
+                Some(last) => encoder.model.pool(&ids, encoder.tokens(), last)?,
+                None => Vec::new(),
+            };
+            let hidden = &outputs[names::ENCODER_HIDDEN_STATES];
+            let row =
+                |values: &[f32], i: usize| values[i * values.len() / rows..(i + 1) * values.len() / rows].to_vec();
+            all.extend((0..some.len()).map(|i| States { hidden: row(hidden, i), pooled: row(&pooled, i) }));
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::pipeline::{OmsRequest, OmsSource, Precision, Source};
+    use crate::record::HostBackend;
+
+    fn demo() -> Pipeline {
+        let device = Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("f32 is everywhere");
+        let oms = OmsSource { module: Source::DemoOms, text_encoder: None };
+        Pipeline::load(&Source::DemoModel, Some(&oms), device).expect("the demo model is whole")
+    }
+
+    fn encode(pipeline: &Pipeline, request: &Request) -> Encoded {
+        let plan = TextPlan::new(pipeline, request, (64, 64)).expect("weights are numbers");
+        plan.encode(pipeline.device(), &mut Vec::new()).expect("the encoder runs")
+    }
+
+    /// The prompt's row at the first step.
+    fn states(pipeline: &Pipeline, prompt: &str, prompt_syntax: PromptSyntax) -> Vec<f32> {
+        let request = Request { prompt: prompt.into(), prompt_syntax, guidance_scale: 1.0, ..Request::default() };
+        encode(pipeline, &request).unet(0, 30).states
+    }
+
+    fn assert_close(got: &[f32], want: &[f32]) {
+        assert_eq!(got.len(), want.len());
+        let worst = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-4, "differs by {worst}");
+    }
+
+    #[test]
+    fn chunks_are_joined_and_the_shorter_row_is_padded() {
+        let pipeline = demo();
+        let plain = |text: &str| states(&pipeline, text, PromptSyntax::Plain);
+        let request = Request {
+            prompt: "a red circle BREAK a blue square BREAK a tree".into(),
+            negative_prompt: Some("a house".into()),
+            prompt_syntax: PromptSyntax::A1111,
+            ..Request::default()
         };
-        let hidden = &outputs[names::ENCODER_HIDDEN_STATES];
-        let rows = self.texts.len();
-        let row = |values: &[f32], i: usize| values[i * values.len() / rows..(i + 1) * values.len() / rows].to_vec();
-        let states = |i: usize| States { hidden: row(hidden, i), pooled: row(&pooled, i) };
-        Ok(self.texts.iter().enumerate().map(|(i, text)| (text.clone(), states(i))).collect())
+        let plan = TextPlan::new(&pipeline, &request, (64, 64)).expect("no weights");
+        assert_eq!(plan.unet_tokens(), 3 * 77);
+        let negative = [plain("a house"), plain(""), plain("")].concat();
+        let prompt = [plain("a red circle"), plain("a blue square"), plain("a tree")].concat();
+        assert_close(&encode(&pipeline, &request).unet(0, 30).states, &[negative, prompt].concat());
+    }
+
+    #[test]
+    fn weights_follow_their_formulas() {
+        let pipeline = demo();
+        let width = pipeline.text_encoders()[0].model.config().hidden_size;
+        let (z, e) = (states(&pipeline, "red circle", PromptSyntax::Plain), states(&pipeline, "", PromptSyntax::Plain));
+        let circle = {
+            let tokenizer = &pipeline.text_encoders()[0].tokenizer;
+            assert_eq!((tokenizer.words("red").len(), tokenizer.words("circle").len()), (1, 1));
+            2 * width..3 * width
+        };
+        // The second word is weighted, and nothing else.
+        let mut want = z.clone();
+        want[circle.clone()].iter_mut().for_each(|v| *v *= 1.4);
+        let scale = z.iter().sum::<f32>() / want.iter().sum::<f32>();
+        want.iter_mut().for_each(|v| *v *= scale);
+        assert_close(&states(&pipeline, "red (circle:1.4)", PromptSyntax::A1111), &want);
+
+        let mut want = z.clone();
+        for i in circle {
+            want[i] = e[i] + 1.4 * (z[i] - e[i]);
+        }
+        assert_close(&states(&pipeline, "red (circle:1.4)", PromptSyntax::Comfy), &want);
+        let literal = states(&pipeline, "red (circle:1.4)", PromptSyntax::Plain);
+        assert!(literal.iter().zip(&z).any(|(a, b)| (a - b).abs() > 1e-2), "plain takes the marks for words");
+    }
+
+    #[test]
+    fn every_step_has_its_text() {
+        let pipeline = demo();
+        let request = Request {
+            prompt: "[a circle:a square:2] on [black|white]".into(),
+            prompt_syntax: PromptSyntax::A1111,
+            num_inference_steps: 4,
+            guidance_scale: 1.0,
+            ..Request::default()
+        };
+        let encoded = encode(&pipeline, &request);
+        let texts = ["a circle on black", "a circle on white", "a square on black", "a square on white"];
+        for (call, text) in texts.iter().enumerate() {
+            let want = states(&pipeline, text, PromptSyntax::Plain);
+            assert_close(&encoded.unet(call, 4).states, &want);
+            // Two calls a step but for the last, as Heun's method makes.
+            assert_close(&encoded.unet(2 * call, 7).states, &want);
+            if call < 3 {
+                assert_close(&encoded.unet(2 * call + 1, 7).states, &want);
+            }
+        }
+    }
+
+    /// More distinct texts than one batch of the encoder has, some of them more than once.
+    #[test]
+    fn distinct_texts_are_encoded_once() {
+        let pipeline = demo();
+        let words =
+            ["red", "blue", "green", "white", "black", "circle", "square", "tree", "house", "red", "", "night", "sea"];
+        let request = Request {
+            prompt: format!("[{}]", words.join("|")),
+            prompt_syntax: PromptSyntax::A1111,
+            num_inference_steps: 13,
+            oms: Some(OmsRequest { guidance_scale: 2.0, ..OmsRequest::default() }),
+            ..Request::default()
+        };
+        let plan = TextPlan::new(&pipeline, &request, (64, 64)).expect("no weights");
+        let runs = plan.runs();
+        assert_eq!((runs.len(), runs[0].ids.len()), (1, 12), "the empty prompt is there anyway, red twice");
+        let stage = plan.stages().remove(0).plan(pipeline.device()).expect("it fits");
+        assert_eq!(stage.runs, 2, "batches of at most {BATCH}");
+        let encoded = encode(&pipeline, &request);
+        let empty = states(&pipeline, "", PromptSyntax::Plain);
+        for (call, word) in words.iter().enumerate() {
+            let want = [empty.clone(), states(&pipeline, word, PromptSyntax::Plain)].concat();
+            assert_close(&encoded.unet(call, 13).states, &want);
+        }
+        // The module reads what the first step reads.
+        assert_close(encoded.oms(), &[empty, states(&pipeline, "red", PromptSyntax::Plain)].concat());
+    }
+
+    #[test]
+    fn the_negative_prompt_of_oms_is_read() {
+        let pipeline = demo();
+        let oms = OmsRequest { negative_prompt: "white".into(), guidance_scale: 2.0, ..OmsRequest::default() };
+        let request = Request { prompt: "black".into(), oms: Some(oms.clone()), ..Request::default() };
+        let plain = |text: &str| states(&pipeline, text, PromptSyntax::Plain);
+        assert_close(encode(&pipeline, &request).oms(), &[plain("white"), plain("black")].concat());
+        let unguided = OmsRequest { guidance_scale: 1.0, ..oms };
+        let request = Request { oms: Some(unguided), ..request };
+        assert_close(encode(&pipeline, &request).oms(), &plain("black"));
+        let plan = TextPlan::new(&pipeline, &request, (64, 64)).expect("no weights");
+        assert!(plan.warnings().iter().any(|w| w.contains("OMS")), "{:?}", plan.warnings());
+    }
+
+    /// AUTOMATIC1111's program and ComfyUI leave layers out for both rows, diffusers for the prompt alone.
+    #[test]
+    fn clip_skip_and_the_negative_prompt() {
+        let pipeline = demo();
+        let rows = |prompt_syntax, clip_skip| {
+            let request = Request {
+                prompt: "red".into(),
+                negative_prompt: Some("red".into()),
+                prompt_syntax,
+                clip_skip,
+                ..Request::default()
+            };
+            let states = encode(&pipeline, &request).unet(0, 30).states;
+            let (negative, prompt) = states.split_at(states.len() / 2);
+            (negative.to_vec(), prompt.to_vec())
+        };
+        let (whole, _) = rows(PromptSyntax::Plain, 0);
+        let (negative, prompt) = rows(PromptSyntax::Plain, 1);
+        assert_close(&negative, &whole);
+        assert!(prompt.iter().zip(&whole).any(|(a, b)| (a - b).abs() > 1e-2));
+        for syntax in [PromptSyntax::A1111, PromptSyntax::Comfy] {
+            let (negative, same) = rows(syntax, 1);
+            assert_close(&negative, &prompt);
+            assert_close(&same, &prompt);
+        }
     }
 }

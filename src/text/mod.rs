@@ -1,5 +1,18 @@
-//! Prompts → token ids.
+//! Prompts → token ids and weights.
+//!
+//! A prompt goes through [`Schedule`] (which text at which step), [`parse`] (which weight for which part), [`ClipTokenizer::chunks`] (rows
+//! of a text encoder), and, when the encoder has run, [`weigh_restoring_mean`] or [`weigh_from_empty`].
 
+mod a1111;
+mod chunk;
+mod comfy;
+mod schedule;
+mod syntax;
 mod tokenizer;
+mod weigh;
 
+pub use chunk::{Chunk, Chunks, Reading};
+pub use schedule::Schedule;
+pub use syntax::{Piece, PromptSyntax, parse};
 pub use tokenizer::{ClipTokenizer, Encoding};
+pub use weigh::{weigh_from_empty, weigh_restoring_mean};

@@ -122,20 +122,45 @@ impl ClipTokenizer {
 
     /// A prompt's ids; words beyond the length are dropped and reported.
     pub fn encode(&self, text: &str) -> Encoding {
-        // Encoding cannot fail: unknown characters have the unknown token, which the vocabulary was checked for.
-        let encoded = self.tokenizer.encode(text, false).expect("byte-pair encoding has an unknown token");
+        let encoded = self.encoded(text);
         let words = encoded.get_ids();
         let kept = words.len().min(self.max_length - 2);
-        let mut ids = Vec::with_capacity(self.max_length);
-        ids.push(self.start);
-        ids.extend_from_slice(&words[..kept]);
-        ids.push(self.end);
-        ids.resize(self.max_length, self.pad);
+        let ids = self.framed(words[..kept].iter().copied());
         let dropped = match encoded.get_offsets().get(kept) {
             Some(&(from, _)) => text.get(from..).unwrap_or_default().trim().to_owned(),
             None => String::new(),
         };
         Encoding { ids, untruncated_len: words.len() + 2, dropped }
+    }
+
+    /// The ids of a text, without start, end and padding.
+    pub fn words(&self, text: &str) -> Vec<u32> {
+        self.encoded(text).get_ids().to_vec()
+    }
+
+    /// A token as the vocabulary writes it; `</w>` ends a word.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
+    /// The id of a comma that ends a word.
+    pub fn comma(&self) -> Option<u32> {
+        self.tokenizer.token_to_id(",</w>")
+    }
+
+    /// Start, words, end and padding. There are at most `max_length - 2` words.
+    pub(super) fn framed(&self, words: impl Iterator<Item = u32>) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(self.max_length);
+        ids.push(self.start);
+        ids.extend(words);
+        ids.push(self.end);
+        ids.resize(self.max_length, self.pad);
+        ids
+    }
+
+    fn encoded(&self, text: &str) -> tokenizers::Encoding {
+        // Encoding cannot fail: unknown characters have the unknown token, which the vocabulary was checked for.
+        self.tokenizer.encode(text, false).expect("byte-pair encoding has an unknown token")
     }
 }
 

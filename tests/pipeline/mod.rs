@@ -2,5 +2,6 @@
 
 mod memory;
 mod oms_on_xl;
+mod prompts;
 mod runs;
 mod widening;

@@ -169,5 +169,5 @@ fn what_only_sdxl_has_is_refused_elsewhere() {
         assert!(message.to_string().contains("original-size"), "{message}");
     }
     let message = xl.plan(&Request { clip_skip: 2, ..Request::default() }).expect_err("three layers").to_string();
-    assert!(message.contains("clip skip") && message.contains("less than 2"), "{message}");
+    assert!(message.contains("clip skip") && message.contains("last 1 layers, not without 2"), "{message}");
 }

@@ -145,6 +145,7 @@ fn run_family(family: &str, device: &Device) -> Vec<String> {
                 prompt: args["oms_prompt"].as_str().map(str::to_owned),
                 guidance_scale: args["oms_guidance_scale"].as_f64().unwrap_or(1.0),
                 form: OmsForm::Official,
+                ..OmsRequest::default()
             });
         }
         let images = args["num_images_per_prompt"].as_u64().unwrap_or(1) as usize;

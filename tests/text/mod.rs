@@ -1,4 +1,7 @@
-//! The tokenizer against the reference's ids.
+//! The tokenizer against the reference's ids; prompts with marks.
+
+mod chunks;
+mod prompts;
 
 use chiaro::text::ClipTokenizer;
 
@@ -12,7 +15,7 @@ fn tokenizer(family: &str) -> ClipTokenizer {
         .expect("a tokenizer")
 }
 
-fn prompts(golden: &Golden) -> Vec<String> {
+fn golden_prompts(golden: &Golden) -> Vec<String> {
     let list = golden.json["prompts"].as_array().expect("a list");
     list.iter().map(|p| p.as_str().expect("text").to_owned()).collect()
 }
@@ -28,7 +31,7 @@ fn every_prompt_as_the_fast_tokenizer() {
     let tokenizer = tokenizer("sd15");
     let same_as_ftfy = golden.json["fast_equals_ftfy"].as_array().expect("a list");
     let lengths = golden.json["untruncated_lengths"].as_array().expect("a list");
-    for (i, prompt) in prompts(&golden).iter().enumerate() {
+    for (i, prompt) in golden_prompts(&golden).iter().enumerate() {
         let encoding = tokenizer.encode(prompt);
         assert_eq!(encoding.ids, rows(&golden, "ids_fast")[i], "{prompt:?}");
         if same_as_ftfy[i] == true {
@@ -43,7 +46,7 @@ fn every_prompt_as_the_fast_tokenizer() {
 fn padding_is_the_checkpoints_own() {
     let golden = Golden::open("tokenizer");
     let tokenizer = tokenizer("sd21");
-    for (i, prompt) in prompts(&golden).iter().enumerate() {
+    for (i, prompt) in golden_prompts(&golden).iter().enumerate() {
         let got = tokenizer.encode(prompt).ids;
         if golden.json["fast_equals_ftfy"][i] == true {
             assert_eq!(got, rows(&golden, "ids_pad0")[i], "{prompt:?}");

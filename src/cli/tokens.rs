@@ -1,0 +1,86 @@
+//! `chiaro tokens`.
+
+use serde_json::json;
+
+use super::{TokensArgs, print_json, print_line};
+use crate::Result;
+use crate::pipeline::{ChunkReport, Request, Source, TextReport, TokenEntry, TokenReport, token_reports};
+
+pub(super) fn run(args: &TokensArgs) -> Result<()> {
+    let default = Request::default();
+    let request = Request {
+        prompt: args.prompt.clone(),
+        prompt_2: args.prompt_2.clone(),
+        prompt_syntax: args.reading.prompt_syntax,
+        comma_backtrack: args.reading.comma_backtrack,
+        num_inference_steps: args.steps.unwrap_or(default.num_inference_steps),
+        ..default
+    };
+    let model = args.model.clone().map_or(Source::DemoModel, Source::Folder);
+    let reports = token_reports(&model, &request)?;
+    if args.json {
+        return print_json(&json!({ "syntax": request.prompt_syntax.to_string(), "tokenizers": reports }));
+    }
+    for (i, report) in reports.iter().enumerate() {
+        if i > 0 && report.texts == reports[0].texts {
+            print_line(&format!("{}: the same", report.tokenizer))?;
+        } else {
+            print(report, reports.len() > 1)?;
+        }
+    }
+    reports[0].remarks.iter().try_for_each(|remark| print_line(&format!("warning: {remark}")))
+}
+
+fn print(report: &TokenReport, named: bool) -> Result<()> {
+    if named {
+        print_line(&format!("{}:", report.tokenizer))?;
+    }
+    for text in &report.texts {
+        if report.texts.len() > 1 {
+            print_line(&format!("{}: {:?}", steps(&text.steps), text.text))?;
+        }
+        print_text(text, report.capacity)?;
+    }
+    Ok(())
+}
+
+fn print_text(text: &TextReport, capacity: usize) -> Result<()> {
+    let chunks = text.chunks.len();
+    print_line(&format!("{} tokens, {chunks} chunk{} of {capacity}", text.count, if chunks == 1 { "" } else { "s" }))?;
+    for (i, ChunkReport { tokens, padding }) in text.chunks.iter().enumerate() {
+        print_line(&format!("chunk {}: {} kept, {padding} padded", i + 1, tokens.len()))?;
+        if !tokens.is_empty() {
+            print_line(&format!("  {}", tokens.iter().map(word).collect::<Vec<_>>().join(" ")))?;
+        }
+    }
+    if !text.dropped.is_empty() {
+        print_line(&format!("dropped: {:?}", text.dropped))?;
+    }
+    Ok(())
+}
+
+/// `word`, `part…` of a word, `word×1.2`.
+fn word(entry: &TokenEntry) -> String {
+    let text = match entry.token.strip_suffix("</w>") {
+        Some(end) => end.to_owned(),
+        None => format!("{}…", entry.token),
+    };
+    // Four digits say what a user typed, and hide that 1.1 · 1.1 is not quite 1.21.
+    let rounded = (f64::from(entry.weight) * 1e4).round() / 1e4;
+    if entry.weight == 1.0 { text } else { format!("{text}×{rounded}") }
+}
+
+/// "step 1", "steps 1-5, 7".
+fn steps(steps: &[usize]) -> String {
+    let mut spans: Vec<(usize, usize)> = Vec::new();
+    for &step in steps {
+        match spans.last_mut() {
+            Some((_, last)) if *last + 1 == step => *last = step,
+            _ => spans.push((step, step)),
+        }
+    }
+    let span =
+        |(first, last): &(usize, usize)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    let list = spans.iter().map(span).collect::<Vec<_>>().join(", ");
+    format!("{} {list}", if steps.len() == 1 { "step" } else { "steps" })
+}

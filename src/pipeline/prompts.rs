@@ -1,0 +1,196 @@
+//! A request's prompts as rows of chunks: what each text encoder reads at each step.
+
+use super::encoders::TextEncoder;
+use super::{Pipeline, Request};
+use crate::Result;
+use crate::text::{Chunk, PromptSyntax, Schedule};
+
+/// Text states of one row of a batch, from one or two encoders joined on channels.
+pub(super) enum Row<'p> {
+    /// One part per encoder.
+    Texts(Vec<Part<'p>>),
+    /// States and pooled row of zeros: SDXL without a negative prompt.
+    Zeros,
+}
+
+/// One text as one encoder reads it.
+pub(super) struct Part<'p> {
+    pub(super) reader: Reader<'p>,
+    /// At least one.
+    pub(super) chunks: Vec<Chunk>,
+    /// What did not fit.
+    dropped: String,
+    words: usize,
+}
+
+/// An encoder, and which of its states are taken.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'p> {
+    pub(super) encoder: &'p TextEncoder,
+    pub(super) skip: usize,
+    pub(super) normed: bool,
+}
+
+impl PartialEq for Reader<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.encoder, other.encoder) && self.skip == other.skip && self.normed == other.normed
+    }
+}
+
+/// One row of the UNet's batch over the steps.
+pub(super) struct Timeline<'p> {
+    /// Distinct rows.
+    pub(super) rows: Vec<Row<'p>>,
+    /// Which of them each step takes.
+    pub(super) at: Vec<usize>,
+}
+
+/// How a network's encoders are read: one gives its last states behind the final norm; two (SDXL) those before their last layer, without it
+/// (`encode_prompt` of diffusers' pipelines). `clip_skip` leaves out so many more layers.
+fn readers(encoders: &[TextEncoder], clip_skip: usize) -> impl Iterator<Item = Reader<'_>> {
+    let dual = encoders.len() == 2;
+    encoders.iter().map(move |encoder| Reader { encoder, skip: clip_skip + usize::from(dual), normed: !dual })
+}
+
+impl<'p> Row<'p> {
+    /// `texts` for the first and the second encoder; the second may not be there.
+    fn texts(encoders: &'p [TextEncoder], clip_skip: usize, texts: &[String; 2], request: &Request) -> Result<Self> {
+        let part = |(reader, text): (Reader<'p>, &String)| -> Result<Part<'p>> {
+            let chunks = reader.encoder.tokenizer.chunks(text, request.reading())?;
+            Ok(Part { reader, chunks: chunks.chunks, dropped: chunks.dropped, words: chunks.words })
+        };
+        Ok(Row::Texts(readers(encoders, clip_skip).zip(texts).map(part).collect::<Result<_>>()?))
+    }
+
+    pub(super) fn parts(&self) -> &[Part<'p>] {
+        match self {
+            Row::Texts(parts) => parts,
+            Row::Zeros => &[],
+        }
+    }
+
+    /// Chunks of the longest part.
+    pub(super) fn chunks(&self) -> usize {
+        self.parts().iter().map(|part| part.chunks.len()).max().unwrap_or(0)
+    }
+}
+
+impl<'p> Timeline<'p> {
+    /// Both encoders' texts at every step.
+    fn texts(
+        pipeline: &'p Pipeline,
+        request: &Request,
+        clip_skip: usize,
+        first: &str,
+        second: Option<&str>,
+    ) -> Result<Self> {
+        let schedules = [first, second.unwrap_or(first)].map(|text| schedule(text, request));
+        let steps = request.num_inference_steps;
+        let changes = schedules.iter().any(Schedule::changes);
+        let mut distinct: Vec<[String; 2]> = Vec::new();
+        let mut at = Vec::with_capacity(steps);
+        for step in 1..=steps {
+            if step == 1 || changes {
+                let texts = schedules.each_ref().map(|schedule| schedule.at(step));
+                let known = distinct.iter().position(|known| *known == texts);
+                at.push(known.unwrap_or(distinct.len()));
+                if known.is_none() {
+                    distinct.push(texts);
+                }
+            } else {
+                at.push(0);
+            }
+        }
+        let row = |texts: &[String; 2]| Row::texts(pipeline.text_encoders(), clip_skip, texts, request);
+        Ok(Timeline { rows: distinct.iter().map(row).collect::<Result<_>>()?, at })
+    }
+}
+
+/// A text's schedule over a request's steps.
+pub(super) fn schedule(text: &str, request: &Request) -> Schedule {
+    match request.prompt_syntax {
+        PromptSyntax::A1111 => Schedule::parse(text, request.num_inference_steps),
+        PromptSyntax::Plain | PromptSyntax::Comfy => Schedule::constant(text),
+    }
+}
+
+/// The conditional row.
+pub(super) fn positive<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<Timeline<'p>> {
+    Timeline::texts(pipeline, request, request.clip_skip, &request.prompt, request.prompt_2.as_deref())
+}
+
+/// The unconditional row. SDXL takes zeros where no negative prompt is given at all; an empty one is encoded.
+pub(super) fn negative<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<Timeline<'p>> {
+    let (first, second) = (request.negative_prompt.as_deref(), request.negative_prompt_2.as_deref());
+    if first.is_none() && second.is_none() && pipeline.zeros_for_no_negative {
+        return Ok(Timeline { rows: vec![Row::Zeros], at: vec![0; request.num_inference_steps] });
+    }
+    // diffusers leaves layers out for the prompt alone; AUTOMATIC1111's program and ComfyUI for both.
+    let clip_skip = match request.prompt_syntax {
+        PromptSyntax::Plain => 0,
+        PromptSyntax::A1111 | PromptSyntax::Comfy => request.clip_skip,
+    };
+    Timeline::texts(pipeline, request, clip_skip, first.unwrap_or_default(), second)
+}
+
+/// The OMS module's rows. It runs before the first step, so it reads what the first step reads.
+pub(super) fn read_oms<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<Vec<Row<'p>>> {
+    let Some(asked) = &request.oms else {
+        return Ok(Vec::new());
+    };
+    let prompt = asked.prompt.as_ref().unwrap_or(&request.prompt);
+    let texts = [asked.guided().then_some(&asked.negative_prompt), Some(prompt)];
+    let row = |text: &String| {
+        let text = schedule(text, request).at(1);
+        Row::texts(pipeline.oms_text_encoders(), 0, &[text.clone(), text], request)
+    };
+    texts.into_iter().flatten().map(row).collect()
+}
+
+/// What a user should know: words that did not fit, texts that have no effect, marks that are not read.
+pub(super) fn remarks<'a, 'p: 'a>(
+    pipeline: &Pipeline,
+    request: &Request,
+    rows: impl Iterator<Item = &'a Row<'p>>,
+) -> Vec<String> {
+    let mut remarks: Vec<String> = Vec::new();
+    for part in rows.flat_map(Row::parts).filter(|part| !part.dropped.is_empty()) {
+        let (takes, dropped) = (part.chunks[0].ids.len(), &part.dropped);
+        remarks.push(format!(
+            "the prompt has {} tokens, the text encoder takes {takes}; dropped: \"{dropped}\"",
+            part.words + 2
+        ));
+    }
+    let negatives = [&request.negative_prompt, &request.negative_prompt_2];
+    if negatives.iter().any(|text| text.is_some()) && pipeline.guidance_rows(request) == 1 {
+        remarks.push("the negative prompt has no effect: this runs without classifier-free guidance".into());
+    }
+    if request.oms.as_ref().is_some_and(|oms| !oms.negative_prompt.is_empty() && !oms.guided()) {
+        remarks.push("the negative prompt of OMS has no effect at an OMS guidance of 1".into());
+    }
+    if request.prompt_syntax == PromptSyntax::A1111 {
+        remarks.extend(request.prompts().flat_map(|text| foreign_marks(text)));
+    }
+    let mut seen = Vec::new();
+    remarks.retain(|remark| {
+        !seen.contains(remark) && {
+            seen.push(remark.clone());
+            true
+        }
+    });
+    remarks
+}
+
+/// Marks of AUTOMATIC1111's program that are more than text, and that are only text here.
+pub(super) fn foreign_marks(text: &str) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for network in ["<lora:", "<lyco:", "<hypernet:"] {
+        if text.contains(network) {
+            remarks.push(format!("\"{network}…>\" in the prompt is read as words: such networks are not supported"));
+        }
+    }
+    if text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "AND") {
+        remarks.push("AND in the prompt is read as a word: prompts are not composed".into());
+    }
+    remarks
+}

@@ -1,0 +1,104 @@
+//! What a tokenizer makes of a prompt: which tokens are kept, with which weight, in which chunk. No network is loaded.
+
+use serde::Serialize;
+
+use super::encoders::load_tokenizer;
+use super::prompts::{foreign_marks, schedule};
+use super::{PromptSyntax, Request, Source};
+use crate::Result;
+use crate::text::{Chunk, ClipTokenizer};
+
+/// A prompt as one tokenizer of a model reads it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TokenReport {
+    /// The tokenizer's folder: `tokenizer`, or `tokenizer_2` of SDXL.
+    pub tokenizer: &'static str,
+    /// Tokens of a chunk, start and end not counted.
+    pub capacity: usize,
+    /// Each distinct text of the steps.
+    pub texts: Vec<TextReport>,
+    /// Marks that are only text here.
+    pub remarks: Vec<String>,
+}
+
+/// The text of some steps.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TextReport {
+    /// The steps that read it, from 1.
+    pub steps: Vec<usize>,
+    /// The text with its weights.
+    pub text: String,
+    /// Tokens of the whole text, with those that are dropped.
+    pub count: usize,
+    /// Its chunks, at least one.
+    pub chunks: Vec<ChunkReport>,
+    /// What does not fit; empty when all does.
+    pub dropped: String,
+}
+
+/// One row of the text encoder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ChunkReport {
+    /// The prompt's tokens in it.
+    pub tokens: Vec<TokenEntry>,
+    /// Places that are padded.
+    pub padding: usize,
+}
+
+/// One token.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TokenEntry {
+    /// As the vocabulary writes it; `</w>` ends a word.
+    pub token: String,
+    /// Its place in the vocabulary.
+    pub id: u32,
+    /// What its states are weighted with.
+    pub weight: f32,
+}
+
+/// What the tokenizers of a model make of a request's prompt.
+///
+/// # Errors
+/// When the request is out of range, a weight in the prompt is not a number, or the tokenizer's files are missing or damaged.
+pub fn token_reports(model: &Source, request: &Request) -> Result<Vec<TokenReport>> {
+    request.validate()?;
+    let mut reports = vec![report("tokenizer", model, &request.prompt, request)?];
+    if model.component("tokenizer_2").has("vocab.json") {
+        let prompt = request.prompt_2.as_ref().unwrap_or(&request.prompt);
+        reports.push(report("tokenizer_2", model, prompt, request)?);
+    }
+    Ok(reports)
+}
+
+fn report(name: &'static str, model: &Source, prompt: &str, request: &Request) -> Result<TokenReport> {
+    let tokenizer = load_tokenizer(&model.component(name))?;
+    let schedule = schedule(prompt, request);
+    let mut texts: Vec<TextReport> = Vec::new();
+    for step in 1..=request.num_inference_steps {
+        let text = schedule.at(step);
+        match texts.iter_mut().find(|known| known.text == text) {
+            Some(known) => known.steps.push(step),
+            None => texts.push(text_report(&tokenizer, step, text, request)?),
+        }
+    }
+    let remarks = if request.prompt_syntax == PromptSyntax::A1111 { foreign_marks(prompt) } else { Vec::new() };
+    Ok(TokenReport { tokenizer: name, capacity: tokenizer.max_length() - 2, texts, remarks })
+}
+
+fn text_report(tokenizer: &ClipTokenizer, step: usize, text: String, request: &Request) -> Result<TextReport> {
+    let chunks = tokenizer.chunks(&text, request.reading())?;
+    let capacity = tokenizer.max_length() - 2;
+    let chunk = |chunk: &Chunk| {
+        let words = chunk.ids.iter().zip(&chunk.weights).skip(1).take(chunk.words);
+        let entry =
+            |(&id, &weight): (&u32, &f32)| TokenEntry { token: tokenizer.token(id).unwrap_or_default(), id, weight };
+        ChunkReport { tokens: words.map(entry).collect(), padding: capacity - chunk.words }
+    };
+    Ok(TextReport {
+        steps: vec![step],
+        text,
+        count: chunks.words,
+        chunks: chunks.chunks.iter().map(chunk).collect(),
+        dropped: chunks.dropped,
+    })
+}
