@@ -1,6 +1,7 @@
 //! Sampling against the reference implementation's tables and trajectories, and against its own laws.
 
 mod convergence;
+mod noise;
 mod oms;
 mod properties;
 mod rng;
