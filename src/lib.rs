@@ -38,6 +38,9 @@
 //! [`Program`](record::Program), which is replayed at every step with new inputs. The wgpu backend and the host backend run the same
 //! recordings, so every kernel has a twin to be compared with.
 
+#[macro_use]
+mod named;
+
 pub mod cli;
 pub mod error;
 pub mod gpu;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use super::generate_args::GenerateArgs;
+
 use crate::pipeline::{Precision, PromptSyntax};
 use crate::sampling::Sampler;
 
@@ -46,6 +48,8 @@ impl Cli {
 pub enum Command {
     /// Draw pictures from a prompt; the command when only a prompt is given
     Generate(Box<GenerateArgs>),
+    /// List the samplers and the sigma schedules
+    Samplers(SamplersArgs),
     /// Show which tokens of a prompt are kept, with which weight and in which chunk
     Tokens(TokensArgs),
     /// List the graphics adapters with their limits and features.
@@ -73,7 +77,7 @@ pub struct ModelArgs {
     /// Height in pixels, a multiple of 8 [default: the model's own]
     #[arg(long, short = 'H', value_name = "PIXELS")]
     pub height: Option<usize>,
-    /// Steps of the sampler [default: 30; 4 with lcm]
+    /// Steps of the sampler [default: 30; 4 with lcm and tcd]
     #[arg(long, short = 's', value_name = "N")]
     pub steps: Option<usize>,
     /// How strongly the prompt steers (classifier-free guidance); 1 turns guidance off [default: 7.5]
@@ -98,82 +102,16 @@ pub struct ModelArgs {
     pub json: bool,
 }
 
-/// Options of `generate`.
-#[derive(Debug, Clone, Args)]
-pub struct GenerateArgs {
-    /// What to draw
-    #[arg(value_name = "PROMPT")]
-    pub prompt: String,
-    /// Model, size, device
-    #[command(flatten)]
-    pub model: ModelArgs,
-    /// How prompts are read
-    #[command(flatten)]
-    pub reading: ReadingArgs,
-    /// Layers of the text encoder counted from its end, the first being 1: 2 leaves out the last layer. AUTOMATIC1111's and ComfyUI's
-    /// number; diffusers' is one less. SDXL models are counted from the last layer but one
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    pub clip_skip: u16,
-    /// What to steer away from; SDXL models tell an empty text from none
-    #[arg(long, short = 'n', value_name = "TEXT")]
-    pub negative: Option<String>,
-    /// SDXL: what the second text encoder reads [default: the prompt]
-    #[arg(long, value_name = "TEXT")]
-    pub prompt_2: Option<String>,
-    /// SDXL: what the second text encoder reads in place of --negative [default: --negative]
-    #[arg(long, value_name = "TEXT")]
-    pub negative_2: Option<String>,
-    /// SDXL: size that the picture is said to have had before cropping [default: its own]
-    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = pair('x'))]
-    pub original_size: Option<Pair>,
-    /// SDXL: where the picture is said to have been cropped [default: 0,0]
-    #[arg(long, value_name = "LEFT,TOP", value_parser = pair(','))]
-    pub crop: Option<Pair>,
-    /// SDXL: size that the picture is said to have after cropping [default: its own]
-    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = pair('x'))]
-    pub target_size: Option<Pair>,
-    /// Prompt for the OMS module alone [default: the prompt]
-    #[arg(long, value_name = "TEXT")]
-    pub oms_prompt: Option<String>,
-    /// What the OMS module steers away from, where --oms-guidance is not 1
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub oms_negative: String,
-    /// Do the OMS step as its authors' code does, not as the paper's eq. 20 says
-    #[arg(long)]
-    pub oms_compat: bool,
-    /// How much noise a stochastic sampler adds at each step, from 0 to 1 [default: ddim 0, tcd 0.3, the others 1]
-    #[arg(long, value_name = "ETA", allow_negative_numbers = true)]
-    pub eta: Option<f64>,
-    /// Seed of the first picture; the i-th further one has seed + i
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub seed: u64,
-    /// Pictures to draw
-    #[arg(long, short = 'c', value_name = "N", default_value_t = 1)]
-    pub count: usize,
-    /// Draw each seed without and with OMS, side by side in one labelled PNG
-    #[arg(long)]
-    pub compare: bool,
-    /// PNG file, or folder ending in "/" [default: a free name made from the prompt]
-    #[arg(long, short = 'o', value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Replace the output file if it exists
-    #[arg(long)]
-    pub overwrite: bool,
-    /// No progress bar
-    #[arg(long, short = 'q')]
-    pub quiet: bool,
-}
-
 /// How prompts are read: shared by generate and tokens.
 #[derive(Debug, Clone, Args)]
 pub struct ReadingArgs {
     /// Which marks in prompts mean something. a1111: (a) (a:1.2) [b] BREAK [from:to:when] [a|b], escapes, chunks of 75 tokens.
-    /// comfy: (a) (a:1.2), escapes, chunks. plain: none, cut after 75 tokens, as in diffusers
-    #[arg(long, value_name = "a1111|comfy|plain", default_value = "a1111")]
-    pub prompt_syntax: PromptSyntax,
-    /// a1111: a full chunk ends at a comma if there is one among its last N tokens; 0 fills every chunk
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub comma_backtrack: usize,
+    /// comfy: (a) (a:1.2), escapes, chunks. plain: none, cut after 75 tokens, as in diffusers [default: a1111]
+    #[arg(long, value_name = "a1111|comfy|plain")]
+    pub prompt_syntax: Option<PromptSyntax>,
+    /// a1111: a full chunk ends at a comma if there is one among its last N tokens; 0 fills every chunk [default: 20]
+    #[arg(long, value_name = "N")]
+    pub comma_backtrack: Option<usize>,
 }
 
 /// Options of `tokens`.
@@ -199,37 +137,20 @@ pub struct TokensArgs {
     pub json: bool,
 }
 
-/// Two numbers, across and down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pair {
-    /// Width, or pixels from the left.
-    pub across: usize,
-    /// Height, or pixels from the top.
-    pub down: usize,
-}
-
-impl Pair {
-    /// In the order of diffusers: (height, width) or (top, left).
-    pub(super) fn down_across(self) -> (usize, usize) {
-        (self.down, self.across)
-    }
-}
-
-/// Reads two numbers with `sign` between them.
-fn pair(sign: char) -> impl Fn(&str) -> Result<Pair, String> + Clone + Send + Sync + 'static {
-    move |text: &str| {
-        let numbers = text.split_once(sign).and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
-        let (across, down) = numbers.ok_or_else(|| format!("expected two numbers as in 1024{sign}768"))?;
-        Ok(Pair { across, down })
-    }
-}
-
 /// Options of `plan`.
 #[derive(Debug, Clone, Args)]
 pub struct PlanArgs {
     /// Model, size, device
     #[command(flatten)]
     pub model: ModelArgs,
+}
+
+/// Options of `samplers`.
+#[derive(Debug, Clone, Args)]
+pub struct SamplersArgs {
+    /// Print JSON on standard output
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `devices`.

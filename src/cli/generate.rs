@@ -5,27 +5,27 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::args::Pair;
+use super::compose::Order;
 use super::progress::Progress;
 use super::{GenerateArgs, output, print_json, print_line};
+use crate::Result;
 use crate::image::{Rgb8Image, side_by_side, write_png};
-use crate::pipeline::{Event, OmsRequest, Picture, Pipeline, Request};
-use crate::sampling::OmsForm;
-use crate::{Error, Result};
+use crate::pipeline::{Event, Picture, Pipeline, Request};
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let started = Instant::now();
-    let oms = args.model.oms_source()?;
-    refuse_unused_oms_options(args, oms.is_some())?;
-    let request = request(args, oms.is_some())?;
-    request.validate()?;
-    let files = output::choose(args.output.as_deref(), &args.prompt, args.count, args.overwrite)?;
-    let pipeline = args.model.open()?;
+    let order = Order::read(args)?;
+    let request = order.request.clone();
+    let files = output::choose(args.output.as_deref(), &request.prompt, request.count, args.overwrite)?;
+    let pipeline = order.model.open()?;
     let runs: Vec<Request> =
         if args.compare { vec![Request { oms: None, ..request.clone() }, request] } else { vec![request] };
     let units = runs.iter().map(|r| pipeline.units(r)).sum();
     let progress = Progress::new(units, args.quiet || args.model.json);
-    progress.say(&format!("{} on {}", args.model.source(), pipeline.device().describe()));
+    progress.say(&format!("{} on {}", order.model.source(), pipeline.device().describe()));
+    for difference in order.differences(&pipeline)? {
+        progress.say(&format!("warning: {difference}"));
+    }
     let mut drawn = Vec::new();
     for (index, run) in runs.into_iter().enumerate() {
         drawn.push(draw(&pipeline, run, &progress, index == 0)?);
@@ -39,51 +39,6 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
         saved.push((file.clone(), pictures));
     }
     report(args, &pipeline, &saved, started)
-}
-
-fn refuse_unused_oms_options(args: &GenerateArgs, has_oms: bool) -> Result<()> {
-    if has_oms {
-        return Ok(());
-    }
-    let unused = [
-        ("--compare", args.compare),
-        ("--oms-prompt", args.oms_prompt.is_some()),
-        ("--oms-negative", !args.oms_negative.is_empty()),
-        ("--oms-compat", args.oms_compat),
-    ];
-    match unused.into_iter().find(|(_, given)| *given) {
-        Some((option, _)) => {
-            Err(Error::Request(format!("{option}: needs a module, add --oms DIR (or --oms demo with the demo model)")))
-        }
-        None => Ok(()),
-    }
-}
-
-fn request(args: &GenerateArgs, has_oms: bool) -> Result<Request> {
-    let form = if args.oms_compat { OmsForm::Official } else { OmsForm::default() };
-    let guidance_scale = args.model.oms_guidance()?;
-    Ok(Request {
-        prompt: args.prompt.clone(),
-        negative_prompt: args.negative.clone(),
-        prompt_2: args.prompt_2.clone(),
-        negative_prompt_2: args.negative_2.clone(),
-        original_size: args.original_size.map(Pair::down_across),
-        crops_coords_top_left: args.crop.map_or((0, 0), Pair::down_across),
-        target_size: args.target_size.map(Pair::down_across),
-        prompt_syntax: args.reading.prompt_syntax,
-        comma_backtrack: args.reading.comma_backtrack,
-        clip_skip: usize::from(args.clip_skip) - 1,
-        eta: args.eta,
-        seed: args.seed,
-        count: args.count,
-        oms: has_oms.then(|| OmsRequest {
-            prompt: args.oms_prompt.clone(),
-            negative_prompt: args.oms_negative.clone(),
-            guidance_scale,
-            form,
-        }),
-        ..args.model.request()
-    })
 }
 
 /// Runs one request to its end; warnings are said once.

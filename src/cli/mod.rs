@@ -1,18 +1,20 @@
 //! The command: parses, asks the pipeline, prints. No maths here.
 
 mod args;
+mod compose;
 mod devices;
 mod generate;
+mod generate_args;
 mod output;
 mod plan;
 mod progress;
+mod samplers;
 mod tokens;
 
 use std::process::ExitCode;
 
-pub use args::{
-    Cli, Command, DevicesArgs, GenerateArgs, ModelArgs, Pair, PlanArgs, PrecisionArg, ReadingArgs, TokensArgs,
-};
+pub use args::{Cli, Command, DevicesArgs, ModelArgs, PlanArgs, PrecisionArg, ReadingArgs, SamplersArgs, TokensArgs};
+pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, ScheduleArgs, StartArgs, UpscaleArg};
 
 use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
 use crate::{Error, Result};
@@ -21,6 +23,7 @@ use crate::{Error, Result};
 pub fn main() -> ExitCode {
     let done = match Cli::parse_implied(std::env::args_os().collect()).command {
         Command::Generate(args) => generate::run(&args),
+        Command::Samplers(args) => samplers::run(&args),
         Command::Tokens(args) => tokens::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Plan(args) => plan::run(&args),
@@ -81,6 +84,7 @@ impl ModelArgs {
                 .unwrap_or(self.sampler.map_or(default.num_inference_steps, |s| s.kind.default_steps())),
             guidance_scale: self.guidance.unwrap_or(default.guidance_scale),
             sampler: self.sampler.map(|s| s.kind),
+            sigmas: self.sampler.and_then(|s| s.sigmas),
             ..default
         }
     }

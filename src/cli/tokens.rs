@@ -4,15 +4,15 @@ use serde_json::json;
 
 use super::{TokensArgs, print_json, print_line};
 use crate::Result;
-use crate::pipeline::{ChunkReport, Request, Source, TextReport, TokenEntry, TokenReport, token_reports};
+use crate::pipeline::{ChunkReport, PromptSyntax, Request, Source, TextReport, TokenEntry, TokenReport, token_reports};
 
 pub(super) fn run(args: &TokensArgs) -> Result<()> {
     let default = Request::default();
     let request = Request {
         prompt: args.prompt.clone(),
         prompt_2: args.prompt_2.clone(),
-        prompt_syntax: args.reading.prompt_syntax,
-        comma_backtrack: args.reading.comma_backtrack,
+        prompt_syntax: args.reading.prompt_syntax.unwrap_or(PromptSyntax::A1111),
+        comma_backtrack: args.reading.comma_backtrack.unwrap_or(default.comma_backtrack),
         num_inference_steps: args.steps.unwrap_or(default.num_inference_steps),
         ..default
     };

@@ -4,7 +4,7 @@
 //! streams, or stops between two steps by dropping it.
 
 use super::parameters::Picture;
-use super::pass::{End, Pass, Start};
+use super::pass::{End, Part, Pass, Start};
 use super::request::{Hires, Upscale};
 use super::{Pipeline, Request, init, resize};
 use crate::Result;
@@ -48,6 +48,7 @@ pub struct Generation<'p> {
 }
 
 struct Second {
+    asked: Request,
     request: Request,
     hires: Hires,
     first_size: (usize, usize),
@@ -66,13 +67,16 @@ impl Pipeline {
         let mut warnings = self.notices(&request);
         let skip = self.skip(&request);
         let (first, second) = match request.hires.clone() {
-            None => (Pass::new(self, request, Start::Request, skip, End::Pictures)?, None),
+            None => {
+                let part = Part { request: request.clone(), start: Start::Request, skip, end: End::Pictures };
+                (Pass::new(self, &request, part)?, None)
+            }
             Some(hires) => {
                 let (first, second) = (first_pass(&request), self.second_pass(&request, &hires)?);
                 let end = if hires.upscale == Upscale::Latent { End::Latents } else { End::Pictures };
                 let first_size = self.size(&first)?;
-                let pass = Pass::new(self, first, Start::Request, skip, end)?;
-                (pass, Some(Second { request: second, hires, first_size, drawn: Vec::new() }))
+                let pass = Pass::new(self, &request, Part { request: first, start: Start::Request, skip, end })?;
+                (pass, Some(Second { asked: request, request: second, hires, first_size, drawn: Vec::new() }))
             }
         };
         warnings.extend(first.warnings().iter().cloned());
@@ -153,7 +157,8 @@ impl Generation<'_> {
             }
         };
         let skip = second.hires.skip(second.request.num_inference_steps);
-        self.pass = Some(Pass::new(self.pipeline, second.request, start, skip, End::Pictures)?);
+        let part = Part { request: second.request, start, skip, end: End::Pictures };
+        self.pass = Some(Pass::new(self.pipeline, &second.asked, part)?);
         Ok(Event::Enlarged { image })
     }
 }

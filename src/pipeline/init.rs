@@ -1,5 +1,7 @@
 //! Pictures that a run starts from: pixels and masks as networks take them.
 
+use sha2::{Digest, Sha256};
+
 use crate::image::Rgb8Image;
 use crate::models::layout::to_channels_first;
 use crate::record::Shape;
@@ -43,6 +45,15 @@ impl InitImage {
             strength,
             mask: mask.map(|mask| mask.data.chunks_exact(3).map(grey).collect()),
         })
+    }
+
+    /// SHA-256 of the picture and its mask in 8 bits, in hexadecimal: whether another file is the same picture.
+    pub fn sha256(&self) -> String {
+        let bytes = |values: &[f32]| values.iter().map(|v| (v * 255.0).round() as u8).collect::<Vec<u8>>();
+        let mut hash = Sha256::new();
+        hash.update(bytes(&self.rgb));
+        hash.update(bytes(self.mask.as_deref().unwrap_or_default()));
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Checks the numbers of values and their range.

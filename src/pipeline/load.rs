@@ -1,7 +1,7 @@
 //! Files → networks.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 
@@ -78,7 +78,9 @@ impl Pipeline {
         }
         let mut pipeline = Pipeline {
             device,
-            label: model.to_string(),
+            label: model.name(),
+            files: model_files(model, unet_files, index.is_xl()),
+            hashes: OnceLock::new(),
             text_encoders,
             zeros_for_no_negative: index.is_xl() && index.force_zeros_for_empty_prompt,
             unet,
@@ -87,13 +89,28 @@ impl Pipeline {
             oms: None,
         };
         if let Some(source) = oms {
-            pipeline.oms = Some(load_oms(&pipeline, source, weight_type)?);
+            let (module, files) = load_oms(&pipeline, source, weight_type)?;
+            pipeline.oms = Some(module);
+            pipeline.files.push(("oms_module", files, DIFFUSION_STEM));
         }
         Ok(pipeline)
     }
 }
 
-fn weight_type(device: &Device) -> WeightType {
+/// The weight files of a base model, by component.
+fn model_files(model: &Source, unet: Component, dual: bool) -> Vec<(&'static str, Component, &'static str)> {
+    let mut files = vec![
+        ("text_encoder", model.component("text_encoder"), TEXT_STEM),
+        ("unet", unet, DIFFUSION_STEM),
+        ("vae", model.component("vae"), DIFFUSION_STEM),
+    ];
+    if dual {
+        files.push(("text_encoder_2", model.component("text_encoder_2"), TEXT_STEM));
+    }
+    files
+}
+
+pub(super) fn weight_type(device: &Device) -> WeightType {
     match device.storage() {
         DType::F16 => WeightType::F16,
         DType::F32 => WeightType::Keep,
@@ -231,7 +248,7 @@ fn resolve(source: &OmsSource, name: &str, is_there: impl Fn(&Component) -> bool
     )))
 }
 
-fn load_oms(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Result<OmsModule> {
+fn load_oms(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Result<(OmsModule, Component)> {
     let files = resolve(source, "oms_module", |c| c.has_weights(DIFFUSION_STEM))?;
     let module = load_unet(&files, "oms_module", weight_type)?;
     if module.config().has_time() {
@@ -258,7 +275,7 @@ fn load_oms(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Res
             module.config().in_channels
         )));
     }
-    Ok(OmsModule { label: source.module.to_string(), module, text_encoders })
+    Ok((OmsModule { label: source.module.name(), module, text_encoders }, files))
 }
 
 /// What reads the module's prompt, as its index and the class of its text encoder say: its own encoder; where the index has none, the base's

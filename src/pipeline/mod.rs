@@ -10,7 +10,7 @@
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
 //! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
 //! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
-//! | `parameters` | what goes into the PNG |
+//! | `parameters`, `repeat` | what goes into the PNG; a PNG → the request that made it |
 
 mod demo;
 mod device;
@@ -21,6 +21,7 @@ mod load;
 mod parameters;
 mod pass;
 mod prompts;
+mod repeat;
 mod request;
 mod resize;
 mod source;
@@ -34,6 +35,7 @@ pub use generate::{Event, Generation};
 pub use init::InitImage;
 pub use load::{OmsSource, Overrides};
 pub use parameters::Picture;
+pub use repeat::{Recipe, read_recipe};
 pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
 pub use source::Source;
 pub use stage::StagePlan;
@@ -41,19 +43,29 @@ pub use tokens::{ChunkReport, TextReport, TokenEntry, TokenReport, token_reports
 
 pub use crate::text::PromptSyntax;
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
 use encoders::TextEncoder;
 use load::{OmsModule, OmsText};
+use source::Component;
 use stage::Stage;
 
 use crate::models::{AutoencoderKl, OneOrMany, Unet};
 use crate::record::Shape;
-use crate::sampling::{SchedulerConfig, Solver, SolverKind, SolverOptions, embedding};
+use rayon::prelude::*;
+
+use crate::sampling::{SchedulerConfig, Solver, SolverKind, SolverOptions, embedding, oms};
+use crate::weights::WeightType;
 use crate::{Error, Result};
 
 /// A model, and perhaps an OMS module, on a device. Weights stay in the mapped files until a stage runs.
 pub struct Pipeline {
     device: Device,
     label: String,
+    /// Component, folder and stem of each weight file.
+    files: Vec<(&'static str, Component, &'static str)>,
+    hashes: OnceLock<BTreeMap<&'static str, String>>,
     /// One, or the two of SDXL.
     text_encoders: Vec<TextEncoder>,
     /// Whether no negative prompt means states of zeros.
@@ -99,6 +111,38 @@ impl Pipeline {
     /// The model's name, for the parameters of a picture.
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// SHA-256 of each weight file by component, read on first use.
+    ///
+    /// # Errors
+    /// When a file cannot be read any more.
+    pub fn hashes(&self) -> Result<&BTreeMap<&'static str, String>> {
+        if let Some(known) = self.hashes.get() {
+            return Ok(known);
+        }
+        let prefer_f16 = load::weight_type(&self.device) == WeightType::F16;
+        let hash = |(name, files, stem): &(&'static str, Component, &str)| Ok((*name, files.hash(stem, prefer_f16)?));
+        let hashes = self.files.par_iter().map(hash).collect::<Result<_>>()?;
+        Ok(self.hashes.get_or_init(|| hashes))
+    }
+
+    /// Checks what the schedule alone decides, before anything else of a model is read: sampler, steps, strength.
+    ///
+    /// # Errors
+    /// When the pair is impossible, or the model's `scheduler_config.json` is missing or not supported.
+    pub fn check_schedule(model: &Source, request: &Request) -> Result<()> {
+        request.validate()?;
+        let own: SchedulerConfig = model.component("scheduler").json("scheduler_config.json")?;
+        let config = request.schedule(&own, false);
+        let kind = request.sampler.or(own.solver()).unwrap_or(SolverKind::Ddim);
+        let skip = request.image.as_ref().map_or(0, |image| image.skip(request.num_inference_steps));
+        let solver =
+            Solver::new(kind, &config, request.num_inference_steps, &SolverOptions { eta: request.eta, skip })?;
+        if request.oms.is_some() && skip == 0 {
+            oms::check_alpha_bar(solver.alpha_bar_first())?;
+        }
+        Ok(())
     }
 
     /// Whether an OMS module is there.
@@ -239,9 +283,7 @@ impl Pipeline {
         self.check_text(request)?;
         match (&request.oms, &self.oms) {
             (Some(_), None) => Err(Error::Request("oms: no module is loaded, give one with --oms".into())),
-            (Some(_), Some(_)) if skip == 0 && solver.alpha_bar_first() <= 0.0 => Err(Error::Request(
-                "oms: this schedule ends at zero SNR, so there is nothing to restore; use --oms off".into(),
-            )),
+            (Some(_), Some(_)) if skip == 0 => oms::check_alpha_bar(solver.alpha_bar_first()),
             _ => Ok(()),
         }
     }

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{Pipeline, Request};
+use crate::Result;
 use crate::image::Rgb8Image;
-use crate::sampling::OmsForm;
+use crate::sampling::{PictureNoise, RngKind, SigmaSchedule, Variation};
 
 /// A finished picture.
 #[derive(Debug, Clone)]
@@ -15,8 +16,10 @@ pub struct Picture {
     pub seed: u64,
     /// Final latents x̃_0, variance-preserving, `[4, height/8, width/8]`.
     pub latents: Vec<f32>,
-    /// What made it, as JSON.
+    /// What made it: `request` repeats this one picture, the rest says what it was drawn with.
     pub parameters: Value,
+    /// The same as AUTOMATIC1111 writes it.
+    pub infotext: String,
     /// What happened on the way that a user should know: a stage redone in f32.
     pub notes: Vec<String>,
 }
@@ -24,68 +27,90 @@ pub struct Picture {
 impl Picture {
     /// Keywords and texts for the PNG: `parameters` as AUTOMATIC1111 writes it, and everything as JSON under `chiaro`.
     pub fn text_chunks(&self) -> Vec<(String, String)> {
-        let p = &self.parameters;
-        let text = |key: &str| p[key].as_str().unwrap_or_default().to_owned();
-        let mut lines = text("prompt");
-        if !text("negative_prompt").is_empty() {
-            lines += &format!("\nNegative prompt: {}", text("negative_prompt"));
-        }
-        // AUTOMATIC1111 counts from 1 and leaves 1 unsaid.
-        let clip_skip = match p["clip_skip"].as_u64() {
-            Some(layers @ 1..) => format!("Clip skip: {}, ", layers + 1),
-            _ => String::new(),
-        };
-        lines += &format!(
-            "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, {clip_skip}Version: chiaro {}",
-            p["steps"],
-            text("sampler"),
-            p["guidance_scale"],
-            p["seed"],
-            p["width"],
-            p["height"],
-            text("version"),
-        );
-        vec![("parameters".into(), lines), ("chiaro".into(), p.to_string())]
+        vec![("parameters".into(), self.infotext.clone()), ("chiaro".into(), self.parameters.to_string())]
     }
 }
 
+/// The request that draws one picture of a request again.
+pub(super) fn alone(request: &Request, index: usize, noise: &PictureNoise) -> Request {
+    let place = (request.rng == RngKind::Comfy).then(|| request.place.unwrap_or((index, request.count)));
+    let variation = noise.variation().map(|Variation { seed, strength }| Variation { seed, strength });
+    Request { count: 1, batch: 1, seed: noise.seed(), variation, place, ..request.clone() }
+}
+
 /// Everything that decides the pixels of one picture.
-pub(super) fn parameters(pipeline: &Pipeline, request: &Request, seed: u64, size: (usize, usize)) -> Value {
-    let oms = request.oms.as_ref().map(|oms| {
-        json!({
-            "prompt": oms.prompt.as_ref().unwrap_or(&request.prompt),
-            "negative_prompt": oms.negative_prompt,
-            "guidance_scale": oms.guidance_scale,
-            "form": match oms.form {
-                OmsForm::Paper { .. } => "eq. 20",
-                OmsForm::PaperSde => "eq. 17",
-                OmsForm::Official => "official",
-            },
-            "module": pipeline.oms_label(),
-        })
-    });
-    json!({
+pub(super) fn parameters(pipeline: &Pipeline, request: &Request, size: (usize, usize)) -> Result<Value> {
+    let solver = pipeline.sampler(request);
+    Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "prompt_2": request.prompt_2,
-        "negative_prompt_2": request.negative_prompt_2,
-        "original_size": request.original_size,
-        "crops_coords_top_left": request.crops_coords_top_left,
-        "target_size": request.target_size,
         "model": pipeline.label(),
-        "width": size.0,
-        "height": size.1,
-        "steps": request.num_inference_steps,
-        "guidance_scale": request.guidance_scale,
-        "sampler": pipeline.sampler(request).to_string(),
-        "eta": request.eta,
-        "seed": seed,
-        "clip_skip": request.clip_skip,
-        "prompt_syntax": request.prompt_syntax.to_string(),
-        "comma_backtrack": request.comma_backtrack,
-        "oms": oms,
+        "oms_module": request.oms.as_ref().and(pipeline.oms_label()),
+        "sha256": pipeline.hashes()?,
         "device": pipeline.device().name(),
         "storage": pipeline.device().storage_name(),
-    })
+        "width": size.0,
+        "height": size.1,
+        "seed": request.seed,
+        "sampler": solver.to_string(),
+        "sigmas": solver.takes_sigmas().then(|| pipeline.schedule_of(request).sigma_schedule().to_string()),
+        "image": request.image.as_ref().map(|image| json!({
+            "sha256": image.sha256(), "strength": image.strength, "mask": image.mask.is_some(),
+        })),
+        "request": request,
+    }))
+}
+
+/// AUTOMATIC1111's text of a picture (`modules/processing.py`, `create_infotext`): prompt, negative prompt, and fields.
+pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): (usize, usize)) -> Result<String> {
+    let mut lines = request.prompt.clone();
+    if let Some(negative) = request.negative_prompt.as_ref().filter(|text| !text.is_empty()) {
+        lines += &format!("\nNegative prompt: {negative}");
+    }
+    let solver = pipeline.sampler(request);
+    let mut fields = vec![("Steps", request.num_inference_steps.to_string()), ("Sampler", solver.label().to_owned())];
+    if solver.takes_sigmas() {
+        let sigmas = pipeline.schedule_of(request).sigma_schedule();
+        let label = if sigmas == SigmaSchedule::Normal { "Automatic" } else { sigmas.label() };
+        fields.push(("Schedule type", label.to_owned()));
+    }
+    fields.push(("CFG scale", request.guidance_scale.to_string()));
+    fields.push(("Seed", request.seed.to_string()));
+    fields.push(("Size", format!("{width}x{height}")));
+    if let Some(hash) = pipeline.hashes()?.get("unet") {
+        fields.push(("Model hash", hash[..10].to_owned()));
+    }
+    fields.push(("Model", quoted(pipeline.label())));
+    if let Some(variation) = &request.variation {
+        fields.push(("Variation seed", variation.seed.to_string()));
+        fields.push(("Variation seed strength", variation.strength.to_string()));
+    }
+    if let Some(image) = &request.image {
+        fields.push(("Denoising strength", image.strength.to_string()));
+    }
+    // AUTOMATIC1111 counts from 1 and leaves 1 unsaid.
+    if request.clip_skip > 0 {
+        fields.push(("Clip skip", (request.clip_skip + 1).to_string()));
+    }
+    if let Some(hires) = &request.hires {
+        fields.push(("Denoising strength", hires.strength.to_string()));
+        fields.push(("Hires upscale", hires.scale.to_string()));
+        if let Some(steps) = hires.steps {
+            fields.push(("Hires steps", steps.to_string()));
+        }
+    }
+    if request.rng == RngKind::Torch {
+        fields.push(("RNG", "CPU".into()));
+    }
+    if let Some(oms) = &request.oms {
+        fields.push(("One More Step", pipeline.oms_label().map(quoted).unwrap_or_default()));
+        fields.push(("One More Step scale", oms.guidance_scale.to_string()));
+    }
+    fields.push(("Version", format!("chiaro {}", env!("CARGO_PKG_VERSION"))));
+    let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    Ok(format!("{lines}\n{}", fields.join(", ")))
+}
+
+/// A value with signs that separate fields goes into quotes.
+fn quoted(value: &str) -> String {
+    if value.contains([',', ':', '\n', '"']) { Value::from(value).to_string() } else { value.to_owned() }
 }

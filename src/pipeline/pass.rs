@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::generate::Event;
 use super::init::sample_posterior;
-use super::parameters::{Picture, parameters};
+use super::parameters::{Picture, alone, infotext, parameters};
 use super::stage::OpenStage;
 use super::text::{Encoded, TextPlan};
 use super::{Pipeline, Request, UnetRun};
@@ -16,7 +16,7 @@ use crate::image::Rgb8Image;
 use crate::models::layout::{to_channels_first, to_channels_last};
 use crate::models::names;
 use crate::record::Shape;
-use crate::sampling::{OmsForm, Solver, TorchRng, guide, oms, rescale_guidance};
+use crate::sampling::{OmsForm, PictureNoise, RngKind, Solver, TorchRng, guide, oms, rescale_guidance};
 use crate::{Error, Result};
 
 /// What the pictures of a pass begin with.
@@ -36,10 +36,21 @@ pub(super) enum End {
     Latents,
 }
 
+/// One pass of a request.
+pub(super) struct Part {
+    pub(super) request: Request,
+    pub(super) start: Start,
+    /// Steps left out at the start.
+    pub(super) skip: usize,
+    pub(super) end: End,
+}
+
 /// A pass under way.
 pub(super) struct Pass<'p> {
     pipeline: &'p Pipeline,
     request: Request,
+    /// What the caller asked for, of which this pass is a part.
+    asked: Request,
     size: (usize, usize),
     skip: usize,
     end: End,
@@ -54,8 +65,7 @@ pub(super) struct Pass<'p> {
 
 /// What is known of one picture so far.
 struct Image {
-    seed: u64,
-    rng: TorchRng,
+    noise: PictureNoise,
     /// Variance-preserving latents `[c, h, w]`: x_T^S, then x̃_T, then x̃_0.
     latents: Vec<f32>,
     /// The picture's own latents x_0 that the run starts from or keeps parts of.
@@ -78,17 +88,20 @@ enum State<'p> {
 }
 
 impl<'p> Pass<'p> {
-    pub(super) fn new(pipeline: &'p Pipeline, request: Request, start: Start, skip: usize, end: End) -> Result<Self> {
+    pub(super) fn new(pipeline: &'p Pipeline, asked: &Request, plan: Part) -> Result<Self> {
+        let Part { request, start, skip, end } = plan;
         let size = pipeline.size(&request)?;
         let text = TextPlan::new(pipeline, &request, size)?;
         let image = |i: usize| {
-            let seed = request.seed.wrapping_add(i as u64);
-            Image { seed, rng: TorchRng::new(seed), latents: Vec::new(), origin: None, masked: None }
+            let (index, of) = request.place.unwrap_or((i, request.count));
+            let noise = PictureNoise::new(request.rng, request.seed, index, of, request.variation)?;
+            Ok(Image { noise, latents: Vec::new(), origin: None, masked: None })
         };
-        let images = (0..request.count).map(image).collect();
+        let images = (0..request.count).map(image).collect::<Result<_>>()?;
         let mask = request.image.as_ref().and_then(|init| init.latent_mask(pipeline.latent_shape(size)));
         let (state, notes) = (State::Encode, Vec::new());
-        Ok(Pass { pipeline, request, size, skip, end, text, start, state, images, mask, notes })
+        let asked = asked.clone();
+        Ok(Pass { pipeline, request, asked, size, skip, end, text, start, state, images, mask, notes })
     }
 
     pub(super) fn warnings(&self) -> &[String] {
@@ -148,30 +161,31 @@ impl<'p> Pass<'p> {
         let count = sources.len();
         let mut moments = self.encode_pictures(sources.into_iter().chain(masked))?;
         let of_masked = if moments.len() > count { moments.pop() } else { None };
+        let torch = self.request.rng == RngKind::Torch && self.request.variation.is_none();
         for (i, image) in self.images.iter_mut().enumerate() {
             let own = moments.get(if moments.len() > 1 { i } else { 0 });
+            // Other programs than diffusers draw the first noise first, and posteriors from a generator of their own.
+            let mut aside = TorchRng::new(image.noise.seed());
+            let first = if torch { None } else { Some(image.noise.initial([shape.c, shape.h, shape.w])?) };
+            let mut posterior = |noise: &mut PictureNoise, moments: &[f32]| {
+                let z = if torch { noise.randn(shape.len()) } else { aside.randn(shape.len()) };
+                let mut latents = sample_posterior(moments, shape, &z);
+                self.pipeline.vae.config().scale_latents(&mut latents);
+                latents
+            };
             let x0 = match (&self.start, own) {
                 (Start::Latents(latents), _) => Some(latents[i].clone()),
-                (_, Some(own)) => {
-                    let mut x0 = sample_posterior(own, shape, &image.rng.randn(shape.len()));
-                    self.pipeline.vae.config().scale_latents(&mut x0);
-                    Some(x0)
-                }
-                (_, None) => None,
+                (_, own) => own.map(|own| posterior(&mut image.noise, own)),
             };
-            // Draw 0 of the picture's generator where nothing is encoded, whether or not it is used: later draws then match diffusers'.
-            let mut noise = image.rng.randn(shape.len());
+            // Drawn whether or not it is used: later draws then match diffusers'.
+            let mut noise = first.unwrap_or_else(|| image.noise.randn(shape.len()));
             if let Some(given) = &self.request.latents {
                 noise.clone_from(given);
             }
             if self.request.offset_noise > 0.0 {
-                offset(&mut noise, &image.rng.randn(shape.c), self.request.offset_noise);
+                offset(&mut noise, &image.noise.randn(shape.c), self.request.offset_noise);
             }
-            if let Some(moments) = &of_masked {
-                let mut masked = sample_posterior(moments, shape, &image.rng.randn(shape.len()));
-                self.pipeline.vae.config().scale_latents(&mut masked);
-                image.masked = Some(masked);
-            }
+            image.masked = of_masked.as_ref().map(|moments| posterior(&mut image.noise, moments));
             image.latents.clone_from(&noise);
             image.origin = x0.map(|x0| Origin { x0, noise });
         }
@@ -215,7 +229,7 @@ impl<'p> Pass<'p> {
             module.run(&[(names::SAMPLE, &inputs), (names::ENCODER_HIDDEN_STATES, encoded.oms())], &mut self.notes)?;
         let rows = latent_rows(&outputs[names::OUT], shape);
         let v = guide(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), request.guidance_scale);
-        let z = request.form.draws_noise().then(|| one.rng.randn(v.len()));
+        let z = request.form.draws_noise().then(|| one.noise.randn(v.len()));
         one.latents = oms::x_t(request.form, &v, &one.latents, z.as_deref(), alpha_bar)?;
         // The picture's trace is the module's, not the start picture's.
         if self.mask.is_none() {
@@ -294,7 +308,7 @@ impl<'p> Pass<'p> {
                 rescale_guidance(&mut model_output, own[1], self.request.guidance_rescale);
             }
             let image = &mut self.images[i];
-            solvers[at].step(step, &model_output, &mut |len| image.rng.randn(len))?;
+            solvers[at].step(step, &model_output, &mut |len| image.noise.randn(len))?;
             if let (Some(mask), Some(origin), false) = (&self.mask, &image.origin, self.pipeline.inpaints()) {
                 let planes = mask.repeat(shape.c);
                 solvers[at].keep(step, &planes, &origin.x0, &origin.noise);
@@ -349,11 +363,13 @@ impl<'p> Pass<'p> {
         self.pipeline.vae.config().unscale_latents(&mut unscaled);
         let outputs = decoder.run(&[(names::LATENTS, &network_input(&unscaled, shape))], &mut self.notes)?;
         let (width, height) = self.size;
+        let again = alone(&self.asked, image, &one.noise);
         let picture = Picture {
             image: Rgb8Image::from_unit_range(&outputs[names::OUT], width, height)?,
-            seed: one.seed,
+            seed: again.seed,
             latents: one.latents.clone(),
-            parameters: parameters(self.pipeline, &self.request, one.seed, self.size),
+            parameters: parameters(self.pipeline, &again, self.size)?,
+            infotext: infotext(self.pipeline, &again, self.size)?,
             notes: std::mem::take(&mut self.notes),
         };
         if image + 1 < self.images.len() {

@@ -1,14 +1,17 @@
 //! What a caller asks for, and whether it can be had.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::init::InitImage;
-use crate::sampling::{BetaSchedule, OmsForm, SchedulerConfig, SigmaSchedule, SolverKind, TimestepSpacing};
+use crate::sampling::{
+    BetaSchedule, OmsForm, RngKind, SchedulerConfig, SigmaSchedule, SolverKind, TimestepSpacing, Variation,
+};
 use crate::text::{PromptSyntax, Reading};
 use crate::{Error, Result};
 
 /// One request for pictures. [`Default`] gives what the command gives without options.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Request {
     /// What to draw.
     pub prompt: String,
@@ -51,13 +54,20 @@ pub struct Request {
     pub offset_noise: f64,
     /// η: how much noise a step adds, 0 to 1; the solver's own default when `None` ([`SolverKind::eta`]).
     pub eta: Option<f64>,
-    /// Seed of the first picture; picture i has seed + i. Noise equals PyTorch's CPU generator's.
+    /// Seed of the first picture; see [`RngKind`] for the others'.
     pub seed: u64,
+    /// Whose random numbers.
+    pub rng: RngKind,
+    /// The first noise goes part of the way towards another seed's.
+    pub variation: Option<Variation>,
+    /// This one picture as number i (from 0) of a batch of n: with [`RngKind::Comfy`] its draws depend on both. `count` is 1 then.
+    pub place: Option<(usize, usize)>,
     /// Pictures to make, at least 1.
     pub count: usize,
     /// Pictures in one forward of the UNet, at least 1.
     pub batch: usize,
-    /// A picture to start from, and what of it to repaint.
+    /// A picture to start from, and what of it to repaint. Not written down.
+    #[serde(skip)]
     pub image: Option<InitImage>,
     /// Draw small first, then again at the final size.
     pub hires: Option<Hires>,
@@ -70,12 +80,13 @@ pub struct Request {
     pub comma_backtrack: usize,
     /// One More Step in front of the first step; `None` starts from plain noise.
     pub oms: Option<OmsRequest>,
-    /// Initial noise x_T^S `[4, height/8, width/8]` in place of the seed's first draw (diffusers' `latents`).
+    /// Initial noise x_T^S `[4, height/8, width/8]` in place of the seed's first draw (diffusers' `latents`). Not written down.
+    #[serde(skip)]
     pub latents: Option<Vec<f32>>,
 }
 
 /// The second pass of a picture: `scale` times as large, from the enlarged first one.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hires {
     /// How many times as wide and high: above 1, up to 4.
     pub scale: f64,
@@ -88,7 +99,7 @@ pub struct Hires {
 }
 
 /// What a second pass enlarges.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Upscale {
     /// The latents, bilinear; wants a strength of ½ or more.
@@ -98,7 +109,8 @@ pub enum Upscale {
 }
 
 /// The part of a [`Request`] that One More Step reads.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct OmsRequest {
     /// C_ψ; the prompt when `None`. Of a prompt that changes over the steps, what the first step reads.
     pub prompt: Option<String>,
@@ -147,6 +159,9 @@ impl Default for Request {
             offset_noise: 0.0,
             eta: None,
             seed: 0,
+            rng: RngKind::Torch,
+            variation: None,
+            place: None,
             count: 1,
             batch: 1,
             image: None,
@@ -229,6 +244,9 @@ impl Request {
         }
         if let Some(oms) = &self.oms {
             finite_in("oms-guidance", oms.guidance_scale, 0.0, 100.0)?;
+            if let OmsForm::Paper { eta } = oms.form {
+                finite_in("oms-eta", eta, 0.0, 1.0)?;
+            }
         }
         for text in self.prompts() {
             if text.len() > MAX_PROMPT_BYTES {
@@ -249,6 +267,14 @@ impl Request {
                     "{name}: expected {least} to {MAX_TOLD} pixels, got {down} down and {across} across"
                 )));
             }
+        }
+        if let Some((index, of)) = self.place
+            && (self.count != 1 || index >= of || of > 10_000)
+        {
+            return Err(Error::Request(format!("place: expected one picture of a batch, got {index} of {of}")));
+        }
+        if let Some(variation) = &self.variation {
+            finite_in("variation-strength", variation.strength, 0.0, 1.0)?;
         }
         if self.latents.is_some() && self.count != 1 {
             return Err(Error::Request("latents: given noise makes one picture, set count to 1".into()));

@@ -39,6 +39,19 @@ impl Source {
     }
 }
 
+impl Source {
+    /// A name that tells the files without the place where they lie.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Source::Folder(root) => {
+                let whole = root.canonicalize().unwrap_or_else(|_| root.clone());
+                whole.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+            }
+            Source::DemoModel | Source::DemoOms => "demo".into(),
+        }
+    }
+}
+
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -114,6 +127,11 @@ impl Component {
                 WeightFile::from_static(bytes, format!("demo {name}"))
             }
         }
+    }
+
+    /// SHA-256 of the weights' file, in hexadecimal.
+    pub(super) fn hash(&self, stem: &str, prefer_f16: bool) -> Result<String> {
+        Ok(self.weights(stem, prefer_f16)?.sha256())
     }
 
     /// Whether either form of the weights is there.

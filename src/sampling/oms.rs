@@ -3,15 +3,19 @@
 //! The module ψ sees x_T^S at SNR 0, where v = -x_0. Variables: v = ψ's guided output (eq. 21), x_s = x_T^S, a = ᾱ_T at the *first
 //! sampling timestep*, z = fresh noise.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result};
 
 /// Which form of the step.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OmsForm {
-    /// Eq. 20: `x̃_T = √a·x̃_0 + √(1-a-σ²)·x_T^S + σ·z`. σ = 0 re-uses the initial noise whole and draws nothing.
+    /// Eq. 20: `x̃_T = √a·x̃_0 + √(1-a-σ²)·x_T^S + σ·z` with `σ = η·√(1-a)`. η = 0 re-uses the initial noise whole and draws nothing, η = 1 is
+    /// eq. 17/18.
     Paper {
-        /// σ_T, from 0 to √(1-a).
-        sigma: f64,
+        /// η, from 0 to 1: σ_T as DDIM has it (arXiv 2010.02502, eq. 16) for ᾱ_t → 0.
+        eta: f64,
     },
     /// Eq. 17/18: `x̃_T = √a·x̃_0 + √(1-a)·z`, all noise drawn afresh.
     PaperSde,
@@ -21,37 +25,45 @@ pub enum OmsForm {
 
 impl Default for OmsForm {
     fn default() -> Self {
-        OmsForm::Paper { sigma: 0.0 }
+        OmsForm::Paper { eta: 0.0 }
     }
 }
 
 impl OmsForm {
     /// Whether the step draws fresh noise z.
     pub fn draws_noise(self) -> bool {
-        !matches!(self, OmsForm::Paper { sigma } if sigma == 0.0)
+        !matches!(self, OmsForm::Paper { eta } if eta == 0.0)
     }
+}
+
+/// Whether there is a trace to restore: ᾱ at the first timestep is neither 0 nor 1.
+///
+/// # Errors
+/// [`Error::Request`] where it is. At zero terminal SNR the step is 0/0 in the authors' code.
+pub fn check_alpha_bar(alpha_bar: f64) -> Result<()> {
+    if alpha_bar > 0.0 && alpha_bar < 1.0 {
+        return Ok(());
+    }
+    Err(Error::Request(format!(
+        "oms: expected ᾱ at the first timestep in (0, 1), got {alpha_bar}; a schedule with zero terminal SNR needs no One More Step, use \
+         --oms off"
+    )))
 }
 
 /// x̃_T, variance-preserving, of the length of `v` and `x_s`. `z` is needed where [`OmsForm::draws_noise`] says so.
 ///
 /// # Errors
-/// When ᾱ at the first timestep is 0 (zero terminal SNR: there is no trace to restore, and the step is 0/0 in the authors' code), when σ
-/// exceeds √(1-ᾱ), or lengths differ.
+/// When ᾱ at the first timestep is 0 (zero terminal SNR: there is no trace to restore, and the step is 0/0 in the authors' code), when η is
+/// outside 0 to 1, or lengths differ.
 pub fn x_t(form: OmsForm, v: &[f32], x_s: &[f32], z: Option<&[f32]>, alpha_bar: f64) -> Result<Vec<f32>> {
-    if !(alpha_bar > 0.0 && alpha_bar < 1.0) {
-        return Err(Error::Request(format!(
-            "oms: expected ᾱ at the first timestep in (0, 1), got {alpha_bar}; a schedule with zero terminal SNR needs no One More Step, \
-             use --oms off"
-        )));
-    }
+    check_alpha_bar(alpha_bar)?;
     let noise = 1.0 - alpha_bar;
     let (kept, fresh) = match form {
-        OmsForm::Paper { sigma } => {
-            let rest = noise - sigma * sigma;
-            if sigma.is_nan() || sigma < 0.0 || rest < 0.0 {
-                return Err(Error::Request(format!("oms: expected sigma from 0 to {:.6}, got {sigma}", noise.sqrt())));
+        OmsForm::Paper { eta } => {
+            if !(0.0..=1.0).contains(&eta) {
+                return Err(Error::Request(format!("oms-eta: expected a number from 0 to 1, got {eta}")));
             }
-            (rest.sqrt(), sigma)
+            ((noise * (1.0 - eta * eta)).sqrt(), eta * noise.sqrt())
         }
         OmsForm::PaperSde => (0.0, noise.sqrt()),
         OmsForm::Official => (0.0, noise),

@@ -1,12 +1,12 @@
 //! Noise schedules: β, ᾱ and σ over the training timesteps.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::SchedulerConfig;
 use crate::{Error, Result};
 
 /// How β runs from `beta_start` to `beta_end`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BetaSchedule {
     /// β linear in t (Ho et al., arXiv 2006.11239).

@@ -48,6 +48,22 @@ impl SigmaSchedule {
     ];
 }
 
+impl SigmaSchedule {
+    /// The name that AUTOMATIC1111 users know.
+    pub fn label(self) -> &'static str {
+        match self {
+            SigmaSchedule::Normal => "Normal",
+            SigmaSchedule::Karras => "Karras",
+            SigmaSchedule::Exponential => "Exponential",
+            SigmaSchedule::SgmUniform => "SGM Uniform",
+            SigmaSchedule::Simple => "Simple",
+            SigmaSchedule::Beta => "Beta",
+            SigmaSchedule::KlOptimal => "KL Optimal",
+            SigmaSchedule::AlignYourSteps | SigmaSchedule::AlignYourStepsXl => "Align Your Steps",
+        }
+    }
+}
+
 impl std::fmt::Display for SigmaSchedule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(SigmaSchedule::ALL.iter().find(|(_, s, _)| s == self).map_or("", |(name, ..)| name))

@@ -43,6 +43,8 @@ impl fmt::Display for PromptSyntax {
     }
 }
 
+serde_by_name!(PromptSyntax);
+
 /// A part of a prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Piece {

@@ -9,6 +9,7 @@ use memmap2::Mmap;
 use safetensors::tensor::SafeTensorError;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
@@ -65,6 +66,11 @@ impl WeightFile {
     /// As [`open`](Self::open).
     pub fn from_static(bytes: &'static [u8], label: impl Into<String>) -> Result<Self> {
         WeightFile::parse(label.into(), Data::Static(bytes))
+    }
+
+    /// SHA-256 of the whole file, in hexadecimal: what model sites and AUTOMATIC1111 know a file by.
+    pub fn sha256(&self) -> String {
+        Sha256::digest(self.data.bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn parse(label: String, data: Data) -> Result<Self> {

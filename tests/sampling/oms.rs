@@ -37,14 +37,20 @@ fn every_step_of_the_reference() {
 }
 
 #[test]
-fn sigma_moves_from_kept_noise_to_fresh_noise() {
+fn eta_moves_from_kept_noise_to_fresh_noise() {
     let (v, x, z) = ([0.5f32], [1.0f32], [-1.0f32]);
     let a: f64 = 0.25;
-    let full = OmsForm::Paper { sigma: (1.0 - a).sqrt() };
+    let full = OmsForm::Paper { eta: 1.0 };
     let sde = oms::x_t(OmsForm::PaperSde, &v, &x, Some(&z), a).expect("in range");
-    assert_close("σ² = 1 - ᾱ is the SDE form", &oms::x_t(full, &v, &x, Some(&z), a).expect("in range"), &sde, 1e-7);
+    assert_close("η = 1 is the SDE form", &oms::x_t(full, &v, &x, Some(&z), a).expect("in range"), &sde, 1e-7);
+    // Whatever η, the noise's variance is 1 - ᾱ.
+    let zero = [0.0f32];
+    let half = OmsForm::Paper { eta: 0.6 };
+    let of = |x: f32, z: f32| f64::from(oms::x_t(half, &zero, &[x], Some(&[z]), a).expect("in range")[0]);
+    assert!((of(1.0, 0.0).powi(2) + of(0.0, 1.0).powi(2) - (1.0 - a)).abs() < 1e-6);
+    assert!((of(0.0, 1.0) / of(1.0, 0.0) - 0.75).abs() < 1e-6);
     let kept = oms::x_t(OmsForm::default(), &v, &x, None, a).expect("needs no noise");
-    assert_close("σ = 0", &kept, &[(-0.25 + 0.75f64.sqrt()) as f32], 1e-7);
+    assert_close("η = 0", &kept, &[(-0.25 + 0.75f64.sqrt()) as f32], 1e-7);
 }
 
 #[test]
@@ -54,7 +60,7 @@ fn what_has_no_meaning_is_refused() {
         let message = oms::x_t(OmsForm::default(), &one, &one, None, alpha_bar).expect_err("refused").to_string();
         assert!(message.contains("oms"), "{message}");
     }
-    assert!(oms::x_t(OmsForm::Paper { sigma: 0.9 }, &one, &one, Some(&one), 0.5).is_err());
+    assert!(oms::x_t(OmsForm::Paper { eta: 1.1 }, &one, &one, Some(&one), 0.5).is_err());
     assert!(oms::x_t(OmsForm::PaperSde, &one, &one, None, 0.5).is_err());
     assert!(oms::x_t(OmsForm::default(), &one, &[1.0, 2.0], None, 0.5).is_err());
 }

@@ -73,3 +73,5 @@ impl fmt::Display for RngKind {
         f.write_str(name)
     }
 }
+
+serde_by_name!(RngKind);

@@ -1,5 +1,7 @@
 //! The draws of one picture in a batch.
 
+use serde::{Deserialize, Serialize};
+
 use super::variation::{check_strength, slerp};
 use super::{PhiloxRng, RngKind, TorchRng};
 use crate::{Error, Result};
@@ -8,7 +10,7 @@ use crate::{Error, Result};
 ///
 /// As in AUTOMATIC1111 (`modules/processing.py`), with a strength above 0 all pictures of a batch share `seed`, and picture i
 /// varies towards `seed + i` of this struct.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Variation {
     /// The other seed, of picture 0.
     pub seed: u64,

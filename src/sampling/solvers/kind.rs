@@ -58,87 +58,111 @@ struct Entry {
     kind: SolverKind,
     /// The name that is printed.
     name: &'static str,
+    /// AUTOMATIC1111's name.
+    label: &'static str,
     /// One line for the list.
     about: &'static str,
     /// What other programs call it, letters and digits only, with `pp` for `++`.
     aliases: &'static [&'static str],
 }
 
-const fn entry(kind: SolverKind, name: &'static str, about: &'static str, aliases: &'static [&'static str]) -> Entry {
-    Entry { kind, name, about, aliases }
+const fn entry(
+    kind: SolverKind,
+    name: &'static str,
+    label: &'static str,
+    about: &'static str,
+    aliases: &'static [&'static str],
+) -> Entry {
+    Entry { kind, name, label, about, aliases }
 }
 
 const ENTRIES: &[Entry] = &[
-    entry(SolverKind::Ddim, "ddim", "deterministic at eta 0; the reference for the others", &["ddim"]),
-    entry(SolverKind::Ddpm, "ddpm", "the original stochastic sampler; wants many steps", &["ddpm"]),
+    entry(SolverKind::Ddim, "ddim", "DDIM", "deterministic at eta 0; the reference for the others", &["ddim"]),
+    entry(SolverKind::Ddpm, "ddpm", "DDPM", "the original stochastic sampler; wants many steps", &["ddpm"]),
     entry(
         SolverKind::Pndm,
         "pndm",
+        "PLMS",
         "PLMS, the first choice of SD 1.x checkpoints; one step more than asked",
         &["pndm", "plms"],
     ),
-    entry(SolverKind::Euler, "euler", "first order; simple and robust", &["euler", "eulerdiscrete"]),
+    entry(SolverKind::Euler, "euler", "Euler", "first order; simple and robust", &["euler", "eulerdiscrete"]),
     entry(
         SolverKind::EulerAncestral,
         "euler_ancestral",
+        "Euler a",
         "euler with fresh noise at each step; varied pictures, never settles",
         &["eulera", "eulerancestral", "eulerancestraldiscrete"],
     ),
-    entry(SolverKind::Heun, "heun", "second order; two evaluations a step", &["heun", "heundiscrete"]),
+    entry(SolverKind::Heun, "heun", "Heun", "second order; two evaluations a step", &["heun", "heundiscrete"]),
     entry(
         SolverKind::Dpm2,
         "dpm_2",
+        "DPM2",
         "second order, midpoint; two evaluations a step",
         &["dpm2", "kdpm2", "kdpm2discrete"],
     ),
     entry(
         SolverKind::Dpm2Ancestral,
         "dpm_2_ancestral",
+        "DPM2 a",
         "dpm_2 with fresh noise at each step",
         &["dpm2a", "dpm2ancestral", "kdpm2ancestral", "kdpm2ancestraldiscrete"],
     ),
-    entry(SolverKind::Lms, "lms", "fourth-order linear multistep", &["lms", "lmsdiscrete", "klms"]),
+    entry(SolverKind::Lms, "lms", "LMS", "fourth-order linear multistep", &["lms", "lmsdiscrete", "klms"]),
     entry(
         SolverKind::DpmPp2m,
         "dpmpp_2m",
+        "DPM++ 2M",
         "second-order multistep; good from 15 steps on",
         &["dpmpp2m", "dpmsolvermultistep", "dpmsolverpp", "dpmpp"],
     ),
     entry(
         SolverKind::DpmPp2mSde,
         "dpmpp_2m_sde",
+        "DPM++ 2M SDE",
         "dpmpp_2m with fresh noise; fine detail from 20 steps on",
         &["dpmpp2msde", "sdedpmsolverpp"],
     ),
-    entry(SolverKind::DpmPp2mSdeHeun, "dpmpp_2m_sde_heun", "dpmpp_2m_sde in Heun's form", &["dpmpp2msdeheun"]),
+    entry(
+        SolverKind::DpmPp2mSdeHeun,
+        "dpmpp_2m_sde_heun",
+        "DPM++ 2M SDE Heun",
+        "dpmpp_2m_sde in Heun's form",
+        &["dpmpp2msdeheun"],
+    ),
     entry(
         SolverKind::DpmPpSde,
         "dpmpp_sde",
+        "DPM++ SDE",
         "single-step, stochastic; two evaluations a step, good from 8 steps on",
         &["dpmppsde", "dpmsolversde"],
     ),
     entry(
         SolverKind::DpmPp2sAncestral,
         "dpmpp_2s_ancestral",
+        "DPM++ 2S a",
         "single-step, ancestral; two evaluations a step",
         &["dpmpp2sa", "dpmpp2sancestral"],
     ),
     entry(
         SolverKind::DpmPp3mSde,
         "dpmpp_3m_sde",
+        "DPM++ 3M SDE",
         "third-order multistep, stochastic; wants 30 steps or more",
         &["dpmpp3msde"],
     ),
     entry(
         SolverKind::UniPc,
         "uni_pc",
+        "UniPC",
         "predictor and corrector in one evaluation; good from 8 steps on",
         &["unipc", "unipcmultistep", "unipcbh2"],
     ),
-    entry(SolverKind::Deis, "deis", "exponential multistep in log rho", &["deis", "deismultistep"]),
-    entry(SolverKind::Ipndm, "ipndm", "fourth-order multistep with fixed coefficients", &["ipndm"]),
-    entry(SolverKind::Lcm, "lcm", "for LCM models and LCM-LoRA: 1 to 8 steps, guidance 1 to 2", &["lcm"]),
-    entry(SolverKind::Tcd, "tcd", "for TCD and Hyper models: 1 to 8 steps; eta is its gamma", &["tcd"]),
+    entry(SolverKind::Deis, "deis", "DEIS", "exponential multistep in log rho", &["deis", "deismultistep"]),
+    entry(SolverKind::Ipndm, "ipndm", "IPNDM", "fourth-order multistep with fixed coefficients", &["ipndm"]),
+    entry(SolverKind::Lcm, "lcm", "LCM", "for LCM models and LCM-LoRA: 1 to 8 steps, guidance 1 to 2", &["lcm"]),
+    entry(SolverKind::Tcd, "tcd", "TCD", "for TCD and Hyper models: 1 to 8 steps; eta is its gamma", &["tcd"]),
 ];
 
 /// Endings that name a σ schedule, as AUTOMATIC1111 and ComfyUI users write them.
@@ -172,6 +196,11 @@ impl SolverKind {
     /// Every solver: the name that is printed, and one line.
     pub fn all() -> impl Iterator<Item = (SolverKind, &'static str, &'static str)> {
         ENTRIES.iter().map(|e| (e.kind, e.name, e.about))
+    }
+
+    /// The name that AUTOMATIC1111 users know.
+    pub fn label(self) -> &'static str {
+        self.entry().label
     }
 
     /// What η means and its default: `None` where the solver adds no noise by choice.
@@ -290,6 +319,22 @@ impl FromStr for Sampler {
         )))
     }
 }
+
+impl FromStr for SolverKind {
+    type Err = Error;
+
+    /// As [`Sampler`]'s, without a σ schedule.
+    fn from_str(name: &str) -> Result<Self> {
+        match name.parse()? {
+            Sampler { kind, sigmas: None } => Ok(kind),
+            Sampler { kind, .. } => {
+                Err(Error::Request(format!("sampler {name:?}: expected a solver alone, such as {kind}")))
+            }
+        }
+    }
+}
+
+serde_by_name!(SolverKind, SigmaSchedule);
 
 impl FromStr for SigmaSchedule {
     type Err = Error;

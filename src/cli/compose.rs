@@ -1,0 +1,240 @@
+//! What was typed → what is meant: a request, and the model that it goes to.
+
+use std::path::Path;
+
+use super::generate_args::{GenerateArgs, Pair, StartArgs};
+use super::{ModelArgs, PrecisionArg};
+use crate::image::open_picture;
+use crate::pipeline::{Hires, InitImage, OmsRequest, Pipeline, Recipe, Request, Upscale, read_recipe};
+use crate::sampling::{OmsForm, Variation};
+use crate::text::PromptSyntax;
+use crate::{Error, Result};
+
+/// Pixels that a start picture's sides are cut to a multiple of.
+const GRAIN: usize = 8;
+
+/// A request with the model that it goes to.
+pub(super) struct Order {
+    pub(super) model: ModelArgs,
+    pub(super) request: Request,
+    recipe: Option<Recipe>,
+}
+
+impl Order {
+    /// Reads what was typed, the PNG to repeat and the start picture; checks all that needs no network.
+    pub(super) fn read(args: &GenerateArgs) -> Result<Order> {
+        let recipe = args.like.as_deref().map(read_recipe).transpose()?;
+        let model = match &recipe {
+            Some(recipe) => like(&args.model, recipe)?,
+            None => args.model.clone(),
+        };
+        let base = match &recipe {
+            Some(recipe) => recipe.request.clone(),
+            None => Request { prompt_syntax: PromptSyntax::A1111, ..Request::default() },
+        };
+        let has_oms = model.oms_source()?.is_some();
+        refuse_unused_oms_options(args, has_oms)?;
+        let mut request = apply(args, base)?;
+        request.oms = match (has_oms, request.oms.take()) {
+            (true, base) => Some(oms(args, &model, base)?),
+            (false, _) => None,
+        };
+        request.image = start_image(&args.start, recipe.as_ref(), &request)?;
+        request.validate()?;
+        Pipeline::check_schedule(&model.source(), &request)?;
+        Ok(Order { model, request, recipe })
+    }
+
+    /// How what is about to be drawn differs from what is repeated.
+    pub(super) fn differences(&self, pipeline: &Pipeline) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        let Some(recipe) = &self.recipe else { return Ok(found) };
+        let own = pipeline.hashes()?;
+        for (component, hash) in &recipe.sha256 {
+            if own.get(component.as_str()).is_some_and(|own| own != hash) {
+                found.push(format!("{component}: another file than the picture's; it will come out otherwise"));
+            }
+        }
+        let (device, storage) = (pipeline.device().name(), pipeline.device().storage_name());
+        if let (Some(other), Some(stored)) = (&recipe.device, &recipe.storage)
+            && (other != device || stored != storage)
+        {
+            found.push(format!("the picture was drawn on {other} with {stored} storage: details may differ"));
+        }
+        if let (Some(image), Some(given)) = (&recipe.image, &self.request.image)
+            && image.sha256 != given.sha256()
+        {
+            found.push("--image: another picture than the one that it started from".into());
+        }
+        Ok(found)
+    }
+}
+
+fn refuse_unused_oms_options(args: &GenerateArgs, has_oms: bool) -> Result<()> {
+    if has_oms {
+        return Ok(());
+    }
+    let unused = [
+        ("--compare", args.compare),
+        ("--oms-prompt", args.oms_prompt.is_some()),
+        ("--oms-negative", args.oms_negative.is_some()),
+        ("--oms-eta", args.oms_eta.is_some()),
+        ("--oms-compat", args.oms_compat),
+    ];
+    match unused.into_iter().find(|(_, given)| *given) {
+        Some((option, _)) => {
+            Err(Error::Request(format!("{option}: needs a module, add --oms DIR (or --oms demo with the demo model)")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The model that a picture was drawn with, where it is not typed.
+fn like(typed: &ModelArgs, recipe: &Recipe) -> Result<ModelArgs> {
+    let mut model = typed.clone();
+    let demo = |name: Option<&str>| name == Some("demo");
+    if model.model.is_none() && !demo(recipe.model.as_deref()) {
+        let name = recipe.model.as_deref().unwrap_or("not named in its PNG");
+        return Err(Error::Request(format!(
+            "--like: the picture's model ({name}) is needed, name its folder with --model"
+        )));
+    }
+    if model.oms.is_none() {
+        model.oms = match recipe.oms_module.as_deref() {
+            None => Some("off".into()),
+            Some("demo") => Some("demo".into()),
+            Some(name) => {
+                return Err(Error::Request(format!(
+                    "--like: the picture's OMS module ({name}) is needed, name its folder with --oms, or leave it out with --oms off"
+                )));
+            }
+        };
+    }
+    if model.precision == PrecisionArg::Auto && recipe.storage.as_deref() == Some("f32") {
+        model.precision = PrecisionArg::F32;
+    }
+    Ok(model)
+}
+
+/// `base` with what was typed in its place.
+fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
+    let (schedule, noise, model) = (&args.schedule, &args.noise, &args.model);
+    let steps = model.steps.or(model.sampler.map(|s| s.kind.default_steps()).filter(|_| args.like.is_none()));
+    let variation = match noise.variation_strength {
+        Some(strength) => Some(Variation { seed: noise.variation_seed.unwrap_or(0), strength }),
+        None => base.variation,
+    };
+    // Another seed or count leaves the repeated picture's place in its batch.
+    let moved = noise.seed.is_some() || noise.count.is_some() || noise.rng.is_some();
+    Ok(Request {
+        prompt: args.prompt.clone().unwrap_or(base.prompt),
+        negative_prompt: args.negative.clone().or(base.negative_prompt),
+        prompt_2: args.prompt_2.clone().or(base.prompt_2),
+        negative_prompt_2: args.negative_2.clone().or(base.negative_prompt_2),
+        original_size: args.original_size.map(Pair::down_across).or(base.original_size),
+        crops_coords_top_left: args.crop.map_or(base.crops_coords_top_left, Pair::down_across),
+        target_size: args.target_size.map(Pair::down_across).or(base.target_size),
+        width: model.width.or(base.width),
+        height: model.height.or(base.height),
+        num_inference_steps: steps.unwrap_or(base.num_inference_steps),
+        guidance_scale: model.guidance.unwrap_or(base.guidance_scale),
+        sampler: model.sampler.map(|s| s.kind).or(base.sampler),
+        sigmas: schedule.sigmas.or(model.sampler.map_or(base.sigmas, |s| s.sigmas)),
+        timestep_spacing: schedule.spacing.or(base.timestep_spacing),
+        beta_schedule: schedule.betas.map(Into::into).or(base.beta_schedule),
+        zero_terminal_snr: schedule.zero_snr || base.zero_terminal_snr,
+        guidance_rescale: schedule.guidance_rescale.unwrap_or(base.guidance_rescale),
+        dynamic_thresholding: schedule.dynamic_thresholding.or(base.dynamic_thresholding),
+        offset_noise: noise.offset_noise.unwrap_or(base.offset_noise),
+        eta: schedule.eta.or(base.eta),
+        seed: noise.seed.unwrap_or(base.seed),
+        rng: noise.rng.unwrap_or(base.rng),
+        variation,
+        place: base.place.filter(|_| !moved),
+        count: noise.count.unwrap_or(base.count),
+        batch: noise.batch.unwrap_or(base.batch),
+        image: None,
+        hires: hires(&args.start, base.hires)?,
+        clip_skip: args.clip_skip.map_or(base.clip_skip, |layers| usize::from(layers) - 1),
+        prompt_syntax: args.reading.prompt_syntax.unwrap_or(base.prompt_syntax),
+        comma_backtrack: args.reading.comma_backtrack.unwrap_or(base.comma_backtrack),
+        oms: base.oms,
+        latents: None,
+    })
+}
+
+fn oms(args: &GenerateArgs, model: &ModelArgs, base: Option<OmsRequest>) -> Result<OmsRequest> {
+    let default = OmsRequest { guidance_scale: model.oms_guidance()?, ..OmsRequest::default() };
+    let base = base.unwrap_or(default);
+    let form = match (args.oms_compat, args.oms_eta) {
+        (true, _) => OmsForm::Official,
+        (false, Some(eta)) => OmsForm::Paper { eta },
+        (false, None) => base.form,
+    };
+    Ok(OmsRequest {
+        prompt: args.oms_prompt.clone().or(base.prompt),
+        negative_prompt: args.oms_negative.clone().unwrap_or(base.negative_prompt),
+        guidance_scale: model.oms_guidance.unwrap_or(base.guidance_scale),
+        form,
+    })
+}
+
+fn hires(args: &StartArgs, base: Option<Hires>) -> Result<Option<Hires>> {
+    let first = Hires { scale: 0.0, strength: 0.7, steps: None, upscale: Upscale::Latent };
+    let asked = args.hires.is_some() || base.is_some();
+    let parts = args.hires_strength.is_some() || args.hires_steps.is_some() || args.hires_upscale.is_some();
+    if parts && !asked {
+        return Err(Error::Request(
+            "--hires-strength, --hires-steps, --hires-upscale: say how much larger with --hires".into(),
+        ));
+    }
+    let base = base.unwrap_or(first);
+    Ok(asked.then(|| Hires {
+        scale: args.hires.unwrap_or(base.scale),
+        strength: args.hires_strength.unwrap_or(base.strength),
+        steps: args.hires_steps.or(base.steps),
+        upscale: args.hires_upscale.map_or(base.upscale, Into::into),
+    }))
+}
+
+/// The start picture at the request's size.
+fn start_image(args: &StartArgs, recipe: Option<&Recipe>, request: &Request) -> Result<Option<InitImage>> {
+    let told = recipe.and_then(|recipe| recipe.image.as_ref());
+    let Some(path) = &args.image else {
+        return match told {
+            Some(_) => {
+                Err(Error::Request("--like: the picture started from another one, name that with --image".into()))
+            }
+            None => Ok(None),
+        };
+    };
+    if told.is_some_and(|told| told.mask) && args.mask.is_none() {
+        return Err(Error::Request("--like: the picture was repainted with a mask, name that with --mask".into()));
+    }
+    let image = open_picture(path)?;
+    let mask = args.mask.as_deref().map(open_picture).transpose()?;
+    if let Some(mask) = &mask
+        && (mask.width, mask.height) != (image.width, image.height)
+    {
+        return Err(Error::Request(format!(
+            "--mask: expected the size of --image, {}x{}, got {}x{}",
+            image.width, image.height, mask.width, mask.height
+        )));
+    }
+    let width = request.width.unwrap_or(own_side(path, "wide", image.width)?);
+    let height = request.height.unwrap_or(own_side(path, "high", image.height)?);
+    let fit = |picture: &crate::image::Rgb8Image| picture.cropped_to(width, height).resized(width, height);
+    let strength = args.strength.or(told.map(|told| told.strength)).unwrap_or(0.75);
+    InitImage::new(&fit(&image), mask.as_ref().map(fit).as_ref(), strength).map(Some)
+}
+
+/// A side cut to whole latents.
+fn own_side(path: &Path, which: &str, side: usize) -> Result<usize> {
+    match side / GRAIN * GRAIN {
+        0..64 => Err(Error::Request(format!(
+            "--image: {} is {side} pixels {which}; ask for a size with --width and --height",
+            path.display()
+        ))),
+        cut => Ok(cut),
+    }
+}

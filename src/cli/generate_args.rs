@@ -1,0 +1,229 @@
+//! What can be typed for `chiaro generate`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{ModelArgs, ReadingArgs};
+use crate::pipeline::Upscale;
+use crate::sampling::{BetaSchedule, RngKind, SigmaSchedule, TimestepSpacing};
+
+/// Options of `generate`.
+#[derive(Debug, Clone, Args)]
+pub struct GenerateArgs {
+    /// What to draw [default with --like: the picture's prompt]
+    #[arg(value_name = "PROMPT", required_unless_present = "like")]
+    pub prompt: Option<String>,
+    /// Repeat a picture of this program, or of AUTOMATIC1111, from the parameters in its PNG; other options replace what they say
+    #[arg(long, value_name = "PNG")]
+    pub like: Option<PathBuf>,
+    /// Model, size, device
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// How prompts are read
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    /// Layers of the text encoder counted from its end, the first being 1: 2 leaves out the last layer. AUTOMATIC1111's and ComfyUI's
+    /// number; diffusers' is one less. SDXL models are counted from the last layer but one [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub clip_skip: Option<u16>,
+    /// What to steer away from; SDXL models tell an empty text from none
+    #[arg(long, short = 'n', value_name = "TEXT")]
+    pub negative: Option<String>,
+    /// SDXL: what the second text encoder reads [default: the prompt]
+    #[arg(long, value_name = "TEXT")]
+    pub prompt_2: Option<String>,
+    /// SDXL: what the second text encoder reads in place of --negative [default: --negative]
+    #[arg(long, value_name = "TEXT")]
+    pub negative_2: Option<String>,
+    /// SDXL: size that the picture is said to have had before cropping [default: its own]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = pair('x'))]
+    pub original_size: Option<Pair>,
+    /// SDXL: where the picture is said to have been cropped [default: 0,0]
+    #[arg(long, value_name = "LEFT,TOP", value_parser = pair(','))]
+    pub crop: Option<Pair>,
+    /// SDXL: size that the picture is said to have after cropping [default: its own]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = pair('x'))]
+    pub target_size: Option<Pair>,
+    /// Prompt for the OMS module alone [default: the prompt]
+    #[arg(long, value_name = "TEXT")]
+    pub oms_prompt: Option<String>,
+    /// What the OMS module steers away from, where --oms-guidance is not 1
+    #[arg(long, value_name = "TEXT")]
+    pub oms_negative: Option<String>,
+    /// How much of the noise the OMS step draws afresh: 0 is the paper's eq. 20 with the initial noise alone, 1 its eq. 17 [default: 0]
+    #[arg(long, value_name = "ETA", allow_negative_numbers = true, conflicts_with = "oms_compat")]
+    pub oms_eta: Option<f64>,
+    /// Do the OMS step as its authors' code does, not as the paper says
+    #[arg(long)]
+    pub oms_compat: bool,
+    /// Schedule and guidance
+    #[command(flatten)]
+    pub schedule: ScheduleArgs,
+    /// Noise
+    #[command(flatten)]
+    pub noise: NoiseArgs,
+    /// Start picture and second pass
+    #[command(flatten)]
+    pub start: StartArgs,
+    /// Draw each seed without and with OMS, side by side in one labelled PNG
+    #[arg(long)]
+    pub compare: bool,
+    /// PNG file, or folder ending in "/" [default: a free name made from the prompt]
+    #[arg(long, short = 'o', value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the output file if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// No progress bar
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+}
+
+/// Options of the noise schedule and of guidance.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Schedule and guidance")]
+pub struct ScheduleArgs {
+    /// Where the noise levels lie: normal, karras, exponential, sgm_uniform, simple, beta, kl_optimal, align_your_steps; `chiaro samplers`
+    /// describes them [default: the model's own]
+    #[arg(long, value_name = "NAME")]
+    pub sigmas: Option<SigmaSchedule>,
+    /// Which timesteps are visited [default: the model's own, or the sampler's]
+    #[arg(long, value_name = "leading|linspace|trailing")]
+    pub spacing: Option<TimestepSpacing>,
+    /// The curve of beta, for experiments: a network was trained with one [default: the model's own]
+    #[arg(long, value_enum, value_name = "CURVE")]
+    pub betas: Option<BetasArg>,
+    /// Rescale the betas so that the first step starts from noise alone (zero terminal SNR); for v-predicting models trained so, with
+    /// --spacing trailing
+    #[arg(long)]
+    pub zero_snr: bool,
+    /// Give the guided output the deviation of the unguided one, 0 (off) to 1; 0.7 goes with --zero-snr [default: 0]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    pub guidance_rescale: Option<f64>,
+    /// Clip the predicted picture at this share of its values (dynamic thresholding), such as 0.995; for models that draw pixels
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub dynamic_thresholding: Option<f64>,
+    /// How much noise a stochastic sampler adds at each step, from 0 to 1 [default: ddim 0, tcd 0.3, the others 1]
+    #[arg(long, value_name = "ETA", allow_negative_numbers = true)]
+    pub eta: Option<f64>,
+}
+
+/// Options of seeds and noise.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Seeds")]
+pub struct NoiseArgs {
+    /// Seed of the first picture; the i-th further one has seed + i [default: 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Whose random numbers a seed gives: torch (diffusers, and AUTOMATIC1111 with source CPU), a1111 (with source GPU), comfy
+    /// [default: torch]
+    #[arg(long, value_name = "NAME")]
+    pub rng: Option<RngKind>,
+    /// Seed towards which the first noise goes by --variation-strength [default: 0]
+    #[arg(long, value_name = "N", requires = "variation_strength")]
+    pub variation_seed: Option<u64>,
+    /// How far, from 0 to 1
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub variation_strength: Option<f64>,
+    /// Weight of an offset common to all pixels of a channel in the first noise, 0 (off) to 1 [default: 0]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    pub offset_noise: Option<f64>,
+    /// Pictures to draw [default: 1]
+    #[arg(long, short = 'c', value_name = "N")]
+    pub count: Option<usize>,
+    /// Pictures drawn together in one forward of the network: faster on large GPUs, takes more memory [default: 1]
+    #[arg(long, short = 'b', value_name = "N")]
+    pub batch: Option<usize>,
+}
+
+/// Options of the picture to start from, and of the second pass.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Start picture, repainting, second pass")]
+pub struct StartArgs {
+    /// Picture to start from (PNG, JPEG, WebP); cropped in the middle and scaled to the size asked for [default size: its own]
+    #[arg(long, short = 'i', value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// Picture that is white where --image is repainted and black where it is kept
+    #[arg(long, value_name = "FILE", requires = "image")]
+    pub mask: Option<PathBuf>,
+    /// How much of --image is drawn anew: towards 0 nothing, 1 all [default: 0.75]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, requires = "image")]
+    pub strength: Option<f64>,
+    /// Draw the picture again, this many times as large (hires fix), such as 2
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    pub hires: Option<f64>,
+    /// How much the second pass draws anew [default: 0.7]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub hires_strength: Option<f64>,
+    /// Steps of the second pass, before --hires-strength leaves some out [default: --steps]
+    #[arg(long, value_name = "N")]
+    pub hires_steps: Option<usize>,
+    /// What is enlarged for the second pass [default: latent]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub hires_upscale: Option<UpscaleArg>,
+}
+
+/// [`BetaSchedule`] as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BetasArg {
+    /// Stable Diffusion's
+    ScaledLinear,
+    /// DDPM's
+    Linear,
+    /// Improved DDPM's
+    Cosine,
+}
+
+impl From<BetasArg> for BetaSchedule {
+    fn from(arg: BetasArg) -> Self {
+        match arg {
+            BetasArg::ScaledLinear => BetaSchedule::ScaledLinear,
+            BetasArg::Linear => BetaSchedule::Linear,
+            BetasArg::Cosine => BetaSchedule::SquaredcosCapV2,
+        }
+    }
+}
+
+/// [`Upscale`] as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UpscaleArg {
+    /// the latents, bilinear
+    Latent,
+    /// the decoded picture, Lanczos
+    Image,
+}
+
+impl From<UpscaleArg> for Upscale {
+    fn from(arg: UpscaleArg) -> Self {
+        match arg {
+            UpscaleArg::Latent => Upscale::Latent,
+            UpscaleArg::Image => Upscale::Image,
+        }
+    }
+}
+
+/// Two numbers, across and down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    /// Width, or pixels from the left.
+    pub across: usize,
+    /// Height, or pixels from the top.
+    pub down: usize,
+}
+
+impl Pair {
+    /// In the order of diffusers: (height, width) or (top, left).
+    pub(super) fn down_across(self) -> (usize, usize) {
+        (self.down, self.across)
+    }
+}
+
+/// Reads two numbers with `sign` between them.
+fn pair(sign: char) -> impl Fn(&str) -> Result<Pair, String> + Clone + Send + Sync + 'static {
+    move |text: &str| {
+        let numbers = text.split_once(sign).and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
+        let (across, down) = numbers.ok_or_else(|| format!("expected two numbers as in 1024{sign}768"))?;
+        Ok(Pair { across, down })
+    }
+}
