@@ -82,7 +82,7 @@ pub struct ModelArgs {
     /// Solver of the sampling equation: ddim, euler or lcm [default: the model's own, or ddim]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<SolverKind>,
-    /// Weight of the OMS prompt; at 1 the module does not run on the empty prompt too [default: 1; 1.25 with the demo module]
+    /// Weight of the OMS prompt; at 1 the module does not run on its negative prompt too [default: 1; 1.25 with the demo module]
     #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
     pub oms_guidance: Option<f64>,
     /// Where to compute: auto (discrete GPU, then integrated, then the processor), cpu, or an adapter's index or part of its name
