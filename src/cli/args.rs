@@ -163,12 +163,15 @@ pub struct GenerateArgs {
     pub quiet: bool,
 }
 
+/// Brackets in a doc comment would be links.
+const SYNTAX_HELP: &str = "Which marks in prompts mean something. a1111: (a) (a:1.2) [b] BREAK [from:to:when] [a|b], escapes, chunks of 75 \
+                           tokens. comfy: (a) (a:1.2), escapes, chunks. plain: none, cut after 75 tokens, as in diffusers";
+
 /// How prompts are read: shared by generate and tokens.
 #[derive(Debug, Clone, Args)]
 pub struct ReadingArgs {
-    /// Which marks in prompts mean something. a1111: (a) (a:1.2) [b] BREAK [from:to:when] [a|b], escapes, chunks of 75 tokens.
-    /// comfy: (a) (a:1.2), escapes, chunks. plain: none, cut after 75 tokens, as in diffusers
-    #[arg(long, value_name = "a1111|comfy|plain", default_value = "a1111")]
+    /// Which marks in prompts mean something.
+    #[arg(long, value_name = "a1111|comfy|plain", default_value = "a1111", help = SYNTAX_HELP)]
     pub prompt_syntax: PromptSyntax,
     /// a1111: a full chunk ends at a comma if there is one among its last N tokens; 0 fills every chunk
     #[arg(long, value_name = "N", default_value_t = 20)]
