@@ -87,7 +87,7 @@ pub struct ModelArgs {
     /// lists them [default: the model's own, or ddim]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<Sampler>,
-    /// Weight of the OMS prompt; at 1 the module does not run on the empty prompt too [default: 1; 1.25 with the demo module]
+    /// Weight of the OMS prompt; at 1 the module does not run on its negative prompt too [default: 1; 1.25 with the demo module]
     #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
     pub oms_guidance: Option<f64>,
     /// Where to compute: auto (discrete GPU, then integrated, then the processor), cpu, or an adapter's index or part of its name
@@ -102,12 +102,15 @@ pub struct ModelArgs {
     pub json: bool,
 }
 
+/// Brackets in a doc comment would be links.
+const SYNTAX_HELP: &str = "Which marks in prompts mean something. a1111: (a) (a:1.2) [b] BREAK [from:to:when] [a|b], escapes, chunks of 75 \
+                           tokens. comfy: (a) (a:1.2), escapes, chunks. plain: none, cut after 75 tokens, as in diffusers [default: a1111]";
+
 /// How prompts are read: shared by generate and tokens.
 #[derive(Debug, Clone, Args)]
 pub struct ReadingArgs {
-    /// Which marks in prompts mean something. a1111: (a) (a:1.2) [b] BREAK [from:to:when] [a|b], escapes, chunks of 75 tokens.
-    /// comfy: (a) (a:1.2), escapes, chunks. plain: none, cut after 75 tokens, as in diffusers [default: a1111]
-    #[arg(long, value_name = "a1111|comfy|plain")]
+    /// Which marks in prompts mean something.
+    #[arg(long, value_name = "a1111|comfy|plain", help = SYNTAX_HELP)]
     pub prompt_syntax: Option<PromptSyntax>,
     /// a1111: a full chunk ends at a comma if there is one among its last N tokens; 0 fills every chunk [default: 20]
     #[arg(long, value_name = "N")]

@@ -66,7 +66,7 @@ fn word(entry: &TokenEntry) -> String {
         None => format!("{}…", entry.token),
     };
     // Four digits say what a user typed, and hide that 1.1 · 1.1 is not quite 1.21.
-    let rounded = (f64::from(entry.weight) * 1e4).round() / 1e4;
+    let rounded = (entry.weight * 1e4).round() / 1e4;
     if entry.weight == 1.0 { text } else { format!("{text}×{rounded}") }
 }
 

@@ -9,7 +9,8 @@ use crate::sampling::{
 use crate::text::{PromptSyntax, Reading};
 use crate::{Error, Result};
 
-/// One request for pictures. [`Default`] gives what the command gives without options.
+/// One request for pictures. [`Default`] gives what the command gives without options, but for the syntax of prompts: here they are plain
+/// text, as in diffusers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Request {

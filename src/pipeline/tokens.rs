@@ -52,8 +52,8 @@ pub struct TokenEntry {
     pub token: String,
     /// Its place in the vocabulary.
     pub id: u32,
-    /// What its states are weighted with.
-    pub weight: f32,
+    /// What its states are weighted with, to six decimals.
+    pub weight: f64,
 }
 
 /// What the tokenizers of a model make of a request's prompt.
@@ -90,8 +90,11 @@ fn text_report(tokenizer: &ClipTokenizer, step: usize, text: String, request: &R
     let capacity = tokenizer.max_length() - 2;
     let chunk = |chunk: &Chunk| {
         let words = chunk.ids.iter().zip(&chunk.weights).skip(1).take(chunk.words);
-        let entry =
-            |(&id, &weight): (&u32, &f32)| TokenEntry { token: tokenizer.token(id).unwrap_or_default(), id, weight };
+        let entry = |(&id, &weight): (&u32, &f32)| TokenEntry {
+            token: tokenizer.token(id).unwrap_or_default(),
+            id,
+            weight: (f64::from(weight) * 1e6).round() / 1e6,
+        };
         ChunkReport { tokens: words.map(entry).collect(), padding: capacity - chunk.words }
     };
     Ok(TextReport {

@@ -9,9 +9,10 @@
 //! `when` with a decimal point is a share of the steps, rounded down; without one it is a step. Parts may hold other such groups and
 //! weights. What does not fit is text: a bracket that does not balance, and with it the brackets around it.
 //!
-//! Two differences. The original reads a prompt with a `|` outside a group without any schedule; here such a `|` is text, as its own list of
-//! examples has it. And the original's sampler looks the schedule up with steps counted from 0, which puts every change one step later
-//! than its table; here the table holds.
+//! Differences. Where brackets do not balance, the original's grammar has several readings and its parser takes any of them; where they do,
+//! both agree. The original reads a prompt with a `|` outside a group without any schedule; here such a `|` is text, as its own list of
+//! examples has it. And the original's sampler looks the schedule up with steps counted from 0, which puts every change one step later than
+//! its table; here the table holds.
 
 use std::ops::Range;
 
@@ -81,7 +82,8 @@ impl Schedule {
     pub fn at(&self, step: usize) -> String {
         let mut out = String::new();
         // What is still to be read, the next at the end.
-        let mut todo = vec![0..self.text.len()];
+        let mut todo = Vec::new();
+        todo.push(0..self.text.len());
         while let Some(range) = todo.pop() {
             let next = self.groups.partition_point(|group| group.whole.start < range.start);
             match self.groups.get(next).filter(|group| group.whole.start < range.end) {
