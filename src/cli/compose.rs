@@ -5,9 +5,9 @@ use std::path::Path;
 use super::generate_args::{GenerateArgs, Pair, StartArgs};
 use super::{ModelArgs, PrecisionArg};
 use crate::image::open_picture;
-use crate::pipeline::{Hires, InitImage, OmsRequest, Pipeline, Recipe, Request, Upscale, read_recipe};
+use crate::pipeline::{Hires, InitImage, OmsRequest, Pipeline, PromptSyntax, Recipe, Request, Upscale, read_recipe};
 use crate::sampling::{OmsForm, Variation};
-use crate::text::PromptSyntax;
+
 use crate::{Error, Result};
 
 /// Pixels that a start picture's sides are cut to a multiple of.
@@ -118,7 +118,7 @@ fn like(typed: &ModelArgs, recipe: &Recipe) -> Result<ModelArgs> {
 
 /// `base` with what was typed in its place.
 fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
-    let (schedule, noise, model) = (&args.schedule, &args.noise, &args.model);
+    let (sampling, noise, model) = (&args.sampling, &args.noise, &args.model);
     let steps = model.steps.or(model.sampler.map(|s| s.kind.default_steps()).filter(|_| args.like.is_none()));
     let variation = match noise.variation_strength {
         Some(strength) => Some(Variation { seed: noise.variation_seed.unwrap_or(0), strength }),
@@ -139,14 +139,14 @@ fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
         num_inference_steps: steps.unwrap_or(base.num_inference_steps),
         guidance_scale: model.guidance.unwrap_or(base.guidance_scale),
         sampler: model.sampler.map(|s| s.kind).or(base.sampler),
-        sigmas: schedule.sigmas.or(model.sampler.map_or(base.sigmas, |s| s.sigmas)),
-        timestep_spacing: schedule.spacing.or(base.timestep_spacing),
-        beta_schedule: schedule.betas.map(Into::into).or(base.beta_schedule),
-        zero_terminal_snr: schedule.zero_snr || base.zero_terminal_snr,
-        guidance_rescale: schedule.guidance_rescale.unwrap_or(base.guidance_rescale),
-        dynamic_thresholding: schedule.dynamic_thresholding.or(base.dynamic_thresholding),
+        sigmas: sampling.sigmas.or(model.sampler.map_or(base.sigmas, |s| s.sigmas)),
+        timestep_spacing: sampling.spacing.or(base.timestep_spacing),
+        beta_schedule: sampling.betas.map(Into::into).or(base.beta_schedule),
+        zero_terminal_snr: sampling.zero_snr || base.zero_terminal_snr,
+        guidance_rescale: sampling.guidance_rescale.unwrap_or(base.guidance_rescale),
+        dynamic_thresholding: sampling.dynamic_thresholding.or(base.dynamic_thresholding),
         offset_noise: noise.offset_noise.unwrap_or(base.offset_noise),
-        eta: schedule.eta.or(base.eta),
+        eta: sampling.eta.or(base.eta),
         seed: noise.seed.unwrap_or(base.seed),
         rng: noise.rng.unwrap_or(base.rng),
         variation,

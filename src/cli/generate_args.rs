@@ -59,7 +59,7 @@ pub struct GenerateArgs {
     pub oms_compat: bool,
     /// Schedule and guidance
     #[command(flatten)]
-    pub schedule: ScheduleArgs,
+    pub sampling: SamplingArgs,
     /// Noise
     #[command(flatten)]
     pub noise: NoiseArgs,
@@ -83,7 +83,7 @@ pub struct GenerateArgs {
 /// Options of the noise schedule and of guidance.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Schedule and guidance")]
-pub struct ScheduleArgs {
+pub struct SamplingArgs {
     /// Where the noise levels lie: normal, karras, exponential, sgm_uniform, simple, beta, kl_optimal, align_your_steps; `chiaro samplers`
     /// describes them [default: the model's own]
     #[arg(long, value_name = "NAME")]

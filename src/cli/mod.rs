@@ -14,7 +14,7 @@ mod tokens;
 use std::process::ExitCode;
 
 pub use args::{Cli, Command, DevicesArgs, ModelArgs, PlanArgs, PrecisionArg, ReadingArgs, SamplersArgs, TokensArgs};
-pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, ScheduleArgs, StartArgs, UpscaleArg};
+pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 
 use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
 use crate::{Error, Result};

@@ -85,14 +85,16 @@ impl Pipeline {
 
     /// Events that a request will give, for a progress bar's length.
     pub fn units(&self, request: &Request) -> u64 {
+        // Of a pass that ends in latents or in pictures to enlarge, no picture is counted.
         let pass = |request: &Request, skip: usize| {
             let steps = self.solver(request, skip).map_or(request.num_inference_steps, |s| s.timesteps().len());
-            let oms = usize::from(request.oms.is_some() && skip == 0);
-            1 + request.count.div_ceil(request.batch.max(1)) * steps + request.count * (1 + oms)
+            let oms = if request.oms.is_some() && skip == 0 { request.count } else { 0 };
+            1 + oms + request.count.div_ceil(request.batch.max(1)) * steps
         };
         let first = pass(request, self.skip(request));
-        let second = request.hires.as_ref().and_then(|hires| self.second_pass(request, hires).ok().map(|r| (r, hires)));
-        (first + second.map_or(0, |(r, hires)| pass(&r, hires.skip(r.num_inference_steps)))) as u64
+        let second = request.hires.as_ref().and_then(|hires| Some((self.second_pass(request, hires).ok()?, hires)));
+        let second = second.map_or(0, |(request, hires)| pass(&request, hires.skip(request.num_inference_steps)));
+        (first + second + request.count) as u64
     }
 
     /// The second pass of hires as a request: the same prompts and seeds at the final size.

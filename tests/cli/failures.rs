@@ -18,7 +18,7 @@ fn requests_out_of_range() {
     refuses(&["x", "--guidance", "nan"], 2, &["guidance"]);
     refuses(&["x", "--guidance", "-1"], 2, &["guidance"]);
     refuses(&["x", "--eta", "1.5"], 2, &["eta"]);
-    refuses(&["x", "--sampler", "ddimm"], 2, &["ddim", "euler", "lcm"]);
+    refuses(&["x", "--sampler", "ddimm"], 2, &["ddimm", "ddim", "samplers"]);
     refuses(&["x", "--oms", "off", "--compare"], 2, &["--compare", "--oms"]);
     refuses(&["x", "-o", "picture.jpg"], 2, &[".png"]);
     refuses(&["x", "-o", "nowhere/picture.png"], 2, &["nowhere", "does not exist"]);

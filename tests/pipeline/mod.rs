@@ -4,4 +4,5 @@ mod memory;
 mod oms_on_xl;
 mod prompts;
 mod runs;
+mod starts;
 mod widening;

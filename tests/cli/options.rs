@@ -1,0 +1,80 @@
+//! The options of sampling, seeds and start pictures.
+
+use chiaro::image::read_png;
+
+use super::{chiaro, fails, json, stderr};
+
+#[test]
+fn samplers_are_listed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let listed = json(folder.path(), &["samplers", "--json"]);
+    assert_eq!(listed["samplers"].as_array().map(Vec::len), Some(20));
+    let output = chiaro(folder.path(), &["samplers"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for word in ["dpmpp_2m", "DPM++ 2M SDE Heun", "karras", "align_your_steps"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    // Every listed name is taken.
+    for sampler in listed["samplers"].as_array().expect("a list") {
+        let name = sampler["name"].as_str().expect("a name");
+        let plan = ["plan", "--device", "cpu", "--sampler", name, "--steps", "5"];
+        assert!(chiaro(folder.path(), &plan).status.success(), "{name}");
+    }
+}
+
+#[test]
+fn impossible_requests_are_refused_before_a_model_is_read() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let refuses = |arguments: &[&str], words: &[&str]| fails(folder.path(), arguments, 2, words);
+    refuses(&["x", "--sampler", "dpmpp_2n"], &["dpmpp_2n", "dpmpp_2m"]);
+    refuses(&["x", "--sigmas", "karas"], &["karas", "karras"]);
+    refuses(&["x", "--rng", "cuda"], &["cuda", "torch", "a1111", "comfy"]);
+    refuses(&["x", "--sampler", "ddim", "--sigmas", "karras"], &["ddim", "sigma"]);
+    refuses(&["x", "--sampler", "heun", "--eta", "0.5"], &["heun", "eta"]);
+    refuses(&["x", "--zero-snr", "--spacing", "trailing"], &["zero SNR"]);
+    refuses(&["x", "--oms-eta", "2"], &["oms-eta"]);
+    refuses(&["x", "--oms", "off", "--oms-eta", "0.5"], &["--oms-eta", "--oms"]);
+    refuses(&["x", "--hires", "9"], &["hires", "4"]);
+    refuses(&["x", "--hires-strength", "0.5"], &["--hires"]);
+    refuses(&["x", "--strength", "0.5"], &["--image"]);
+    refuses(&["x", "--variation-strength", "3"], &["variation-strength"]);
+    fails(folder.path(), &["--like", "missing.png"], 1, &["missing.png"]);
+    std::fs::write(folder.path().join("text.png"), b"no picture").expect("writable");
+    fails(folder.path(), &["x", "--image", "text.png"], 1, &["text.png"]);
+    fails(folder.path(), &["--like", "text.png"], 1, &["text.png"]);
+}
+
+#[test]
+fn a_picture_is_repeated_from_its_png() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let run = |arguments: &[&str]| {
+        let output = chiaro(folder.path(), &[arguments, &["--device", "cpu", "-q"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        stderr(&output)
+    };
+    let read = |name: &str| read_png(&folder.path().join(name)).expect("a PNG");
+    run(&[
+        "(a red circle:1.2), [blue:black:0.5]",
+        "--steps",
+        "4",
+        "--sampler",
+        "DPM++ 2M Karras",
+        "--seed",
+        "9",
+        "-o",
+        "a.png",
+    ]);
+    run(&["--like", "a.png", "-o", "b.png"]);
+    assert!(read("a.png") == read("b.png"));
+    run(&["--like", "a.png", "--seed", "10", "-o", "c.png"]);
+    assert!(read("a.png") != read("c.png"));
+    // From another picture, through a mask.
+    let image = ["a tree", "--steps", "4", "--image", "a.png", "--mask", "c.png", "--strength", "0.6"];
+    run(&[&image[..], &["-o", "d.png"]].concat());
+    fails(folder.path(), &["--like", "d.png", "--device", "cpu"], 2, &["--image"]);
+    fails(folder.path(), &["--like", "d.png", "--image", "a.png", "--device", "cpu"], 2, &["--mask"]);
+    run(&["--like", "d.png", "--image", "a.png", "--mask", "c.png", "-o", "e.png"]);
+    assert!(read("d.png") == read("e.png"));
+    let said = run(&["--like", "d.png", "--image", "b.png", "--mask", "a.png", "-o", "f.png"]);
+    assert!(said.contains("another picture"), "{said}");
+}
