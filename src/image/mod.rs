@@ -1,9 +1,11 @@
 //! Pixels, PNG files, and pictures side by side.
 
+mod file;
 mod font;
 mod montage;
 mod png;
 
+pub use file::write_file;
 pub use montage::side_by_side;
 pub use png::{png_text, read_png, write_png};
 

@@ -1,16 +1,19 @@
-//! PNG in and out, with text chunks; a file appears whole or not at all.
+//! PNG in and out, with text chunks.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::BufReader;
+use std::path::Path;
 
 use png::{BitDepth, ColorType, Transformations};
 
-use super::Rgb8Image;
+use super::{Rgb8Image, write_file};
 use crate::{Error, Result};
 
-/// Pictures above this many pixels are refused: a damaged header could ask for any size.
-const MAX_PIXELS: usize = 1 << 28;
+/// Pictures above this many pixels (8192×8192) are refused: a damaged header could ask for any size.
+const MAX_PIXELS: usize = 1 << 26;
+
+/// Text chunks together, and each after decompression, are refused above this many bytes: a small file could hold gigabytes.
+const MAX_TEXT_BYTES: usize = 16 << 20;
 
 /// Writes a picture and its texts (keyword of 1 to 79 Latin-1 letters, any text): to a temporary name in the same folder, then renamed.
 ///
@@ -18,40 +21,7 @@ const MAX_PIXELS: usize = 1 << 28;
 /// When the file exists and `overwrite` is false, or writing fails; nothing is left behind then.
 pub fn write_png(path: &Path, image: &Rgb8Image, text: &[(String, String)], overwrite: bool) -> Result<()> {
     let bytes = encode(image, text).map_err(|e| Error::io(path, std::io::Error::other(e)))?;
-    let part = partial_name(path);
-    let written = write_whole(&part, &bytes).and_then(|()| publish(&part, path, overwrite));
-    if written.is_err() {
-        // The error that matters is the one being returned; the part may not even exist.
-        let _ = std::fs::remove_file(&part);
-    }
-    written
-}
-
-fn partial_name(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}.part", std::process::id()))
-}
-
-fn write_whole(part: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = BufWriter::new(File::create(part).map_err(|e| Error::io(part, e))?);
-    file.write_all(bytes).and_then(|()| file.flush()).map_err(|e| Error::io(part, e))?;
-    file.get_ref().sync_all().map_err(|e| Error::io(part, e))
-}
-
-/// Gives the finished file its name. A hard link fails if the name is taken, also by a file made since it was checked.
-fn publish(part: &Path, path: &Path, overwrite: bool) -> Result<()> {
-    if overwrite {
-        return std::fs::rename(part, path).map_err(|e| Error::io(path, e));
-    }
-    match std::fs::hard_link(part, path) {
-        Ok(()) => std::fs::remove_file(part).map_err(|e| Error::io(part, e)),
-        Err(_) if path.exists() => Err(Error::io(
-            path,
-            std::io::Error::new(std::io::ErrorKind::AlreadyExists, "exists; choose another name or add --overwrite"),
-        )),
-        // A file system without hard links: the check above is all there is.
-        Err(_) => std::fs::rename(part, path).map_err(|e| Error::io(path, e)),
-    }
+    write_file(path, &bytes, overwrite)
 }
 
 fn encode(image: &Rgb8Image, text: &[(String, String)]) -> std::result::Result<Vec<u8>, png::EncodingError> {
@@ -73,9 +43,10 @@ fn encode(image: &Rgb8Image, text: &[(String, String)]) -> std::result::Result<V
     Ok(bytes)
 }
 
+/// The PNG at `path`, its header read. 16 bits keep their upper 8, palettes and greys of fewer bits are expanded.
 fn open(path: &Path) -> Result<png::Reader<BufReader<File>>> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let mut decoder = png::Decoder::new(BufReader::new(file));
+    let mut decoder = png::Decoder::new_with_limits(BufReader::new(file), png::Limits { bytes: MAX_TEXT_BYTES });
     decoder.set_transformations(Transformations::normalize_to_color8());
     let reader = decoder.read_info().map_err(|e| damaged(path, e))?;
     let info = reader.info();
@@ -89,12 +60,16 @@ fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::io(path, std::io::Error::new(std::io::ErrorKind::InvalidData, format!("not a PNG that can be read: {what}")))
 }
 
-/// Reads a PNG of any kind as 8-bit RGB; transparency is dropped.
+/// Reads a PNG of any kind (1 to 16 bits; grey, palette or colour; interlaced or not) as 8-bit RGB. Transparency is dropped: the colour
+/// stays as it is stored. Of an animation, the first frame.
 ///
 /// # Errors
 /// When the file is missing, damaged, not a PNG, or too large.
 pub fn read_png(path: &Path) -> Result<Rgb8Image> {
-    let mut reader = open(path)?;
+    frame(path, &mut open(path)?)
+}
+
+fn frame(path: &Path, reader: &mut png::Reader<BufReader<File>>) -> Result<Rgb8Image> {
     let size = reader.output_buffer_size().ok_or_else(|| damaged(path, "its size overflows"))?;
     let mut buffer = vec![0; size];
     let frame = reader.next_frame(&mut buffer).map_err(|e| damaged(path, e))?;
@@ -106,16 +81,26 @@ pub fn read_png(path: &Path) -> Result<Rgb8Image> {
     Ok(Rgb8Image { width: frame.width as usize, height: frame.height as usize, data })
 }
 
-/// The texts of a PNG, by keyword.
+/// The texts of a PNG by keyword, from tEXt, zTXt and iTXt chunks in front of and behind the pixels.
 ///
 /// # Errors
-/// As [`read_png`].
+/// As [`read_png`], and when a text is damaged or larger than 16 MiB.
 pub fn png_text(path: &Path) -> Result<Vec<(String, String)>> {
-    let reader = open(path)?;
+    let mut reader = open(path)?;
+    reader.finish().map_err(|e| damaged(path, e))?;
     let info = reader.info();
-    let mut found: Vec<(String, String)> =
-        info.uncompressed_latin1_text.iter().map(|t| (t.keyword.clone(), t.text.clone())).collect();
+    let mut found = Vec::new();
+    for chunk in &info.uncompressed_latin1_text {
+        found.push((chunk.keyword.clone(), chunk.text.clone()));
+    }
+    for chunk in &info.compressed_latin1_text {
+        let mut chunk = chunk.clone();
+        chunk.decompress_text_with_limit(MAX_TEXT_BYTES).map_err(|e| damaged(path, e))?;
+        found.push((chunk.keyword.clone(), chunk.get_text().map_err(|e| damaged(path, e))?));
+    }
     for chunk in &info.utf8_text {
+        let mut chunk = chunk.clone();
+        chunk.decompress_text_with_limit(MAX_TEXT_BYTES).map_err(|e| damaged(path, e))?;
         found.push((chunk.keyword.clone(), chunk.get_text().map_err(|e| damaged(path, e))?));
     }
     Ok(found)

@@ -1,5 +1,7 @@
 //! Pixels and files.
 
+mod kinds;
+
 use chiaro::image::{Rgb8Image, png_text, read_png, side_by_side, write_png};
 
 fn gradient(width: usize, height: usize) -> Rgb8Image {
