@@ -10,6 +10,13 @@ background or light ("a circle", "a house").
 
 writes DIR/latents.npy (float16, N x 4 x 32 x 32), DIR/captions.json and DIR/labels.npy;
 `--images` also writes DIR/images.npy (uint8), which only train_vae.py needs.
+
+Without torch, and without DIR:
+
+    python demo_data.py --count 6000 --means means.csv --png FOLDER
+    python demo_data.py --first-seed 9000000 --count 200 --captions prompts.txt
+
+write what `chiaro study` compares with: pictures, or the means of their pixels (0 to 255), and one caption a line.
 """
 import argparse
 import json
@@ -479,9 +486,27 @@ def vocabulary(n=6000):
     return words
 
 
+def write_plain(a):
+    """Pictures, their means and their captions as plain files."""
+    means, captions = ["mean_255"], []
+    if a.png:
+        os.makedirs(a.png, exist_ok=True)
+    with mp.Pool(a.workers) as pool:
+        jobs = [(a.first_seed + i, a.size, a.smooth) for i in range(a.count)]
+        for i, (im, c, _) in enumerate(pool.imap(_job, jobs, 32)):
+            means.append(f"{im.mean():.3f}")
+            captions.append(c[0])
+            if a.png:
+                Image.fromarray(im).save(os.path.join(a.png, f"{a.first_seed + i}.png"))
+    for path, lines in ((a.means, means), (a.captions, captions)):
+        if path:
+            with open(path, "w") as f:
+                f.write("\n".join(lines) + "\n")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--out", required=True)
+    p.add_argument("--out")
     p.add_argument("--basis", default="basis.json", help="the latent space (latents.py)")
     p.add_argument("--count", type=int, default=20000)
     p.add_argument("--size", type=int, default=256)
@@ -490,7 +515,15 @@ def main():
     p.add_argument("--workers", type=int, default=2)
     p.add_argument("--images", action="store_true", help="also write the pictures, for train_vae.py")
     p.add_argument("--grid", help="only write a contact sheet of the first 80 pictures to this PNG")
+    p.add_argument("--png", metavar="DIR", help="only write the pictures as PNG")
+    p.add_argument("--means", metavar="CSV", help="only write the pictures' means, 0 to 255")
+    p.add_argument("--captions", metavar="TXT", help="only write one caption of each picture, one a line")
     a = p.parse_args()
+    if a.png or a.means or a.captions:
+        write_plain(a)
+        return
+    if not (a.out or a.grid):
+        p.error("--out is required")
     if a.grid:
         s = 112
         sheet = Image.new("RGB", (10 * s, 8 * s))
