@@ -1,4 +1,4 @@
-//! Sampling mathematics on the host: schedules, solvers, guidance, One More Step, and PyTorch's random numbers.
+//! Sampling mathematics on the host: schedules, solvers, guidance, One More Step, and other programs' random numbers.
 //!
 //! Pure functions over f64 coefficients and `&[f32]` latents. Latents at every public boundary are variance-preserving (VP):
 //! `x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε`. A sigma-scaled value is called `scaled_latents` and never leaves its solver.
@@ -7,7 +7,7 @@ pub mod embedding;
 mod guidance;
 pub mod oms;
 mod prediction;
-mod rng;
+pub mod rng;
 mod schedule;
 mod solvers;
 mod timesteps;
@@ -15,7 +15,7 @@ mod timesteps;
 pub use guidance::guide;
 pub use oms::OmsForm;
 pub use prediction::PredictionType;
-pub use rng::{Draw, TorchRng};
+pub use rng::{Draw, PictureNoise, RngKind, TorchRng, Variation};
 pub use schedule::{BetaSchedule, NoiseSchedule, SchedulerConfig};
 pub use solvers::{Solver, SolverKind};
 pub use timesteps::TimestepSpacing;

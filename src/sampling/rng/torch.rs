@@ -87,6 +87,14 @@ impl TorchRng {
         self.randn_as(n, Draw::F32).into_iter().map(|x| x as f32).collect()
     }
 
+    /// Passes over the raw draws of `n` float32 normals, `n` a multiple of 16.
+    pub(super) fn skip(&mut self, n: usize) {
+        debug_assert!(n.is_multiple_of(16));
+        for _ in 0..n {
+            self.next_u32();
+        }
+    }
+
     /// `torch.randn(n, dtype=…)`. The half types are rounded after every operation, as PyTorch computes them; float32 is not rounded.
     pub fn randn_as(&mut self, n: usize, draw: Draw) -> Vec<f64> {
         if n < 16 {
