@@ -50,6 +50,8 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Print the work and the peak memory of each stage, without running anything.
     Plan(PlanArgs),
+    /// Print what noise schedules leave of a picture in the last step: Table 1 of the paper, recomputed
+    Schedule(ScheduleArgs),
 }
 
 /// Which model, on what, at which size: shared by generate and plan.
@@ -147,6 +149,23 @@ pub struct PlanArgs {
 /// Options of `devices`.
 #[derive(Debug, Clone, Args)]
 pub struct DevicesArgs {
+    /// Print JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `schedule`.
+#[derive(Debug, Clone, Args)]
+pub struct ScheduleArgs {
+    /// Also the schedule of a model in the diffusers layout, or "demo"
+    #[arg(long, value_name = "DIR|demo")]
+    pub model: Option<PathBuf>,
+    /// Draw log-SNR over the timesteps into a .png or .svg file
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Replace the plot's file if it exists
+    #[arg(long)]
+    pub overwrite: bool,
     /// Print JSON on standard output
     #[arg(long)]
     pub json: bool,

@@ -6,10 +6,11 @@ mod generate;
 mod output;
 mod plan;
 mod progress;
+mod schedule;
 
 use std::process::ExitCode;
 
-pub use args::{Cli, Command, DevicesArgs, GenerateArgs, ModelArgs, PlanArgs, PrecisionArg};
+pub use args::{Cli, Command, DevicesArgs, GenerateArgs, ModelArgs, PlanArgs, PrecisionArg, ScheduleArgs};
 
 use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
 use crate::sampling::SolverKind;
@@ -21,6 +22,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => generate::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Schedule(args) => schedule::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

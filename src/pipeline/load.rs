@@ -57,6 +57,18 @@ pub(super) struct OmsModule {
     pub(super) text_encoder: Option<TextEncoder>,
 }
 
+impl Source {
+    /// The scheduler's configuration alone.
+    ///
+    /// # Errors
+    /// When the file is missing, damaged or asks for what is not supported.
+    pub fn scheduler(&self) -> Result<SchedulerConfig> {
+        let scheduler: SchedulerConfig = self.component("scheduler").json("scheduler_config.json")?;
+        scheduler.check()?;
+        Ok(scheduler)
+    }
+}
+
 impl Pipeline {
     /// [`load`](Self::load), with some components from elsewhere.
     ///

@@ -2,6 +2,7 @@
 
 mod failures;
 mod pictures;
+mod schedule;
 
 use std::path::Path;
 use std::process::{Command, Output};

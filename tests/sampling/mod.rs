@@ -1,5 +1,6 @@
 //! Sampling against the reference implementation's tables and trajectories, and against its own laws.
 
+mod analysis;
 mod noise;
 mod oms;
 mod properties;

@@ -1,0 +1,3 @@
+//! Studies: charts.
+
+mod chart;
