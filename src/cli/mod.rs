@@ -7,10 +7,11 @@ mod output;
 mod plan;
 mod progress;
 mod schedule;
+mod study;
 
 use std::process::ExitCode;
 
-pub use args::{Cli, Command, DevicesArgs, GenerateArgs, ModelArgs, PlanArgs, PrecisionArg, ScheduleArgs};
+pub use args::{Cli, Command, DevicesArgs, GenerateArgs, ModelArgs, PlanArgs, PrecisionArg, ScheduleArgs, StudyArgs};
 
 use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
 use crate::sampling::SolverKind;
@@ -23,6 +24,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Schedule(args) => schedule::run(&args),
+        Command::Study(args) => study::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

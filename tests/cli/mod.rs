@@ -3,6 +3,7 @@
 mod failures;
 mod pictures;
 mod schedule;
+mod study;
 
 use std::path::Path;
 use std::process::{Command, Output};

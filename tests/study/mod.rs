@@ -1,3 +1,6 @@
-//! Studies: charts.
+//! Studies: statistics against closed forms, charts, and whole runs on the demo model.
 
 mod chart;
+mod reference;
+mod runs;
+mod stats;
