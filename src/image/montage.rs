@@ -36,7 +36,7 @@ pub fn side_by_side(pictures: &[(&str, &Rgb8Image)]) -> Result<Rgb8Image> {
 
 /// Pictures below one another under one label, a cell of a [`contact_sheet`].
 pub struct Stack<'a> {
-    /// The text above; as much of it as fits in a cell's width.
+    /// The text above, in up to three lines as wide as a picture; what does not fit is left out.
     pub label: String,
     /// From top to bottom.
     pub pictures: Vec<&'a Rgb8Image>,
@@ -58,18 +58,36 @@ pub fn contact_sheet(stacks: &[Stack<'_>], columns: usize, side: usize) -> Resul
         ));
     }
     let gap = GAP / 2;
-    let head = text_size("", 1).1 + gap;
+    let line = text_size("", 1).1 + 2;
+    let labels: Vec<Vec<String>> = stacks.iter().map(|s| wrapped(&s.label, side)).collect();
+    let head = labels.iter().map(Vec::len).max().unwrap_or(0) * line + gap;
     let columns = columns.min(stacks.len());
     let cell = (side + gap, head + high * (side + gap / 2) + gap);
     let mut out = plain(gap + columns * cell.0, gap + stacks.len().div_ceil(columns) * cell.1);
     for (i, stack) in stacks.iter().enumerate() {
         let (left, top) = (gap + i % columns * cell.0, gap + i / columns * cell.1);
-        draw_text(&mut out, &stack.label, (left, top), side, 1, INK);
+        for (k, words) in labels[i].iter().enumerate() {
+            draw_text(&mut out, words, (left, top + k * line), side, 1, INK);
+        }
         for (row, picture) in stack.pictures.iter().enumerate() {
             paste(&mut out, &picture.resized(side, side)?, left, top + head + row * (side + gap / 2));
         }
     }
     Ok(out)
+}
+
+/// A text in at most three lines of `room` pixels, broken between words.
+fn wrapped(text: &str, room: usize) -> Vec<String> {
+    const LINES: usize = 3;
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if text_size(&format!("{line} {word}"), 1).0 <= room => *line += &format!(" {word}"),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.truncate(LINES);
+    lines
 }
 
 fn plain(width: usize, height: usize) -> Rgb8Image {

@@ -8,7 +8,7 @@ use crate::image::{Rgb8Image, Stack, contact_sheet};
 /// Parts of the range 0 to 256 in the histogram: 8 values each.
 const BINS: usize = 32;
 /// Pairs across the sheet.
-const ACROSS: usize = 12;
+const ACROSS: usize = 10;
 
 /// The paper's Figure 6: log10 of the share of pictures whose mean lies in each part of the range.
 pub(super) fn means(measured: &Measured) -> Result<Chart> {

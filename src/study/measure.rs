@@ -10,9 +10,9 @@ use crate::image::{Rgb8Image, read_png};
 use crate::{Error, Result};
 
 /// Prompts on the sheet of pairs: the first of the file, without choice.
-const PAIRS: usize = 48;
+const PAIRS: usize = 40;
 /// Sides of the sheets' pictures, in pixels.
-const PAIR_SIDE: usize = 72;
+const PAIR_SIDE: usize = 84;
 const GRID_SIDE: usize = 112;
 
 /// The means of one picture, 0 to 255.

@@ -130,7 +130,7 @@ fn report_is_whole(study: &Study, place: &Path) {
     }
     let sheet = |name: &str| read_png(&place.join("figures").join(name)).expect("a PNG");
     assert!(sheet("oms-prompts.png").width > sheet("oms-guidances.png").width, "three columns and two");
-    assert!(sheet("pairs.png").height > 2 * 72);
+    assert!(sheet("pairs.png").height > 2 * 84);
     let hidden = std::fs::read_dir(place)
         .expect("readable")
         .filter(|e| e.as_ref().expect("readable").file_name().to_string_lossy().starts_with('.'));
