@@ -23,6 +23,7 @@
 //! | layer | what it does |
 //! | --- | --- |
 //! | [`cli`] | parse, print, exit code |
+//! | [`study`] | many pictures: statistics, charts, a report |
 //! | [`pipeline`] | request → pictures; loading; memory |
 //! | [`models`], [`sampling`], [`text`], [`image`] | siblings: none imports another |
 //! | [`nn`], [`weights`] | layers under checkpoint names; named tensors from files |
@@ -51,6 +52,7 @@ pub mod ops;
 pub mod pipeline;
 pub mod record;
 pub mod sampling;
+pub mod study;
 pub mod text;
 pub mod weights;
 

@@ -9,6 +9,7 @@ mod ops;
 mod pipeline;
 mod record;
 mod sampling;
+mod study;
 mod support;
 mod text;
 mod weights;

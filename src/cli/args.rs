@@ -56,6 +56,10 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Print the work and the peak memory of each stage, without running anything.
     Plan(PlanArgs),
+    /// Print what noise schedules leave of a picture in the last step: Table 1 of the paper, recomputed
+    Schedule(ScheduleArgs),
+    /// Draw a list of prompts without and with OMS, compare the pictures' brightness, and write a report
+    Study(StudyArgs),
 }
 
 /// Which model, on what, at which size: shared by generate and plan.
@@ -162,6 +166,67 @@ pub struct DevicesArgs {
     /// Print JSON on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `schedule`.
+#[derive(Debug, Clone, Args)]
+pub struct ScheduleArgs {
+    /// Also the schedule of a model in the diffusers layout, or "demo"
+    #[arg(long, value_name = "DIR|demo")]
+    pub model: Option<PathBuf>,
+    /// Draw log-SNR over the timesteps into a .png or .svg file
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Replace the plot's file if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `study`.
+#[derive(Debug, Clone, Args)]
+pub struct StudyArgs {
+    /// Text file with one prompt a line; lines that begin with # are left out
+    #[arg(value_name = "PROMPTS.txt")]
+    pub prompts: PathBuf,
+    /// Folder of the study; one that was stopped goes on where it stood
+    #[arg(long, short = 'o', value_name = "DIR")]
+    pub output: PathBuf,
+    /// Model, size, device
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Pictures of each prompt, without and with OMS
+    #[arg(long, short = 'c', value_name = "N", default_value_t = 1)]
+    pub count: usize,
+    /// Seed of the first picture; every further picture has the next one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// What to steer away from
+    #[arg(long, short = 'n', value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub negative: String,
+    /// How much noise a stochastic sampler adds at each step, from 0 to 1 [default: ddim 0, tcd 0.3, the others 1]
+    #[arg(long, value_name = "ETA", allow_negative_numbers = true)]
+    pub eta: Option<f64>,
+    /// Compare with these: a folder of PNG pictures, or a CSV file with a column mean_255
+    #[arg(long, value_name = "DIR|CSV")]
+    pub reference: Option<PathBuf>,
+    /// Draw a grid over these prompts of the module
+    #[arg(long, value_name = "TEXT", num_args = 1..)]
+    pub oms_prompts: Vec<String>,
+    /// Draw a grid over these weights of the module's prompt
+    #[arg(long, value_name = "WEIGHT", num_args = 1.., allow_negative_numbers = true)]
+    pub oms_guidances: Vec<f64>,
+    /// Prompts of the grids' rows [default: the first three of the file]
+    #[arg(long, value_name = "TEXT", num_args = 1..)]
+    pub grid_prompts: Vec<String>,
+    /// Only say how many pictures there are and how much work is left
+    #[arg(long)]
+    pub dry_run: bool,
+    /// No progress bar
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
 }
 
 /// [`Precision`] as typed.

@@ -9,11 +9,16 @@ mod output;
 mod plan;
 mod progress;
 mod samplers;
+mod schedule;
+mod study;
 mod tokens;
 
 use std::process::ExitCode;
 
-pub use args::{Cli, Command, DevicesArgs, ModelArgs, PlanArgs, PrecisionArg, ReadingArgs, SamplersArgs, TokensArgs};
+pub use args::{
+    Cli, Command, DevicesArgs, ModelArgs, PlanArgs, PrecisionArg, ReadingArgs, SamplersArgs, ScheduleArgs, StudyArgs,
+    TokensArgs,
+};
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 
 use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
@@ -27,6 +32,8 @@ pub fn main() -> ExitCode {
         Command::Tokens(args) => tokens::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Schedule(args) => schedule::run(&args),
+        Command::Study(args) => study::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,13 +1,14 @@
 //! Pixels, PNG files, and pictures side by side.
 
 mod file;
-mod font;
+mod letters;
 mod montage;
 mod photo;
 mod png;
 
 pub use file::write_file;
-pub use montage::side_by_side;
+pub use letters::{draw_text, text_pixels, text_size};
+pub use montage::{Stack, contact_sheet, side_by_side};
 pub use photo::open_picture;
 pub use png::{png_text, read_png, write_png};
 
@@ -37,9 +38,64 @@ impl Rgb8Image {
         Ok(Rgb8Image { width, height, data })
     }
 
+    /// The picture at a smaller size, each pixel the mean of the area that it covers: what keeps means, for statistics and contact sheets.
+    ///
+    /// # Errors
+    /// When either picture has no pixels.
+    pub fn shrunk(&self, width: usize, height: usize) -> Result<Self> {
+        if [self.width, self.height, width, height].contains(&0) {
+            return Err(Error::shape(
+                "shrunk",
+                format!("{}×{} to {width}×{height}: a side is 0", self.width, self.height),
+            ));
+        }
+        let (columns, rows) = (covered(self.width, width), covered(self.height, height));
+        let mut data = Vec::with_capacity(width * height * 3);
+        for row in &rows {
+            for column in &columns {
+                let mut sums = [0.0; 3];
+                for &(y, tall) in row {
+                    for &(x, wide) in column {
+                        let pixel = &self.data[(y * self.width + x) * 3..][..3];
+                        for (sum, &value) in sums.iter_mut().zip(pixel) {
+                            *sum += tall * wide * f64::from(value);
+                        }
+                    }
+                }
+                data.extend(sums.map(|sum| sum.round_ties_even() as u8));
+            }
+        }
+        Ok(Rgb8Image { width, height, data })
+    }
+
+    /// Means of red, green and blue, 0 to 1.
+    pub fn channel_means(&self) -> [f64; 3] {
+        let mut sums = [0u64; 3];
+        for pixel in self.data.chunks_exact(3) {
+            for (sum, &value) in sums.iter_mut().zip(pixel) {
+                *sum += u64::from(value);
+            }
+        }
+        sums.map(|sum| sum as f64 / (255.0 * (self.data.len() / 3).max(1) as f64))
+    }
+
     /// Mean of all values, 0 black and 1 white.
     pub fn mean(&self) -> f64 {
         let sum: u64 = self.data.iter().map(|&v| u64::from(v)).sum();
         sum as f64 / (255.0 * self.data.len().max(1) as f64)
     }
+}
+
+/// For each of `to` cells along a side of `from` pixels: the pixels that it covers and each one's share of the cell.
+fn covered(from: usize, to: usize) -> Vec<Vec<(usize, f64)>> {
+    let cell = from as f64 / to as f64;
+    (0..to)
+        .map(|i| {
+            let (begin, end) = (i as f64 * cell, ((i + 1) as f64 * cell).min(from as f64));
+            (begin as usize..(end.ceil() as usize).min(from))
+                .map(|pixel| (pixel, (end.min((pixel + 1) as f64) - begin.max(pixel as f64)) / (end - begin)))
+                .filter(|(_, share)| *share > 0.0)
+                .collect()
+        })
+        .collect()
 }

@@ -47,6 +47,18 @@ pub(super) enum OmsText {
     Base(usize),
 }
 
+impl Source {
+    /// The scheduler's configuration alone.
+    ///
+    /// # Errors
+    /// When the file is missing, damaged or asks for what is not supported.
+    pub fn scheduler(&self) -> Result<SchedulerConfig> {
+        let scheduler: SchedulerConfig = self.component("scheduler").json("scheduler_config.json")?;
+        scheduler.check()?;
+        Ok(scheduler)
+    }
+}
+
 impl Pipeline {
     /// [`load`](Self::load), with some components from elsewhere.
     ///
@@ -59,7 +71,7 @@ impl Pipeline {
             Some(text) => {
                 serde_json::from_str(text).map_err(|e| Error::Model(format!("scheduler_config.json: {e}")))?
             }
-            None => model.component("scheduler").json("scheduler_config.json")?,
+            None => model.scheduler()?,
         };
         scheduler.check()?;
         let text_encoders = load_text_encoders(model, index.is_xl(), weight_type)?;

@@ -133,7 +133,7 @@ impl Pipeline {
     /// When the pair is impossible, or the model's `scheduler_config.json` is missing or not supported.
     pub fn check_schedule(model: &Source, request: &Request) -> Result<()> {
         request.validate()?;
-        let own: SchedulerConfig = model.component("scheduler").json("scheduler_config.json")?;
+        let own = model.scheduler()?;
         let config = request.schedule(&own, false);
         let kind = request.sampler.or(own.solver()).unwrap_or(SolverKind::Ddim);
         let skip = request.image.as_ref().map_or(0, |image| image.skip(request.num_inference_steps));

@@ -3,6 +3,7 @@
 //! Pure functions over f64 coefficients and `&[f32]` latents. Latents at every public boundary are variance-preserving (VP):
 //! `x_t = √ᾱ_t·x_0 + √(1-ᾱ_t)·ε`. A sigma-scaled value is called `scaled_latents` and never leaves its solver.
 
+pub mod analysis;
 mod config;
 pub mod embedding;
 mod guidance;

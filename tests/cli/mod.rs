@@ -3,6 +3,8 @@
 mod failures;
 mod options;
 mod pictures;
+mod schedule;
+mod study;
 mod tokens;
 
 use std::path::Path;

@@ -26,7 +26,9 @@ fn every_kind_of_png_is_read_as_rgb() {
     use ColorType::{Grayscale, GrayscaleAlpha, Indexed, Rgb, Rgba};
     let palette: &[u8] = &[9, 8, 7, 200, 100, 50];
     let (black, white) = ([0, 0, 0], [255, 255, 255]);
-    let cases: &[(&str, ColorType, BitDepth, &[u8], [[u8; 3]; 2])] = &[
+    /// Name, colour type, depth, the rows' bytes, the two pixels.
+    type Case = (&'static str, ColorType, BitDepth, &'static [u8], [[u8; 3]; 2]);
+    let cases: &[Case] = &[
         ("1-bit grey", Grayscale, One, &[0b0100_0000], [black, white]),
         ("2-bit grey", Grayscale, Two, &[0b0110_0000], [[85; 3], [170; 3]]),
         ("4-bit grey", Grayscale, Four, &[0x1f], [[17; 3], white]),

@@ -5,7 +5,8 @@ use std::path::Path;
 
 /// Each folder of `src` with the folders that it may import. `error` is importable by all.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("cli", &["pipeline", "image", "sampling", "record", "gpu"]),
+    ("cli", &["study", "pipeline", "image", "sampling", "record", "gpu"]),
+    ("study", &["pipeline", "image", "sampling"]),
     ("pipeline", &["models", "sampling", "text", "image", "weights", "record", "gpu"]),
     ("models", &["nn", "weights", "ops", "record"]),
     ("sampling", &[]),

@@ -1,0 +1,6 @@
+//! Studies: statistics against closed forms, charts, and whole runs on the demo model.
+
+mod chart;
+mod reference;
+mod runs;
+mod stats;
