@@ -166,7 +166,7 @@ fn a_folder_belongs_to_one_study() {
     std::fs::remove_file(&foreign).expect("removable");
     std::fs::copy(folder.path().join("pictures/0000-5-without.png"), &foreign).expect("copied");
     let message = study.count().expect_err("another picture").to_string();
-    assert!(message.contains("0000-5-with.png") && message.contains("OMS"), "{message}");
+    assert!(message.contains("0000-5-with.png") && message.contains("expected oms"), "{message}");
     let image = Rgb8Image { width: 1, height: 1, data: vec![0; 3] };
     write_png(&foreign, &image, &[], true).expect("written");
     assert!(study.count().expect_err("no parameters").to_string().contains("parameters"));

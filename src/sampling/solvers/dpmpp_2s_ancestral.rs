@@ -26,7 +26,7 @@ impl DpmPp2sAncestral {
     pub(super) fn new(plan: Plan<'_>, eta: f64) -> Result<Self> {
         let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
         let init_noise_sigma = grid.init_noise_sigma(plan.config);
-        let grid = grid.from_step(plan.skip);
+        let grid = grid.starting_at(plan.skip);
         let targets: Vec<(f64, f64)> = grid.sigmas.windows(2).map(|pair| ancestral(pair[0], pair[1], eta)).collect();
         let (mut timesteps, mut levels) = (Vec::new(), Vec::new());
         for ((&t, &sigma), &(down, _)) in grid.timesteps.iter().zip(&grid.sigmas).zip(&targets) {

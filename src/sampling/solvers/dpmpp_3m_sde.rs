@@ -28,7 +28,7 @@ impl DpmPp3mSde {
     pub(super) fn new(plan: Plan<'_>, eta: f64) -> Result<Self> {
         let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
         let init_noise_sigma = grid.init_noise_sigma(plan.config);
-        let grid = grid.from_step(plan.skip);
+        let grid = grid.starting_at(plan.skip);
         Ok(DpmPp3mSde { prediction: Prediction::free(plan.config), grid, eta, init_noise_sigma, x0s: VecDeque::new() })
     }
 }

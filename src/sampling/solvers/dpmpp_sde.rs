@@ -30,7 +30,7 @@ impl DpmPpSde {
     pub(super) fn new(plan: Plan<'_>, eta: f64) -> Result<Self> {
         let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
         let init_noise_sigma = grid.init_noise_sigma(plan.config);
-        let grid = grid.from_step(plan.skip);
+        let grid = grid.starting_at(plan.skip);
         let (mut timesteps, mut levels) = (Vec::new(), Vec::new());
         for (&t, pair) in grid.timesteps.iter().zip(grid.sigmas.windows(2)) {
             timesteps.push(t);

@@ -25,7 +25,12 @@ impl Euler {
     pub(super) fn new(plan: Plan<'_>, eta: Option<f64>) -> Result<Self> {
         let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
         let init_noise_sigma = grid.init_noise_sigma(plan.config);
-        Ok(Euler { prediction: Prediction::free(plan.config), grid: grid.from_step(plan.skip), init_noise_sigma, eta })
+        Ok(Euler {
+            prediction: Prediction::free(plan.config),
+            grid: grid.starting_at(plan.skip),
+            init_noise_sigma,
+            eta,
+        })
     }
 }
 

@@ -25,7 +25,7 @@ impl Heun {
     pub(super) fn new(plan: Plan<'_>) -> Result<Self> {
         let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
         let init_noise_sigma = grid.init_noise_sigma(plan.config);
-        let grid = grid.from_step(plan.skip);
+        let grid = grid.starting_at(plan.skip);
         let twice = grid.timesteps.iter().flat_map(|&t| [t, t]).skip(1).collect();
         let prediction = Prediction::new(plan.config, false);
         Ok(Heun { prediction, grid, timesteps: twice, init_noise_sigma, first: None })

@@ -31,7 +31,7 @@ impl Ipndm {
     pub(super) fn new(plan: Plan<'_>) -> Result<Self> {
         let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
         let init_noise_sigma = grid.init_noise_sigma(plan.config);
-        let grid = grid.from_step(plan.skip);
+        let grid = grid.starting_at(plan.skip);
         Ok(Ipndm { prediction: Prediction::free(plan.config), grid, init_noise_sigma, derivatives: VecDeque::new() })
     }
 }
