@@ -8,6 +8,8 @@ mod generate_args;
 mod output;
 mod plan;
 mod progress;
+#[cfg(feature = "pull")]
+mod pull;
 mod samplers;
 mod schedule;
 mod study;
@@ -16,12 +18,12 @@ mod tokens;
 use std::process::ExitCode;
 
 pub use args::{
-    Cli, Command, DevicesArgs, ModelArgs, PlanArgs, PrecisionArg, ReadingArgs, SamplersArgs, ScheduleArgs, StudyArgs,
-    TokensArgs,
+    Cli, Command, DevicesArgs, ModelArgs, PlanArgs, PrecisionArg, PullArgs, ReadingArgs, SamplersArgs, ScheduleArgs,
+    StudyArgs, TokensArgs, VariantArg,
 };
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 
-use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
+use crate::pipeline::{Device, OmsSource, Pipeline, Places, Request, Source};
 use crate::{Error, Result};
 
 /// Parses the process's arguments, does what they say and gives the exit code.
@@ -32,6 +34,7 @@ pub fn main() -> ExitCode {
         Command::Tokens(args) => tokens::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Pull(args) => pull(&args),
         Command::Schedule(args) => schedule::run(&args),
         Command::Study(args) => study::run(&args),
     };
@@ -46,10 +49,23 @@ pub fn main() -> ExitCode {
     }
 }
 
+#[cfg(feature = "pull")]
+fn pull(args: &PullArgs) -> Result<()> {
+    pull::run(args)
+}
+
+#[cfg(not(feature = "pull"))]
+fn pull(_args: &PullArgs) -> Result<()> {
+    Err(Error::Request(
+        "pull: this program was built without network code; build it with `cargo build --release --features pull`"
+            .into(),
+    ))
+}
+
 impl ModelArgs {
     /// The model's files.
-    fn source(&self) -> Source {
-        self.model.clone().map_or(Source::DemoModel, Source::Folder)
+    fn source(&self) -> Result<Source> {
+        model_source(self.model.as_deref())
     }
 
     /// The OMS module's files, or none.
@@ -58,7 +74,7 @@ impl ModelArgs {
             Some("off") => None,
             Some("demo") => Some(Source::DemoOms),
             Some("") => return Err(Error::Request("--oms: expected a folder, demo or off, got nothing".into())),
-            Some(folder) => Some(Source::Folder(folder.into())),
+            Some(name) => Some(Source::Folder(Places::from_env().find(name)?)),
             None if self.model.is_none() => Some(Source::DemoOms),
             None => None,
         };
@@ -77,7 +93,7 @@ impl ModelArgs {
     /// The device and the model on it.
     fn open(&self) -> Result<Pipeline> {
         let device = Device::choose(&self.device, self.precision.into())?;
-        Pipeline::load(&self.source(), self.oms_source()?.as_ref(), device)
+        Pipeline::load(&self.source()?, self.oms_source()?.as_ref(), device)
     }
 
     /// The fields of a request that these options set.
@@ -95,6 +111,11 @@ impl ModelArgs {
             ..default
         }
     }
+}
+
+/// The files that a name means; the demo model's without one.
+fn model_source(name: Option<&str>) -> Result<Source> {
+    name.map_or(Ok(Source::DemoModel), |name| Places::from_env().find(name).map(Source::Folder))
 }
 
 /// Prints a JSON value on standard output.

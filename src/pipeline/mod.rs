@@ -5,6 +5,7 @@
 //! | `request` | what a caller asks for, and whether it can be had |
 //! | `device` | where to compute, with which storage |
 //! | `source`, `demo` | a model's files: a folder, or inside the binary |
+//! | `lookup` | a name → where its files are |
 //! | `load`, `encoders` | files → networks |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
@@ -18,6 +19,7 @@ mod encoders;
 mod generate;
 mod init;
 mod load;
+mod lookup;
 mod parameters;
 mod pass;
 mod prompts;
@@ -34,6 +36,7 @@ pub use device::Device;
 pub use generate::{Event, Generation};
 pub use init::InitImage;
 pub use load::{OmsSource, Overrides};
+pub use lookup::Places;
 pub use parameters::Picture;
 pub use repeat::{Recipe, read_recipe};
 pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
