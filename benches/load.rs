@@ -1,4 +1,5 @@
-//! Bytes of weights per second from a warm page cache to the device, next to a plain copy of as many bytes in memory in the same run.
+//! Bytes of weights per second from a warm page cache to the device, next to a plain copy of as many bytes in memory in the same
+//! run: into memory that is there, and into memory that is new, as a device's buffers are.
 //!
 //! `CHIARO_BENCH_DEVICES=cpu,llvmpipe CHIARO_BENCH_MIB=256 cargo bench --bench load`
 
@@ -30,23 +31,30 @@ fn main() -> chiaro::Result<()> {
         // Read once, so that the page cache is warm and the copy's target is there.
         let source = std::fs::read(&path).expect("readable");
         let mut target = vec![1u8; source.len()];
-        let (mut copies, mut loads) = (Vec::new(), Vec::new());
+        let (mut copies, mut fresh, mut loads) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..5 {
             copies.extend(support::time(1, || {
                 target.copy_from_slice(&source);
                 std::hint::black_box(&mut target);
             }));
+            fresh.extend(support::time(1, || {
+                std::hint::black_box(source.clone());
+            }));
             loads.extend(support::time(1, || load(&*backend, &path, count).expect("the weights fit the device")));
         }
         let [_, copy, _] = support::spread(copies);
+        let [_, fresh, _] = support::spread(fresh);
         let [least, median, most] = support::spread(loads);
         println!(
-            "{}: {} MiB in {median:.3} s ({least:.3} to {most:.3}), {:.2} GB/s; a copy in memory {:.2} GB/s; ratio {:.2}",
+            "{}: {} MiB in {median:.3} s ({least:.3} to {most:.3}), {:.2} GB/s; a copy in memory {:.2} GB/s, ratio {:.2}; a copy into new memory \
+             {:.2} GB/s, ratio {:.2}",
             backend.caps().name,
             bytes >> 20,
             bytes as f64 / median / 1e9,
             bytes as f64 / copy / 1e9,
             copy / median,
+            bytes as f64 / fresh / 1e9,
+            fresh / median,
         );
     }
     Ok(())
