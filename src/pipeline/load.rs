@@ -1,7 +1,7 @@
 //! Files → networks.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 
@@ -11,7 +11,7 @@ use super::{Device, Pipeline, Source, time_ids};
 use crate::models::{AutoencoderKl, AutoencoderKlConfig, Unet, UnetConfig};
 use crate::record::DType;
 use crate::sampling::SchedulerConfig;
-use crate::weights::{WeightFile, WeightType, Weights};
+use crate::weights::{WeightType, Weights};
 use crate::{Error, Result};
 
 /// An OMS module's folder, and where its text encoder is if not beside it.
@@ -195,8 +195,7 @@ fn check_unet(model: &Source, unet: &Unet, text_encoders: &[TextEncoder]) -> Res
 const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
 
 pub(super) fn open(files: &Component, stem: &str, model: &str, weight_type: WeightType) -> Result<Weights> {
-    let file: WeightFile = files.weights(stem, weight_type == WeightType::F16)?;
-    Ok(Weights::new(Arc::new(file), model, weight_type))
+    Ok(Weights::new(files.weights(stem, weight_type == WeightType::F16)?, model, weight_type))
 }
 
 fn load_unet(files: &Component, model: &str, weight_type: WeightType) -> Result<Unet> {

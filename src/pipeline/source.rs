@@ -1,11 +1,12 @@
 //! Where the files of a model are: a folder in the diffusers layout, or the demo model inside the binary.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
 use super::demo;
-use crate::weights::WeightFile;
+use crate::weights::{TensorSet, WeightFile, open_shards};
 use crate::{Error, Result};
 
 /// A folder of model files, on disk or embedded.
@@ -111,20 +112,22 @@ impl Component {
             .map_err(|e| Error::Model(format!("{}: not the JSON expected there: {e}", self.label(file))))
     }
 
-    /// The component's weights: `<stem>.safetensors` or its `.fp16` variant, the variant first when halves are wanted.
-    pub(super) fn weights(&self, stem: &str, prefer_f16: bool) -> Result<WeightFile> {
-        let plain = format!("{stem}.safetensors");
-        let variant = format!("{stem}.fp16.safetensors");
-        let order = if prefer_f16 { [&variant, &plain] } else { [&plain, &variant] };
-        let Some(file) = order.into_iter().find(|file| self.has(file)) else {
+    /// The component's weights: one file or shards, plain or the `.fp16` variant, the variant first when halves are wanted.
+    pub(super) fn weights(&self, stem: &str, prefer_f16: bool) -> Result<TensorSet> {
+        let [mut plain, mut variant] = weight_files(stem);
+        if prefer_f16 {
+            std::mem::swap(&mut plain, &mut variant);
+        }
+        let Some(name) = [plain, variant].into_iter().flatten().find(|file| self.has(file)) else {
             return Err(Error::Model(self.missing_weights(stem)));
         };
         match self {
-            Component::Folder(path) => WeightFile::open(path.join(file)),
+            Component::Folder(path) if name.ends_with(".json") => open_shards(path.join(name)),
+            Component::Folder(path) => Ok(Arc::new(WeightFile::open(path.join(name))?).into()),
             Component::Embedded(path) => {
-                let name = format!("{path}/{file}");
+                let name = format!("{path}/{name}");
                 let bytes = demo::file(&name).expect("has() found the file");
-                WeightFile::from_static(bytes, format!("demo {name}"))
+                Ok(Arc::new(WeightFile::from_static(bytes, format!("demo {name}"))?).into())
             }
         }
     }
@@ -134,16 +137,13 @@ impl Component {
         Ok(self.weights(stem, prefer_f16)?.sha256())
     }
 
-    /// Whether either form of the weights is there.
+    /// Whether any form of the weights is there.
     pub(super) fn has_weights(&self, stem: &str) -> bool {
-        self.has(&format!("{stem}.safetensors")) || self.has(&format!("{stem}.fp16.safetensors"))
+        weight_files(stem).iter().flatten().any(|file| self.has(file))
     }
 
     fn missing_weights(&self, stem: &str) -> String {
         let wanted = self.label(&format!("{stem}.safetensors"));
-        if self.has(&format!("{stem}.safetensors.index.json")) {
-            return format!("{wanted}: not found; the folder holds a sharded model, which is not supported yet");
-        }
         for old in [format!("{stem}.bin"), format!("{stem}.fp16.bin"), "pytorch_model.bin".into()] {
             if self.has(&old) {
                 return format!(
@@ -153,6 +153,21 @@ impl Component {
         }
         format!("{wanted}: not found, nor its .fp16 variant; is the download complete?")
     }
+}
+
+/// What ends the name of a sharded model's index.
+const INDEX: &str = ".safetensors.index.json";
+
+/// The names that weights go by: whole or sharded, plain or the half-precision variant, where diffusers and transformers put the
+/// variant's name in different places of the index's.
+fn weight_files(stem: &str) -> [Vec<String>; 2] {
+    let plain = vec![format!("{stem}.safetensors"), format!("{stem}{INDEX}")];
+    let variant = vec![
+        format!("{stem}.fp16.safetensors"),
+        format!("{stem}.fp16{INDEX}"),
+        format!("{stem}.safetensors.index.fp16.json"),
+    ];
+    [plain, variant]
 }
 
 fn read_small(path: &Path) -> Result<Vec<u8>> {
