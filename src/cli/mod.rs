@@ -5,6 +5,7 @@ mod compose;
 mod devices;
 mod generate;
 mod generate_args;
+mod inspect;
 mod output;
 mod plan;
 mod progress;
@@ -16,12 +17,12 @@ mod tokens;
 use std::process::ExitCode;
 
 pub use args::{
-    Cli, Command, DevicesArgs, ModelArgs, PlanArgs, PrecisionArg, ReadingArgs, SamplersArgs, ScheduleArgs, StudyArgs,
-    TokensArgs,
+    Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, ReadingArgs,
+    SamplersArgs, ScheduleArgs, StudyArgs, TokensArgs,
 };
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 
-use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
+use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Request, Source};
 use crate::{Error, Result};
 
 /// Parses the process's arguments, does what they say and gives the exit code.
@@ -31,6 +32,7 @@ pub fn main() -> ExitCode {
         Command::Samplers(args) => samplers::run(&args),
         Command::Tokens(args) => tokens::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Schedule(args) => schedule::run(&args),
         Command::Study(args) => study::run(&args),
@@ -48,8 +50,19 @@ pub fn main() -> ExitCode {
 
 impl ModelArgs {
     /// The model's files.
-    fn source(&self) -> Source {
-        self.model.clone().map_or(Source::DemoModel, Source::Folder)
+    fn source(&self) -> Result<Source> {
+        self.model.clone().map_or(Ok(Source::DemoModel), Source::at)
+    }
+
+    /// What replaces parts of the model.
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            unet: self.unet.clone(),
+            vae: self.vae.clone(),
+            text_encoder: self.text_encoder.clone(),
+            prediction: self.prediction.map(Into::into),
+            scheduler: None,
+        }
     }
 
     /// The OMS module's files, or none.
@@ -77,7 +90,7 @@ impl ModelArgs {
     /// The device and the model on it.
     fn open(&self) -> Result<Pipeline> {
         let device = Device::choose(&self.device, self.precision.into())?;
-        Pipeline::load(&self.source(), self.oms_source()?.as_ref(), device)
+        Pipeline::load_with(&self.source()?, &self.overrides(), self.oms_source()?.as_ref(), device)
     }
 
     /// The fields of a request that these options set.

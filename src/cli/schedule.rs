@@ -40,7 +40,7 @@ pub(super) fn run(args: &ScheduleArgs) -> Result<()> {
     }
     let own = match &args.model {
         Some(name) if name.as_os_str() == "demo" => Some(Own::read(&Source::DemoModel)?),
-        Some(folder) => Some(Own::read(&Source::Folder(folder.clone()))?),
+        Some(folder) => Some(Own::read(&Source::at(folder)?)?),
         None => None,
     };
     let rows = table_1();

@@ -16,7 +16,7 @@ pub(super) fn run(args: &TokensArgs) -> Result<()> {
         num_inference_steps: args.steps.unwrap_or(default.num_inference_steps),
         ..default
     };
-    let model = args.model.clone().map_or(Source::DemoModel, Source::Folder);
+    let model = args.model.clone().map_or(Ok(Source::DemoModel), Source::at)?;
     let reports = token_reports(&model, &request)?;
     if args.json {
         return print_json(&json!({ "syntax": request.prompt_syntax.to_string(), "tokenizers": reports }));

@@ -62,6 +62,11 @@ impl Device {
         Ok(Device { backend, storage, may_widen: precision == Precision::Auto && storage == DType::F16, remark: None })
     }
 
+    /// The host executor with a storage type that it does not have, for plans of what a GPU would need.
+    pub(super) fn for_plans(storage: DType) -> Device {
+        Device { backend: Arc::new(HostBackend::default()), storage, may_widen: false, remark: None }
+    }
+
     /// The adapter's name, or "cpu".
     pub fn name(&self) -> &str {
         if self.backend.caps().kind == AdapterKind::Host { "cpu" } else { &self.backend.caps().name }

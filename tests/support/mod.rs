@@ -2,3 +2,4 @@
 
 pub(crate) mod adapter;
 pub(crate) mod golden;
+pub(crate) mod single_file;
