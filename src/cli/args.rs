@@ -57,11 +57,11 @@ pub enum Command {
     /// List the graphics adapters with their limits and features.
     Devices(DevicesArgs),
     /// Print the work and the peak memory of each stage, without running anything.
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Print what noise schedules leave of a picture in the last step: Table 1 of the paper, recomputed
     Schedule(ScheduleArgs),
     /// Draw a list of prompts without and with OMS, compare the pictures' brightness, and write a report
-    Study(StudyArgs),
+    Study(Box<StudyArgs>),
 }
 
 /// Which model, on what, at which size: shared by generate and plan.

@@ -15,5 +15,5 @@ pub use convert::WeightType;
 pub use element::StoredType;
 pub use file::{StoredTensor, WeightFile};
 pub use set::{TensorSet, TensorView};
-pub use shards::open_shards;
+pub use shards::{join_shards, open_shards};
 pub use tree::{Table, Weights};

@@ -25,19 +25,33 @@ pub fn open_shards(index: impl AsRef<Path>) -> Result<TensorSet> {
     if size > MAX_INDEX_BYTES {
         return Err(Error::Model(format!("{label}: {size} bytes, expected an index of at most {MAX_INDEX_BYTES}")));
     }
-    let map = parse_index(&label, &std::fs::read(index).map_err(|e| Error::io(index, e))?)?;
+    let bytes = std::fs::read(index).map_err(|e| Error::io(index, e))?;
     let folder = index.parent().unwrap_or(Path::new(""));
+    join_shards(&label, &bytes, |name| {
+        let path = folder.join(name);
+        path.is_file().then(|| WeightFile::open(path)).transpose()
+    })
+}
+
+/// [`open_shards`] for an index in memory: `open` gives the shard of a name, or nothing where there is none.
+///
+/// # Errors
+/// As [`open_shards`].
+pub fn join_shards(
+    label: &str,
+    index: &[u8],
+    mut open: impl FnMut(&str) -> Result<Option<WeightFile>>,
+) -> Result<TensorSet> {
+    let map = parse_index(label, index)?;
     let names: BTreeSet<&String> = map.values().collect();
     let mut joined = BTreeMap::new();
     for name in names {
-        let path = folder.join(name);
-        if !path.is_file() {
+        let Some(shard) = open(name)? else {
             return Err(Error::Model(format!(
                 "{label}: expected the shard {name} beside it, there is none; download the missing file"
             )));
-        }
-        let shard = TensorSet::from(Arc::new(WeightFile::open(&path)?));
-        for (tensor, view) in shard.tensors() {
+        };
+        for (tensor, view) in TensorSet::from(Arc::new(shard)).tensors() {
             match map.get(tensor) {
                 Some(home) if home == name => {}
                 Some(home) => {

@@ -40,14 +40,15 @@ impl Entry {
         Entry { name: name.into(), dtype: "F16", shape: shape.to_vec(), bytes: None }
     }
 
-    fn len(&self) -> usize {
+    /// Bytes, with no care for extents that do not fit.
+    pub(crate) fn len(&self) -> usize {
         let size = match self.dtype {
             "F32" => 4,
             "F16" | "BF16" => 2,
             "I64" => 8,
             _ => 1,
         };
-        self.shape.iter().product::<usize>() * size
+        self.shape.iter().fold(size, |n, &extent| n.saturating_mul(extent))
     }
 }
 

@@ -22,7 +22,8 @@ fn object(value: Value) -> Map<String, Value> {
 /// An extent of a tensor.
 fn extent(tensors: &TensorSet, name: &str, axis: usize) -> Result<usize> {
     match tensors.shape(name) {
-        Some(shape) if shape.get(axis).is_some_and(|&n| n > 0) => Ok(shape[axis]),
+        // A tensor that has elements has extents that the file's size bounds.
+        Some(shape) if shape.len() > axis && !shape.contains(&0) => Ok(shape[axis]),
         Some(shape) => Err(Error::Model(format!(
             "{}: {name}: expected at least {} extents above 0, got {shape:?}; the file is damaged",
             tensors.label(),
@@ -33,6 +34,11 @@ fn extent(tensors: &TensorSet, name: &str, axis: usize) -> Result<usize> {
             tensors.label()
         ))),
     }
+}
+
+/// The second extent of a tensor that not every file has.
+fn width(tensors: &TensorSet, name: &str) -> Result<Option<usize>> {
+    tensors.contains(name).then(|| extent(tensors, name, 1)).transpose()
 }
 
 /// A count that cannot be 0.
@@ -87,8 +93,8 @@ pub(super) fn unet(tensors: &TensorSet, patch: &Map<String, Value>) -> Result<Ma
         None => HEADS.into(),
     };
     let has_time = tensors.contains("time_embedding.linear_1.weight");
-    let added = tensors.shape("add_embedding.linear_1.weight").and_then(|shape| shape.get(1));
-    let guidance = tensors.shape("time_embedding.cond_proj.weight").and_then(|shape| shape.get(1));
+    let added = width(tensors, "add_embedding.linear_1.weight")?;
+    let guidance = width(tensors, "time_embedding.cond_proj.weight")?;
     Ok(object(json!({
         "_class_name": if has_time { "UNet2DConditionModel" } else { "UNet2DConditionWoCTModel" },
         "in_channels": extent(tensors, "conv_in.weight", 1)?,
@@ -132,7 +138,8 @@ pub(super) fn vae(tensors: &TensorSet) -> Result<Map<String, Value>> {
 pub(super) fn text(tensors: &TensorSet, open_clip: bool, patch: &Map<String, Value>) -> Result<Map<String, Value>> {
     let token = "text_model.embeddings.token_embedding.weight";
     let hidden = extent(tensors, token, 1)?;
-    let projected = tensors.shape("text_projection.weight").and_then(|shape| shape.first());
+    let projection = "text_projection.weight";
+    let projected = tensors.contains(projection).then(|| extent(tensors, projection, 0)).transpose()?;
     let heads = match patch.get("num_attention_heads") {
         Some(given) => given.clone(),
         None => heads(tensors, hidden)?.into(),
@@ -147,7 +154,7 @@ pub(super) fn text(tensors: &TensorSet, open_clip: bool, patch: &Map<String, Val
         "num_attention_heads": heads,
         "max_position_embeddings": extent(tensors, "text_model.embeddings.position_embedding.weight", 0)?,
         "hidden_act": if open_clip { "gelu" } else { "quick_gelu" },
-        "projection_dim": projected.copied().unwrap_or(hidden),
+        "projection_dim": projected.unwrap_or(hidden),
         "eos_token_id": 49_407,
     })))
 }

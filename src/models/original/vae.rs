@@ -36,7 +36,7 @@ pub(super) fn rename(tensors: &TensorSet) -> Result<Renamed> {
         }
         let (half, rest) = name.split_once('.')?;
         let inside = match half {
-            "encoder" => level(rest, "down", |level| Some(level)),
+            "encoder" => level(rest, "down", Some),
             "decoder" => level(rest, "up", |level| levels.checked_sub(level + 1)),
             _ => return None,
         };
