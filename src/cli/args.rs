@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use super::generate_args::GenerateArgs;
 
 use crate::pipeline::{Precision, PromptSyntax};
-use crate::sampling::Sampler;
+use crate::sampling::{PredictionType, Sampler};
 
 /// Pictures from text with Stable Diffusion and One More Step, on any GPU and on none.
 ///
@@ -52,10 +52,12 @@ pub enum Command {
     Samplers(SamplersArgs),
     /// Show which tokens of a prompt are kept, with which weight and in which chunk
     Tokens(TokensArgs),
+    /// Say what a model's folder or file is: family, networks, what is missing, what memory it takes
+    Inspect(InspectArgs),
     /// List the graphics adapters with their limits and features.
     Devices(DevicesArgs),
     /// Print the work and the peak memory of each stage, without running anything.
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Download a model from the Hugging Face hub into its cache, from where --model finds it by name
     Pull(PullArgs),
     /// Print what noise schedules leave of a picture in the last step: Table 1 of the paper, recomputed
@@ -67,10 +69,22 @@ pub enum Command {
 /// Which model, on what, at which size: shared by generate and plan.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Stable Diffusion model in the diffusers layout: its folder, or its name in the folders of CHIARO_MODELS or in the Hugging Face cache
-    /// [default: the demo model in this program]
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors file as AUTOMATIC1111 and ComfyUI use them, or its
+    /// name in the folders of CHIARO_MODELS or in the Hugging Face cache [default: the demo model in this program]
+    #[arg(long, value_name = "DIR|FILE|NAME")]
     pub model: Option<String>,
+    /// Another autoencoder: a folder, or a single file that has one
+    #[arg(long, value_name = "DIR|FILE")]
+    pub vae: Option<PathBuf>,
+    /// Another UNet: a folder, or a single file that has one
+    #[arg(long, value_name = "DIR|FILE")]
+    pub unet: Option<PathBuf>,
+    /// The text encoders and tokenizers of another model: a folder, or a single file
+    #[arg(long, value_name = "DIR|FILE")]
+    pub text_encoder: Option<PathBuf>,
+    /// What the network predicts, where a single file of Stable Diffusion 2.x does not say [default: the model's own; v for 2.x files]
+    #[arg(long, value_enum)]
+    pub prediction: Option<PredictionArg>,
     /// One More Step: a module's folder or name, "demo", or "off" [default: demo with the demo model, else off]
     #[arg(long, value_name = "DIR|NAME|demo|off")]
     pub oms: Option<String>,
@@ -130,9 +144,9 @@ pub struct TokensArgs {
     /// What to take apart
     #[arg(value_name = "PROMPT")]
     pub prompt: String,
-    /// Stable Diffusion model in the diffusers layout: its folder, or its name in the folders of CHIARO_MODELS or in the Hugging Face cache
-    /// [default: the demo model in this program]
-    #[arg(long, value_name = "DIR|NAME")]
+    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors file as AUTOMATIC1111 and ComfyUI use them, or its
+    /// name in the folders of CHIARO_MODELS or in the Hugging Face cache [default: the demo model in this program]
+    #[arg(long, value_name = "DIR|FILE|NAME")]
     pub model: Option<String>,
     /// SDXL: what the second text encoder reads [default: the prompt]
     #[arg(long, value_name = "TEXT")]
@@ -159,6 +173,17 @@ pub struct PlanArgs {
 /// Options of `samplers`.
 #[derive(Debug, Clone, Args)]
 pub struct SamplersArgs {
+    /// Print JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// A folder in the diffusers layout, one component's folder, or a .safetensors file
+    #[arg(value_name = "DIR|FILE")]
+    pub path: PathBuf,
     /// Print JSON on standard output
     #[arg(long)]
     pub json: bool,
@@ -264,6 +289,24 @@ pub struct StudyArgs {
     /// No progress bar
     #[arg(long, short = 'q')]
     pub quiet: bool,
+}
+
+/// [`PredictionType`] as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PredictionArg {
+    /// the noise
+    Epsilon,
+    /// the velocity
+    V,
+}
+
+impl From<PredictionArg> for PredictionType {
+    fn from(arg: PredictionArg) -> Self {
+        match arg {
+            PredictionArg::Epsilon => PredictionType::Epsilon,
+            PredictionArg::V => PredictionType::VPrediction,
+        }
+    }
 }
 
 /// [`Precision`] as typed.

@@ -5,6 +5,7 @@ mod compose;
 mod devices;
 mod generate;
 mod generate_args;
+mod inspect;
 mod output;
 mod plan;
 mod progress;
@@ -18,12 +19,12 @@ mod tokens;
 use std::process::ExitCode;
 
 pub use args::{
-    Cli, Command, DevicesArgs, ModelArgs, PlanArgs, PrecisionArg, PullArgs, ReadingArgs, SamplersArgs, ScheduleArgs,
-    StudyArgs, TokensArgs, VariantArg,
+    Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, PullArgs, ReadingArgs,
+    SamplersArgs, ScheduleArgs, StudyArgs, TokensArgs, VariantArg,
 };
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 
-use crate::pipeline::{Device, OmsSource, Pipeline, Places, Request, Source};
+use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Places, Request, Source};
 use crate::{Error, Result};
 
 /// Parses the process's arguments, does what they say and gives the exit code.
@@ -33,6 +34,7 @@ pub fn main() -> ExitCode {
         Command::Samplers(args) => samplers::run(&args),
         Command::Tokens(args) => tokens::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Pull(args) => pull(&args),
         Command::Schedule(args) => schedule::run(&args),
@@ -68,6 +70,17 @@ impl ModelArgs {
         model_source(self.model.as_deref())
     }
 
+    /// What replaces parts of the model.
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            unet: self.unet.clone(),
+            vae: self.vae.clone(),
+            text_encoder: self.text_encoder.clone(),
+            prediction: self.prediction.map(Into::into),
+            scheduler: None,
+        }
+    }
+
     /// The OMS module's files, or none.
     fn oms_source(&self) -> Result<Option<OmsSource>> {
         let source = match self.oms.as_deref() {
@@ -93,7 +106,7 @@ impl ModelArgs {
     /// The device and the model on it.
     fn open(&self) -> Result<Pipeline> {
         let device = Device::choose(&self.device, self.precision.into())?;
-        Pipeline::load(&self.source()?, self.oms_source()?.as_ref(), device)
+        Pipeline::load_with(&self.source()?, &self.overrides(), self.oms_source()?.as_ref(), device)
     }
 
     /// The fields of a request that these options set.
@@ -115,7 +128,7 @@ impl ModelArgs {
 
 /// The files that a name means; the demo model's without one.
 fn model_source(name: Option<&str>) -> Result<Source> {
-    name.map_or(Ok(Source::DemoModel), |name| Places::from_env().find(name).map(Source::Folder))
+    name.map_or(Ok(Source::DemoModel), |name| Source::at(Places::from_env().find(name)?))
 }
 
 /// Prints a JSON value on standard output.

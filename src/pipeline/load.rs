@@ -1,17 +1,17 @@
 //! Files → networks.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 
 use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::source::Component;
-use super::{Device, Pipeline, Places, Source, time_ids};
+use super::{Device, Overrides, Pipeline, Places, Source, time_ids};
 use crate::models::{AutoencoderKl, AutoencoderKlConfig, Unet, UnetConfig};
 use crate::record::DType;
 use crate::sampling::SchedulerConfig;
-use crate::weights::{WeightFile, WeightType, Weights};
+use crate::weights::{WeightType, Weights};
 use crate::{Error, Result};
 
 /// An OMS module's folder, and where its text encoder is if not beside it.
@@ -21,15 +21,6 @@ pub struct OmsSource {
     pub module: Source,
     /// A folder with `text_encoder/` and `tokenizer/`, in place of what the module's own files point to.
     pub text_encoder: Option<PathBuf>,
-}
-
-/// Components taken from another folder than the model's own.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// A folder with `config.json` and weights of a UNet.
-    pub unet: Option<PathBuf>,
-    /// The text of a `scheduler_config.json`.
-    pub scheduler: Option<String>,
 }
 
 /// An OMS module with what reads its prompt.
@@ -67,17 +58,14 @@ impl Pipeline {
     pub fn load_with(model: &Source, overrides: &Overrides, oms: Option<&OmsSource>, device: Device) -> Result<Self> {
         let index = ModelIndex::read(&model.root())?;
         let weight_type = weight_type(&device);
-        let scheduler: SchedulerConfig = match &overrides.scheduler {
-            Some(text) => {
-                serde_json::from_str(text).map_err(|e| Error::Model(format!("scheduler_config.json: {e}")))?
-            }
-            None => model.scheduler()?,
-        };
-        scheduler.check()?;
-        let text_encoders = load_text_encoders(model, index.is_xl(), weight_type)?;
-        let unet_files = overrides.unet.clone().map_or_else(|| model.component("unet"), Component::Folder);
+        let scheduler = overrides.scheduler_of(model)?;
+        let texts = overrides.texts_of(model)?;
+        let text_encoders = load_text_encoders(&texts, index.is_xl(), weight_type)?;
+        let unet_files = overrides.unet_of(model)?;
         let unet = load_unet(&unet_files, "unet", weight_type)?;
-        let vae = load_vae(&model.component("vae"), weight_type)?;
+        let (vae_files, vae_config) = overrides.vae_of(model)?;
+        let vae_config = AutoencoderKlConfig::from_json(&vae_config, &vae_files.label("config.json"))?;
+        let vae = AutoencoderKl::load(vae_config, &open(&vae_files, DIFFUSION_STEM, "vae", weight_type)?)?;
         check_unet(model, &unet, &text_encoders)?;
         // An inpainting UNet is shown the mask and the picture without what is repainted, too.
         let (takes, latents) = (unet.config().in_channels, vae.config().latent_channels);
@@ -91,7 +79,8 @@ impl Pipeline {
         let mut pipeline = Pipeline {
             device,
             label: model.name(),
-            files: model_files(model, unet_files, index.is_xl()),
+            assumptions: overrides.assumptions(model),
+            files: model_files(&texts, unet_files, vae_files, index.is_xl()),
             hashes: OnceLock::new(),
             text_encoders,
             zeros_for_no_negative: index.is_xl() && index.force_zeros_for_empty_prompt,
@@ -110,14 +99,19 @@ impl Pipeline {
 }
 
 /// The weight files of a base model, by component.
-fn model_files(model: &Source, unet: Component, dual: bool) -> Vec<(&'static str, Component, &'static str)> {
+fn model_files(
+    texts: &Source,
+    unet: Component,
+    vae: Component,
+    dual: bool,
+) -> Vec<(&'static str, Component, &'static str)> {
     let mut files = vec![
-        ("text_encoder", model.component("text_encoder"), TEXT_STEM),
+        ("text_encoder", texts.component("text_encoder"), TEXT_STEM),
         ("unet", unet, DIFFUSION_STEM),
-        ("vae", model.component("vae"), DIFFUSION_STEM),
+        ("vae", vae, DIFFUSION_STEM),
     ];
     if dual {
-        files.push(("text_encoder_2", model.component("text_encoder_2"), TEXT_STEM));
+        files.push(("text_encoder_2", texts.component("text_encoder_2"), TEXT_STEM));
     }
     files
 }
@@ -192,21 +186,15 @@ fn check_unet(model: &Source, unet: &Unet, text_encoders: &[TextEncoder]) -> Res
     Ok(())
 }
 
-const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
+pub(super) const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
 
 pub(super) fn open(files: &Component, stem: &str, model: &str, weight_type: WeightType) -> Result<Weights> {
-    let file: WeightFile = files.weights(stem, weight_type == WeightType::F16)?;
-    Ok(Weights::new(Arc::new(file), model, weight_type))
+    Ok(Weights::new(files.weights(stem, weight_type == WeightType::F16)?, model, weight_type))
 }
 
 fn load_unet(files: &Component, model: &str, weight_type: WeightType) -> Result<Unet> {
     let config = UnetConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
     Unet::load(config, &open(files, DIFFUSION_STEM, model, weight_type)?)
-}
-
-fn load_vae(files: &Component, weight_type: WeightType) -> Result<AutoencoderKl> {
-    let config = AutoencoderKlConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
-    AutoencoderKl::load(config, &open(files, DIFFUSION_STEM, "vae", weight_type)?)
 }
 
 /// `config.json` of a component whose weights may lie elsewhere: the published modules name a repository.

@@ -5,5 +5,6 @@ mod memory;
 mod oms_on_xl;
 mod prompts;
 mod runs;
+mod single_files;
 mod starts;
 mod widening;

@@ -1,4 +1,6 @@
 //! What several test modules need.
 
 pub(crate) mod adapter;
+pub(crate) mod allocations;
 pub(crate) mod golden;
+pub(crate) mod single_file;
