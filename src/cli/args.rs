@@ -181,9 +181,9 @@ pub struct SamplersArgs {
 /// Options of `inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// A folder in the diffusers layout, one component's folder, or a .safetensors file
-    #[arg(value_name = "DIR|FILE")]
-    pub path: PathBuf,
+    /// A folder in the diffusers layout, one component's folder, a .safetensors file, or a model's name
+    #[arg(value_name = "DIR|FILE|NAME")]
+    pub name: String,
     /// Print JSON on standard output
     #[arg(long)]
     pub json: bool,
