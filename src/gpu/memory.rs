@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::device::Gpu;
+use crate::Result;
 use crate::record::Constant;
-use crate::{Error, Result};
 
 /// Bytes that one copy into the device's staging memory takes along.
 const PIECE: usize = 16 << 20;
@@ -148,16 +148,7 @@ impl Constants {
 }
 
 fn load(gpu: &Gpu, upload: &mut Upload<'_>, constant: &Arc<Constant>) -> Result<GpuConstant> {
-    let bytes = constant.data.bytes()?;
-    if bytes.len() != constant.byte_len() {
-        return Err(Error::Model(format!(
-            "{}: expected {} bytes for {:?}, the source gave {}",
-            constant.label,
-            constant.byte_len(),
-            constant.shape,
-            bytes.len()
-        )));
-    }
+    let bytes = constant.checked_bytes()?;
     let buffer = buffer(gpu, &constant.label, bytes.len(), Use::Storage)?;
     upload.write(&constant.label, &buffer, &bytes)?;
     Ok(GpuConstant { buffer, _source: Arc::clone(constant) })

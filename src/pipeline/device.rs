@@ -78,10 +78,7 @@ impl Device {
 
     /// "f16" or "f32".
     pub fn storage_name(&self) -> &'static str {
-        match self.storage {
-            DType::F16 => "f16",
-            DType::F32 => "f32",
-        }
+        self.storage.name()
     }
 
     /// What recordings are made for.

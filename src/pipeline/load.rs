@@ -125,7 +125,7 @@ fn model_files(model: &Source, unet: Component, dual: bool) -> Vec<(&'static str
 pub(super) fn weight_type(device: &Device) -> WeightType {
     match device.storage() {
         DType::F16 => WeightType::F16,
-        DType::F32 => WeightType::Keep,
+        _ => WeightType::Keep,
     }
 }
 
@@ -195,7 +195,7 @@ fn check_unet(model: &Source, unet: &Unet, text_encoders: &[TextEncoder]) -> Res
 const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
 
 pub(super) fn open(files: &Component, stem: &str, model: &str, weight_type: WeightType) -> Result<Weights> {
-    let file: WeightFile = files.weights(stem, weight_type == WeightType::F16)?;
+    let file: WeightFile = files.weights(stem, weight_type.prefers_halves())?;
     Ok(Weights::new(Arc::new(file), model, weight_type))
 }
 

@@ -115,7 +115,7 @@ impl OpenStage<'_> {
     fn overflow(&self, count: usize) -> Error {
         let hint = match self.storage {
             DType::F16 => "; use --precision auto or f32",
-            DType::F32 => " in f32: the weights or the input are damaged",
+            _ => " in f32: the weights or the input are damaged",
         };
         Error::NonFinite { stage: self.stage.name.into(), count, hint: hint.into() }
     }

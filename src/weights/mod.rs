@@ -6,6 +6,7 @@
 
 mod convert;
 mod file;
+mod quantize;
 mod tree;
 
 pub use convert::WeightType;
