@@ -5,6 +5,7 @@ mod compose;
 mod devices;
 mod generate;
 mod generate_args;
+mod memory_size;
 mod output;
 mod plan;
 mod progress;
@@ -20,8 +21,9 @@ pub use args::{
     TokensArgs,
 };
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
+pub use memory_size::MemorySize;
 
-use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
+use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Request, Source, TooLarge};
 use crate::{Error, Result};
 
 /// Parses the process's arguments, does what they say and gives the exit code.
@@ -74,10 +76,17 @@ impl ModelArgs {
         Ok(self.oms_guidance.unwrap_or(if demo { 1.25 } else { 1.0 }))
     }
 
-    /// The device and the model on it.
-    fn open(&self) -> Result<Pipeline> {
-        let device = Device::choose(&self.device, self.precision.into())?;
-        Pipeline::load(&self.source(), self.oms_source()?.as_ref(), device)
+    /// The device and the model on it, within --vram for a request; and what --vram had to give up.
+    fn open(&self, request: &Request) -> Result<(Pipeline, Vec<TooLarge>)> {
+        let device =
+            Device::choose(&self.device, self.precision.into())?.with_weights(self.weights.unwrap_or_default());
+        let (model, oms) = (self.source(), self.oms_source()?);
+        match self.vram {
+            Some(MemorySize(bytes)) => {
+                Pipeline::load_within(&model, &Overrides::default(), oms.as_ref(), device, request, bytes)
+            }
+            None => Ok((Pipeline::load(&model, oms.as_ref(), device)?, Vec::new())),
+        }
     }
 
     /// The fields of a request that these options set.

@@ -21,7 +21,7 @@ pub use host::{HostBackend, HostCall};
 pub(crate) use host::{gather, match_inputs};
 pub use kernel::{Kernel, Variant};
 pub use plan::{MemoryPlan, Placement, plan};
-pub(crate) use plan::PARAMS_STRIDE;
+pub(crate) use plan::{PARAMS_STRIDE, stored_bytes};
 pub use quant::{BLOCK, quantize};
 pub use recording::{Dispatch, Output, Recording, Role, TensorInfo};
 pub use tensor::{DType, Shape, Tensor};
