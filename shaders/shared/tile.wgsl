@@ -55,7 +55,7 @@ fn main(
             let column = loaded_row + i * ROW_STEP;
             var value = vec4<f32>();
             if (first_column + column < params.columns && quad < quads) {
-                value = unpack_weight(weight[(first_column + column) * quads + quad]);
+                value = load_weight((first_column + column) * quads + quad);
             }
             let place = column % 4u * (TILE_N / 4u) + column / 4u;
             weight_tile[place * PITCH + loaded_quad] = value;

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::generate_args::GenerateArgs;
+use super::memory_size::MemorySize;
 
-use crate::pipeline::{Precision, PromptSyntax};
+use crate::pipeline::{Precision, PromptSyntax, WeightTypes};
 use crate::sampling::{PredictionType, Sampler};
 
 /// Pictures from text with Stable Diffusion and One More Step, on any GPU and on none.
@@ -118,6 +119,13 @@ pub struct ModelArgs {
     /// Storage of activations; auto takes f16 where the device has it and redoes a stage in f32 if it overflows
     #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
     pub precision: PrecisionArg,
+    /// How weights are stored on the device: auto (as activations are), f16, or blocks of 32 with one scale, made while loading: q8_0
+    /// (half of f16) and q4_0 (a quarter); parts by themselves as in text=f16,unet=q4_0,oms=q8_0 [default: auto]
+    #[arg(long, value_name = "TYPE")]
+    pub weights: Option<WeightTypes>,
+    /// The most device memory that a stage may take, as 4GB or 1500MiB: chooses the best weights that fit, where --weights does not
+    #[arg(long, value_name = "SIZE")]
+    pub vram: Option<MemorySize>,
     /// Print JSON on standard output
     #[arg(long)]
     pub json: bool,

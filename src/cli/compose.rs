@@ -61,6 +61,12 @@ impl Order {
         {
             found.push(format!("the picture was drawn on {other} with {stored} storage: details may differ"));
         }
+        let weights = pipeline.device().weights().to_string();
+        if let Some(other) = recipe.weights.as_ref().filter(|other| **other != weights) {
+            found.push(format!(
+                "the picture was drawn with weights {other}, this one is with {weights}: it will come out otherwise"
+            ));
+        }
         if let (Some(image), Some(given)) = (&recipe.image, &self.request.image)
             && image.sha256 != given.sha256()
         {
@@ -112,6 +118,9 @@ fn like(typed: &ModelArgs, recipe: &Recipe) -> Result<ModelArgs> {
     }
     if model.precision == PrecisionArg::Auto && recipe.storage.as_deref() == Some("f32") {
         model.precision = PrecisionArg::F32;
+    }
+    if model.weights.is_none() && model.vram.is_none() {
+        model.weights = recipe.weights.as_deref().map(str::parse).transpose()?;
     }
     Ok(model)
 }

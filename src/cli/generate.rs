@@ -17,12 +17,15 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let order = Order::read(args)?;
     let request = order.request.clone();
     let files = output::choose(args.output.as_deref(), &request.prompt, request.count, args.overwrite)?;
-    let pipeline = order.model.open()?;
+    let (pipeline, too_large) = order.model.open(&request)?;
     let runs: Vec<Request> =
         if args.compare { vec![Request { oms: None, ..request.clone() }, request] } else { vec![request] };
     let units = runs.iter().map(|r| pipeline.units(r)).sum();
     let progress = Progress::new(units, args.quiet || args.model.json);
     progress.say(&format!("{} on {}", order.model.source()?, pipeline.device().describe()));
+    for tried in too_large {
+        progress.say(&format!("--vram: {tried}"));
+    }
     for difference in order.differences(&pipeline)? {
         progress.say(&format!("warning: {difference}"));
     }

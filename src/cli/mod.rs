@@ -6,6 +6,7 @@ mod devices;
 mod generate;
 mod generate_args;
 mod inspect;
+mod memory_size;
 mod output;
 mod plan;
 mod progress;
@@ -23,8 +24,9 @@ pub use args::{
     SamplersArgs, ScheduleArgs, StudyArgs, TokensArgs, VariantArg,
 };
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
+pub use memory_size::MemorySize;
 
-use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Places, Request, Source};
+use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Places, Request, Source, TooLarge};
 use crate::{Error, Result};
 
 /// Parses the process's arguments, does what they say and gives the exit code.
@@ -103,10 +105,16 @@ impl ModelArgs {
         Ok(self.oms_guidance.unwrap_or(if demo { 1.25 } else { 1.0 }))
     }
 
-    /// The device and the model on it.
-    fn open(&self) -> Result<Pipeline> {
-        let device = Device::choose(&self.device, self.precision.into())?;
-        Pipeline::load_with(&self.source()?, &self.overrides(), self.oms_source()?.as_ref(), device)
+    /// The device and the model on it, within --vram for a request; and what --vram had to give up.
+    fn open(&self, request: &Request) -> Result<(Pipeline, Vec<TooLarge>)> {
+        let device =
+            Device::choose(&self.device, self.precision.into())?.with_weights(self.weights.unwrap_or_default());
+        let (model, oms) = (self.source()?, self.oms_source()?);
+        let overrides = self.overrides();
+        match self.vram {
+            Some(MemorySize(bytes)) => Pipeline::load_within(&model, &overrides, oms.as_ref(), device, request, bytes),
+            None => Ok((Pipeline::load_with(&model, &overrides, oms.as_ref(), device)?, Vec::new())),
+        }
     }
 
     /// The fields of a request that these options set.

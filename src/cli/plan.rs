@@ -1,5 +1,7 @@
 //! `chiaro plan`.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::{PlanArgs, print_json, print_line};
@@ -7,10 +9,10 @@ use crate::Result;
 use crate::pipeline::{OmsRequest, Request, StagePlan};
 
 pub(super) fn run(args: &PlanArgs) -> Result<()> {
-    let pipeline = args.model.open()?;
     let guidance_scale = args.model.oms_guidance()?;
-    let oms = pipeline.has_oms().then(|| OmsRequest { guidance_scale, ..OmsRequest::default() });
+    let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
     let request = Request { oms, ..args.model.request() };
+    let (pipeline, too_large) = args.model.open(&request)?;
     let (width, height) = pipeline.size(&request)?;
     let stages = pipeline.plan(&request)?;
     let peak = stages.iter().map(StagePlan::peak_bytes).max().unwrap_or(0);
@@ -21,12 +23,18 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
                 json!({
                     "stage": s.name, "runs": s.runs, "flops_per_run": s.flops, "dispatches": s.dispatches,
                     "peak_bytes": s.peak_bytes(), "weight_bytes": s.memory.constant_bytes,
+                    "weight_bytes_by_type": s.weights.iter().map(|(t, bytes)| (t.name(), *bytes)).collect::<BTreeMap<_, _>>(),
                     "tensor_bytes": s.memory.lanes.iter().sum::<usize>(), "unshared_tensor_bytes": s.memory.unshared_bytes,
                 })
             })
             .collect();
         return print_json(&json!({
             "device": pipeline.device().name(), "storage": pipeline.device().storage_name(), "width": width, "height": height,
+            "weights": pipeline.device().weights().to_string(),
+            "vram": args.model.vram.map(|size| size.0),
+            "too_large": too_large.iter().map(|t| json!({
+                "stage": t.stage, "weights": t.weights, "peak_bytes": t.peak_bytes,
+            })).collect::<Vec<_>>(),
             "stages": list, "peak_bytes": peak,
             "flops": stages.iter().map(|s| s.flops * s.runs as u64).sum::<u64>(),
         }));
@@ -36,18 +44,25 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
         pipeline.device().name(),
         pipeline.device().storage_name()
     ))?;
-    print_line("stage                   runs   GFLOP/run  dispatches   weights   tensors      peak")?;
+    print_line("stage                   runs   GFLOP/run  dispatches      weights  of type     tensors        peak")?;
     for s in &stages {
         print_line(&format!(
-            "{:<22} {:>5} {:>11.1} {:>11} {:>9} {:>9} {:>9}",
+            "{:<22} {:>5} {:>11.1} {:>11} {:>12}  {:<8} {:>10}  {:>10}",
             s.name,
             s.runs,
             s.flops as f64 / 1e9,
             s.dispatches,
             mebibytes(s.memory.constant_bytes as u64),
+            s.weights.first().map_or("none", |(dtype, _)| dtype.name()),
             mebibytes(s.memory.lanes.iter().sum::<usize>() as u64),
             mebibytes(s.peak_bytes()),
         ))?;
+    }
+    for tried in &too_large {
+        print_line(&format!("--vram: {tried}."))?;
+    }
+    if let Some(size) = args.model.vram {
+        print_line(&format!("Within {}: --weights {}.", mebibytes(size.0), pipeline.device().weights()))?;
     }
     let total: u64 = stages.iter().map(|s| s.flops * s.runs as u64).sum();
     print_line(&format!(

@@ -18,6 +18,11 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
         Error::Request("study: compares without and with OMS, so it needs a module: add --oms DIR".into())
     })?;
     let text = std::fs::read_to_string(&args.prompts).map_err(|e| Error::io(&args.prompts, e))?;
+    if args.model.vram.is_some() {
+        return Err(Error::Request(
+            "--vram: a study's pictures all have the same weights; name them with --weights, `chiaro plan --vram` says which fit".into(),
+        ));
+    }
     let request = args.model.request();
     let prompts = parse_prompts(&text)?;
     let grids = !(args.oms_prompts.is_empty() && args.oms_guidances.is_empty());
@@ -46,10 +51,11 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
         grid_prompts,
         oms_prompts: args.oms_prompts.clone(),
         oms_guidance_scales: args.oms_guidances.clone(),
+        weights: args.model.weights.unwrap_or_default().to_string(),
     };
     let study = Study::new(&args.output, settings)?;
     let reference = args.reference.as_deref().map(Reference::read).transpose()?;
-    let pipeline = args.model.open()?;
+    let (pipeline, _) = args.model.open(&request)?;
     if args.dry_run {
         return plan(args, &study, &pipeline);
     }

@@ -29,7 +29,7 @@ impl AdapterInfo {
     /// What recordings for this adapter are made with.
     ///
     /// # Errors
-    /// When `storage` is half precision and the adapter has no 16-bit type in shaders.
+    /// When `storage` is half precision and the adapter has no 16-bit type in shaders, or is for weights alone.
     pub fn caps(&self, storage: DType) -> Result<Caps> {
         with_storage(&self.caps, storage)
     }
@@ -46,6 +46,13 @@ pub(super) fn with_storage(caps: &Caps, storage: DType) -> Result<Caps> {
         return Err(Error::Device(format!(
             "{}: expected 16-bit types in shaders (SHADER_F16) for f16 storage, the device has none; choose --precision f32",
             caps.name
+        )));
+    }
+    if storage.is_quantized() {
+        return Err(Error::Device(format!(
+            "{}: expected f32 or f16 for storage, got {}; only weights are quantised",
+            caps.name,
+            storage.name()
         )));
     }
     Ok(Caps { storage, ..caps.clone() })

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::device::Gpu;
 use super::upload::Upload;
+use crate::Result;
 use crate::record::Constant;
-use crate::{Error, Result};
 
 /// What the executor does with a buffer.
 #[derive(Clone, Copy)]
@@ -82,16 +82,7 @@ impl Constants {
 }
 
 fn load(gpu: &Gpu, upload: &mut Upload<'_>, constant: &Arc<Constant>) -> Result<GpuConstant> {
-    let bytes = constant.data.bytes()?;
-    if bytes.len() != constant.byte_len() {
-        return Err(Error::Model(format!(
-            "{}: expected {} bytes for {:?}, the source gave {}",
-            constant.label,
-            constant.byte_len(),
-            constant.shape,
-            bytes.len()
-        )));
-    }
+    let bytes = constant.checked_bytes()?;
     let buffer = buffer(gpu, &constant.label, bytes.len(), Use::Storage)?;
     upload.write(&constant.label, &buffer, &bytes)?;
     Ok(GpuConstant { buffer, _source: Arc::clone(constant) })

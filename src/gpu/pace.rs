@@ -17,7 +17,7 @@ const OPERATIONS_PER_DISPATCH: f64 = 1e5;
 /// What a dispatch costs, in floating-point operations or their equivalent in memory traffic.
 pub(super) fn work(recording: &Recording, dispatch: &Dispatch) -> f64 {
     let touched = dispatch.reads.iter().map(|(_, t)| t).chain([&dispatch.write]);
-    let bytes: usize = touched.map(|t| t.shape.len() * recording.dtype(*t).size()).sum();
+    let bytes: usize = touched.map(|t| recording.dtype(*t).bytes(t.shape.len())).sum();
     OPERATIONS_PER_DISPATCH + (dispatch.flops as f64).max(bytes as f64 * OPERATIONS_PER_BYTE)
 }
 

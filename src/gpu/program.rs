@@ -206,6 +206,7 @@ impl GpuProgram {
                     halves.convert_from_f32_slice(values);
                     bytemuck::cast_slice(&halves).to_vec()
                 }
+                DType::Q8_0 | DType::Q4_0 => unreachable!("only constants are quantised"),
             };
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             gpu.scoped(|| "writing inputs".into(), || gpu.queue.write_buffer(place.buffer, place.offset, &bytes))?;
@@ -452,5 +453,6 @@ fn to_f32(bytes: &[u8], dtype: DType) -> Vec<f32> {
             halves.convert_to_f32_slice(&mut values);
             values
         }
+        DType::Q8_0 | DType::Q4_0 => unreachable!("only constants are quantised"),
     }
 }

@@ -28,11 +28,7 @@ pub fn expand(kernel: &Kernel, variant: &Variant) -> Result<String> {
         expansion.text.push_str("enable f16;\n");
     }
     for (name, dtype) in &variant.types {
-        let element = match dtype {
-            DType::F16 => "f16",
-            DType::F32 => "f32",
-        };
-        expansion.text.push_str(&format!("alias {name}4 = vec4<{element}>;\n"));
+        expansion.text.push_str(&format!("alias {name}4 = vec4<{}>;\n", dtype.name()));
     }
     for (name, value) in &variant.constants {
         expansion.text.push_str(&format!("const {name}: u32 = {value}u;\n"));

@@ -73,18 +73,12 @@ struct Widened {
 impl ConstantData for (Arc<Constant>, Widened) {
     fn bytes(&self) -> Result<Cow<'_, [u8]>> {
         let (base, Widened { heads, run, repeats, scale }) = self;
-        let bytes = base.data.bytes()?;
-        let values: Vec<f32> = match base.dtype {
-            DType::F32 => bytemuck::pod_collect_to_vec(&bytes),
-            DType::F16 => {
-                bytemuck::pod_collect_to_vec::<u8, half::f16>(&bytes).into_iter().map(half::f16::to_f32).collect()
-            }
-        };
-        let mut out = Vec::with_capacity(repeats * heads.width() * run * DType::F32.size());
+        let values = base.values()?;
+        let mut out = Vec::with_capacity(DType::F32.bytes(repeats * heads.width() * run));
         for (i, head) in values.chunks_exact(heads.channels * run).take(repeats * heads.count).enumerate() {
             let scale = if i < heads.count { *scale } else { 1.0 };
             head.iter().for_each(|v| out.extend((v * scale).to_le_bytes()));
-            out.resize((i + 1) * heads.padded() * run * DType::F32.size(), 0);
+            out.resize(DType::F32.bytes((i + 1) * heads.padded() * run), 0);
         }
         Ok(Cow::Owned(out))
     }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::gemm::{Rows, multiply};
 use super::matmul::{HostEpilogue, choose};
-use super::{Epilogue, expect, expect_quads, weight_flag};
+use super::{Epilogue, expect, expect_blocks, expect_quads, weight_flags};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Shape, Tensor, Variant};
 
@@ -48,6 +48,7 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
     expect("conv2d", "x", x.is_contiguous(), || "a tensor without gaps".into())?;
     expect_quads("conv2d", "x", c)?;
     expect_quads("conv2d", "weight", c_out)?;
+    expect_blocks("conv2d", rec, weight, kernel * kernel * c)?;
     let (seen_h, seen_w) = upsample_to.unwrap_or((h, w));
     let padding = pad_before + pad_after;
     let large_enough = seen_h + padding >= kernel && seen_w + padding >= kernel && stride > 0;
@@ -59,7 +60,7 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
     let out = epilogue.tensor(rec, shape);
     let tile = choose(&rec.caps, shape.rows(), c_out);
     let mut variant = Variant { constants: tile.constants(), ..Variant::default() };
-    variant.flags.extend(weight_flag(rec, weight));
+    variant.flags.extend(weight_flags(rec, weight));
     if upsample_to.is_some() {
         variant.flags.push("UPSAMPLE");
     }

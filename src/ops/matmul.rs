@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::gemm::{Rows, multiply};
-use super::{Activation, Epilogue, expect, expect_quads, weight_flag};
+use super::{Activation, Epilogue, expect, expect_blocks, expect_quads, weight_flags};
 use crate::Result;
 use crate::record::{AdapterKind, Caps, HostCall, Kernel, Recording, Shape, Tensor, Variant};
 
@@ -23,11 +23,12 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
     })?;
     expect_quads("matmul", "x", inner)?;
     expect_quads("matmul", "weight", columns)?;
+    expect_blocks("matmul", rec, weight, inner)?;
     let out = epilogue.tensor(rec, Shape { c: columns, ..x.shape });
     let rows = x.shape.rows();
     let tile = choose(&rec.caps, rows, columns);
     let mut variant = Variant { constants: tile.constants(), ..Variant::default() };
-    variant.flags.extend(weight_flag(rec, weight));
+    variant.flags.extend(weight_flags(rec, weight));
     let mut reads = vec![("x", x), ("weight", weight)];
     epilogue.bind("matmul", out, &mut variant, &mut reads)?;
     let params = Params {

@@ -24,7 +24,7 @@ pub use group_norm::{GroupNorm, group_norm};
 pub use layer_norm::layer_norm;
 pub use matmul::matmul;
 
-use crate::record::{Caps, DType, Kernel, Recording, Shape, Tensor, Variant};
+use crate::record::{BLOCK, Caps, DType, Kernel, Recording, Shape, Tensor, Variant};
 use crate::{Error, Result};
 
 /// Every kernel, for tests that walk them all.
@@ -226,6 +226,14 @@ fn expect_quads(op: &'static str, argument: &str, channels: usize) -> Result<()>
     })
 }
 
+/// An error unless a quantised weight has whole blocks in each of its rows, `inner` values long.
+fn expect_blocks(op: &'static str, rec: &Recording, weight: Tensor, inner: usize) -> Result<()> {
+    let whole = !rec.dtype(weight).is_quantized() || inner.is_multiple_of(BLOCK);
+    expect(op, "weight", whole, || {
+        format!("rows of a multiple of {BLOCK} values in {}, got {inner}", rec.dtype(weight).name())
+    })
+}
+
 /// An error unless the tensor has values, in rows that kernels can read four channels at a time.
 fn expect_view(op: &'static str, argument: &str, tensor: Tensor) -> Result<()> {
     let aligned = tensor.row_stride.is_multiple_of(4) && tensor.channel_offset.is_multiple_of(4);
@@ -254,13 +262,15 @@ fn expect_vector(op: &'static str, argument: &str, rec: &Recording, tensor: Tens
 /// Invocations per workgroup of the kernels that treat each vector of four channels alone: `WORKGROUP` in WGSL.
 const WORKGROUP: usize = 256;
 
-/// The flag for a weight's element type: half-precision weights need no device feature, they are unpacked by bits
+/// The flags for a weight's element type: half-precision weights and blocks need no device feature, they are unpacked by bits
 /// where shaders have no 16-bit type.
-fn weight_flag(rec: &Recording, weight: Tensor) -> Option<&'static str> {
+fn weight_flags(rec: &Recording, weight: Tensor) -> &'static [&'static str] {
     match (rec.dtype(weight), rec.caps.shader_f16) {
-        (DType::F32, _) => None,
-        (DType::F16, true) => Some("WEIGHT_F16"),
-        (DType::F16, false) => Some("WEIGHT_F16_PACKED"),
+        (DType::F32, _) => &[],
+        (DType::F16, true) => &["WEIGHT_F16"],
+        (DType::F16, false) => &["WEIGHT_F16_PACKED"],
+        (DType::Q8_0, _) => &["WEIGHT_BLOCKS"],
+        (DType::Q4_0, _) => &["WEIGHT_BLOCKS", "WEIGHT_Q4_0"],
     }
 }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::Precision;
+use super::weight_types::{Part, WeightTypes};
 use crate::gpu;
 use crate::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording};
+use crate::weights::WeightType;
 use crate::{Error, Result};
 
 /// A backend that plans are made for and nothing runs on.
@@ -25,6 +27,9 @@ impl Backend for Paper {
 pub struct Device {
     backend: Arc<dyn Backend>,
     storage: DType,
+    weights: WeightTypes,
+    /// Bytes that a stage may allocate, if limited.
+    budget: Option<u64>,
     /// Whether a stage that overflows in f16 is redone in f32.
     may_widen: bool,
     /// Why the processor was taken though nobody asked for it, for the first line that a user sees.
@@ -72,14 +77,28 @@ impl Device {
                 )));
             }
         };
-        Ok(Device { backend, storage, may_widen: precision == Precision::Auto && storage == DType::F16, remark: None })
+        Ok(Device {
+            backend,
+            storage,
+            weights: WeightTypes::default(),
+            budget: None,
+            may_widen: precision == Precision::Auto && storage == DType::F16,
+            remark: None,
+        })
     }
 
     /// A GPU without limits that exists on paper only, for plans of what a real one would need.
     pub(super) fn for_plans(storage: DType) -> Device {
         let unlimited = Caps { binding_alignment: 256, max_workgroups: 65_535, ..Caps::host() };
         let caps = Caps { name: "plans".into(), kind: AdapterKind::Virtual, shader_f16: true, ..unlimited };
-        Device { backend: Arc::new(Paper(caps)), storage, may_widen: false, remark: None }
+        Device {
+            backend: Arc::new(Paper(caps)),
+            storage,
+            weights: WeightTypes::default(),
+            budget: None,
+            may_widen: false,
+            remark: None,
+        }
     }
 
     /// The adapter's name, or "cpu".
@@ -89,19 +108,43 @@ impl Device {
 
     /// One phrase for a user: what computes, with which storage, and why.
     pub fn describe(&self) -> String {
-        match self.remark {
+        let place = match self.remark {
             Some(remark) => format!("the processor ({remark})"),
             None if self.backend.caps().is_host() => "the processor".into(),
             None => format!("{}, {} storage", self.name(), self.storage_name()),
+        };
+        match self.weights == WeightTypes::default() {
+            true => place,
+            false => format!("{place}, weights {}", self.weights),
         }
     }
 
     /// "f16" or "f32".
     pub fn storage_name(&self) -> &'static str {
-        match self.storage {
-            DType::F16 => "f16",
-            DType::F32 => "f32",
-        }
+        self.storage.name()
+    }
+
+    /// The same device, with models' weights of these types.
+    pub fn with_weights(self, weights: WeightTypes) -> Device {
+        Device { weights, ..self }
+    }
+
+    /// The weight types that were chosen.
+    pub fn weights(&self) -> WeightTypes {
+        self.weights
+    }
+
+    /// How a part of a model is loaded here.
+    pub(super) fn weight_type(&self, part: Part) -> WeightType {
+        self.weights.resolve(part, self.storage)
+    }
+
+    pub(super) fn with_budget(self, bytes: u64) -> Device {
+        Device { budget: Some(bytes), ..self }
+    }
+
+    pub(super) fn budget(&self) -> Option<u64> {
+        self.budget
     }
 
     /// What recordings are made for.

@@ -7,9 +7,8 @@ use serde::Deserialize;
 
 use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::source::Component;
-use super::{Device, Overrides, Pipeline, Places, Source, time_ids};
+use super::{Device, Overrides, Part, Pipeline, Places, Source, time_ids};
 use crate::models::{AutoencoderKl, AutoencoderKlConfig, Unet, UnetConfig};
-use crate::record::DType;
 use crate::sampling::SchedulerConfig;
 use crate::weights::{WeightType, Weights};
 use crate::{Error, Result};
@@ -57,15 +56,15 @@ impl Pipeline {
     /// As [`load`](Self::load).
     pub fn load_with(model: &Source, overrides: &Overrides, oms: Option<&OmsSource>, device: Device) -> Result<Self> {
         let index = ModelIndex::read(&model.root())?;
-        let weight_type = weight_type(&device);
+        let stored = |part| device.weight_type(part);
         let scheduler = overrides.scheduler_of(model)?;
         let texts = overrides.texts_of(model)?;
-        let text_encoders = load_text_encoders(&texts, index.is_xl(), weight_type)?;
+        let text_encoders = load_text_encoders(&texts, index.is_xl(), stored(Part::Text))?;
         let unet_files = overrides.unet_of(model)?;
-        let unet = load_unet(&unet_files, "unet", weight_type)?;
+        let unet = load_unet(&unet_files, "unet", stored(Part::Unet))?;
         let (vae_files, vae_config) = overrides.vae_of(model)?;
         let vae_config = AutoencoderKlConfig::from_json(&vae_config, &vae_files.label("config.json"))?;
-        let vae = AutoencoderKl::load(vae_config, &open(&vae_files, DIFFUSION_STEM, "vae", weight_type)?)?;
+        let vae = AutoencoderKl::load(vae_config, &open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?)?;
         check_unet(model, &unet, &text_encoders)?;
         // An inpainting UNet is shown the mask and the picture without what is repainted, too.
         let (takes, latents) = (unet.config().in_channels, vae.config().latent_channels);
@@ -90,7 +89,7 @@ impl Pipeline {
             oms: None,
         };
         if let Some(source) = oms {
-            let (module, files) = load_oms(&pipeline, source, weight_type)?;
+            let (module, files) = load_oms(&pipeline, source)?;
             pipeline.oms = Some(module);
             pipeline.files.push(("oms_module", files, DIFFUSION_STEM));
         }
@@ -114,13 +113,6 @@ fn model_files(
         files.push(("text_encoder_2", texts.component("text_encoder_2"), TEXT_STEM));
     }
     files
-}
-
-pub(super) fn weight_type(device: &Device) -> WeightType {
-    match device.storage() {
-        DType::F16 => WeightType::F16,
-        DType::F32 => WeightType::Keep,
-    }
 }
 
 /// What `model_index.json` says that matters here.
@@ -189,7 +181,7 @@ fn check_unet(model: &Source, unet: &Unet, text_encoders: &[TextEncoder]) -> Res
 pub(super) const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
 
 pub(super) fn open(files: &Component, stem: &str, model: &str, weight_type: WeightType) -> Result<Weights> {
-    Ok(Weights::new(files.weights(stem, weight_type == WeightType::F16)?, model, weight_type))
+    Ok(Weights::new(files.weights(stem, weight_type.prefers_halves())?, model, weight_type))
 }
 
 fn load_unet(files: &Component, model: &str, weight_type: WeightType) -> Result<Unet> {
@@ -252,16 +244,16 @@ fn resolve(source: &OmsSource, name: &str, is_there: impl Fn(&Component) -> bool
     )))
 }
 
-fn load_oms(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Result<(OmsModule, Component)> {
+fn load_oms(base: &Pipeline, source: &OmsSource) -> Result<(OmsModule, Component)> {
     let files = resolve(source, "oms_module", |c| c.has_weights(DIFFUSION_STEM))?;
-    let module = load_unet(&files, "oms_module", weight_type)?;
+    let module = load_unet(&files, "oms_module", base.device.weight_type(Part::Oms))?;
     if module.config().has_time() {
         return Err(Error::Model(format!(
             "{}: expected a UNet2DConditionWoCTModel, got a UNet with a time embedding; it is not an OMS module",
             files.label("config.json")
         )));
     }
-    let text_encoders = load_oms_text_encoders(base, source, weight_type)?;
+    let text_encoders = load_oms_text_encoders(base, source)?;
     let width = joined_width(base.encoders_of(&text_encoders));
     let wanted = module.config().cross_attention_dim;
     if wanted != width {
@@ -284,7 +276,8 @@ fn load_oms(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Res
 
 /// What reads the module's prompt, as its index and the class of its text encoder say: its own encoder; where the index has none, the base's
 /// (first) one; for a class named after SDXL, both of SDXL's, which are the base's own unless others are named or found.
-fn load_oms_text_encoders(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Result<OmsText> {
+fn load_oms_text_encoders(base: &Pipeline, source: &OmsSource) -> Result<OmsText> {
+    let weight_type = base.device.weight_type(Part::Text);
     let index: serde_json::Value = source.module.root().json("model_index.json")?;
     let absent = |name: &str| index[name].as_array().is_none_or(|entry| entry.iter().all(serde_json::Value::is_null));
     let pointer = Pointer::read(source, "oms_text_encoder")?;

@@ -7,6 +7,7 @@
 //! | `source`, `demo`, `single_file` | a model's files: a folder, inside the binary, or seen in a single file |
 //! | `lookup` | a name → where its files are |
 //! | `load`, `encoders`, `overrides` | files → networks; networks from elsewhere |
+//! | `weight_types`, `budget` | how weights are stored; the best that fits a limit |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
 //! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
@@ -14,6 +15,7 @@
 //! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
 //! | `parameters`, `repeat` | what goes into the PNG; a PNG → the request that made it |
 
+mod budget;
 mod demo;
 mod device;
 mod encoders;
@@ -36,7 +38,9 @@ mod stage;
 mod text;
 mod time_ids;
 mod tokens;
+mod weight_types;
 
+pub use budget::TooLarge;
 pub use device::Device;
 pub use generate::{Event, Generation};
 pub use init::InitImage;
@@ -53,6 +57,8 @@ pub use source::Source;
 pub use stage::StagePlan;
 pub use tokens::{ChunkReport, TextReport, TokenEntry, TokenReport, token_reports};
 
+pub use weight_types::{Part, WeightTypes};
+
 pub use crate::text::PromptSyntax;
 
 use std::collections::BTreeMap;
@@ -68,7 +74,6 @@ use crate::record::Shape;
 use rayon::prelude::*;
 
 use crate::sampling::{SchedulerConfig, Solver, SolverKind, SolverOptions, embedding, oms};
-use crate::weights::WeightType;
 use crate::{Error, Result};
 
 /// A model, and perhaps an OMS module, on a device. Weights stay in the mapped files until a stage runs.
@@ -135,8 +140,10 @@ impl Pipeline {
         if let Some(known) = self.hashes.get() {
             return Ok(known);
         }
-        let prefer_f16 = load::weight_type(&self.device) == WeightType::F16;
-        let hash = |(name, files, stem): &(&'static str, Component, &str)| Ok((*name, files.hash(stem, prefer_f16)?));
+        let hash = |(name, files, stem): &(&'static str, Component, &str)| {
+            let prefer_f16 = self.device.weight_type(Part::of(name)).prefers_halves();
+            Ok((*name, files.hash(stem, prefer_f16)?))
+        };
         let hashes = self.files.par_iter().map(hash).collect::<Result<_>>()?;
         Ok(self.hashes.get_or_init(|| hashes))
     }

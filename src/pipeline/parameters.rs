@@ -48,6 +48,7 @@ pub(super) fn parameters(pipeline: &Pipeline, request: &Request, size: (usize, u
         "sha256": pipeline.hashes()?,
         "device": pipeline.device().name(),
         "storage": pipeline.device().storage_name(),
+        "weights": pipeline.device().weights().to_string(),
         "width": size.0,
         "height": size.1,
         "seed": request.seed,

@@ -31,6 +31,9 @@ pub struct Recipe {
     /// How activations were stored there: "f16" or "f32".
     #[serde(default)]
     pub storage: Option<String>,
+    /// How weights were stored there, as [`WeightTypes`](super::WeightTypes) are written.
+    #[serde(default)]
+    pub weights: Option<String>,
     /// The picture that it started from.
     #[serde(default)]
     pub image: Option<RecipeImage>,
@@ -126,7 +129,16 @@ fn from_infotext(text: &str) -> Result<Recipe> {
         ..default
     };
     let model = get("Model").map(str::to_owned);
-    Ok(Recipe { request, model, sha256: BTreeMap::new(), oms_module: None, device: None, storage: None, image: None })
+    Ok(Recipe {
+        request,
+        model,
+        sha256: BTreeMap::new(),
+        oms_module: None,
+        device: None,
+        storage: None,
+        weights: None,
+        image: None,
+    })
 }
 
 /// `Name: value` pairs with commas between them; a value in quotes is a JSON string.

@@ -1,7 +1,7 @@
 //! One network at fixed shapes: planned, compiled, run, and redone in f32 when half precision overflows.
 
 use super::Device;
-use crate::record::{Caps, DType, MemoryPlan, Outputs, Program, Recording, plan};
+use crate::record::{Caps, DType, MemoryPlan, Outputs, Program, Recording, Role, plan, stored_bytes};
 use crate::{Error, Result};
 
 /// Makes a stage's recording for given capabilities.
@@ -27,6 +27,8 @@ pub struct StagePlan {
     pub dispatches: usize,
     /// Its memory.
     pub memory: MemoryPlan,
+    /// Bytes of its weights by element type, most first.
+    pub weights: Vec<(DType, u64)>,
 }
 
 impl StagePlan {
@@ -54,6 +56,7 @@ impl<'m> Stage<'m> {
             flops: recording.flops(),
             dispatches: recording.dispatches.len(),
             memory: plan(&recording)?,
+            weights: weights(&recording),
         })
     }
 
@@ -62,6 +65,19 @@ impl<'m> Stage<'m> {
         let program = device.backend().compile((self.record)(&device.caps())?)?;
         Ok(OpenStage { stage: self, device: device.clone(), storage: device.storage(), program: Some(program) })
     }
+}
+
+fn weights(recording: &Recording) -> Vec<(DType, u64)> {
+    let mut found: Vec<(DType, u64)> = Vec::new();
+    for tensor in recording.tensors.iter().filter(|tensor| matches!(tensor.role, Role::Constant(_))) {
+        let bytes = stored_bytes(&recording.caps, tensor.len, tensor.dtype) as u64;
+        match found.iter_mut().find(|(dtype, _)| *dtype == tensor.dtype) {
+            Some((_, sum)) => *sum += bytes,
+            None => found.push((tensor.dtype, bytes)),
+        }
+    }
+    found.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+    found
 }
 
 /// A compiled stage; dropping it releases its memory.
@@ -90,6 +106,7 @@ impl OpenStage<'_> {
             self.program = None;
             self.storage = DType::F32;
             let recording = (self.stage.record)(&self.device.caps_with(DType::F32))?;
+            self.check_budget(&recording, count)?;
             self.program = Some(self.device.backend().compile(recording)?);
             let outputs = self.run_once(inputs)?;
             return match non_finite(&outputs) {
@@ -112,10 +129,20 @@ impl OpenStage<'_> {
         }
     }
 
+    /// Refuses what is larger than the limit of memory that the user set.
+    fn check_budget(&self, recording: &Recording, count: usize) -> Result<()> {
+        let (needed, allowed) = (plan(recording)?.peak_bytes(), self.device.budget().unwrap_or(u64::MAX));
+        if needed <= allowed {
+            return Ok(());
+        }
+        let hint = format!(" in f16, and in f32 it needs {} MiB, more than --vram allows", needed.div_ceil(1 << 20));
+        Err(Error::NonFinite { stage: self.stage.name.into(), count, hint })
+    }
+
     fn overflow(&self, count: usize) -> Error {
         let hint = match self.storage {
             DType::F16 => "; use --precision auto or f32",
-            DType::F32 => " in f32: the weights or the input are damaged",
+            _ => " in f32: the weights or the input are damaged",
         };
         Error::NonFinite { stage: self.stage.name.into(), count, hint: hint.into() }
     }

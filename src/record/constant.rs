@@ -3,12 +3,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use half::slice::HalfFloatSliceExt;
+
 use super::DType;
-use crate::Result;
+use super::quant::{dequantize, quantize};
+use crate::{Error, Result};
 
 /// Where a constant's bytes come from: a mapped file, or a repacked copy made on demand.
 pub trait ConstantData: Send + Sync {
-    /// The elements in little-endian order, in the layout and type of the [`Constant`]. Called once per upload, so
+    /// The elements in little-endian order, in the layout and type of the [`Constant`] (quantised ones as
+    /// [`quantize`](super::quantize) gives them). Called once per upload, so
     /// that no second copy of a model stays in host memory.
     ///
     /// # Errors
@@ -58,6 +62,21 @@ impl Constant {
         })
     }
 
+    /// A constant of quantised values.
+    ///
+    /// # Errors
+    /// As [`quantize`](super::quantize).
+    pub fn from_f32_quantized(
+        label: impl Into<String>,
+        shape: &[usize],
+        values: &[f32],
+        dtype: DType,
+    ) -> Result<Arc<Self>> {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "a constant's shape covers its values");
+        let data = Box::new(quantize(dtype, values)?);
+        Ok(Arc::new(Constant { label: label.into(), shape: shape.to_vec(), dtype, data }))
+    }
+
     /// Elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
@@ -70,7 +89,43 @@ impl Constant {
 
     /// Bytes as stored.
     pub fn byte_len(&self) -> usize {
-        self.len() * self.dtype.size()
+        self.dtype.bytes(self.len())
+    }
+
+    /// The elements as a backend uploads them, of the length that the type asks for.
+    ///
+    /// # Errors
+    /// When the source cannot be read or converted, or gives another number of bytes.
+    pub fn checked_bytes(&self) -> Result<Cow<'_, [u8]>> {
+        let bytes = self.data.bytes()?;
+        if bytes.len() == self.byte_len() {
+            return Ok(bytes);
+        }
+        Err(Error::Model(format!(
+            "{}: expected {} bytes for {:?}, the source gave {}",
+            self.label,
+            self.byte_len(),
+            self.shape,
+            bytes.len()
+        )))
+    }
+
+    /// The elements as f32: of quantised ones, what kernels unpack.
+    ///
+    /// # Errors
+    /// As [`checked_bytes`](Self::checked_bytes).
+    pub fn values(&self) -> Result<Vec<f32>> {
+        let bytes = self.checked_bytes()?;
+        Ok(match self.dtype {
+            DType::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(&bytes),
+            DType::F16 => {
+                let halves = bytemuck::pod_collect_to_vec::<u8, half::f16>(&bytes);
+                let mut values = vec![0.0; halves.len()];
+                halves.convert_to_f32_slice(&mut values);
+                values
+            }
+            DType::Q8_0 | DType::Q4_0 => dequantize(self.dtype, &bytes, self.len()),
+        })
     }
 }
 

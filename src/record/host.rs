@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
-use super::{Backend, Caps, Constant, DType, MemoryPlan, Outputs, Program, Recording, Role, Tensor, Variant, plan};
+use super::{Backend, Caps, Constant, MemoryPlan, Outputs, Program, Recording, Role, Tensor, Variant, plan};
 use crate::{Error, Result};
 
 /// One kernel call on the host: the same bindings and parameters as in WGSL, everything in f32.
@@ -85,26 +85,7 @@ impl HostBackend {
             return Ok(found);
         }
         cache.retain(|_, weak| weak.strong_count() > 0);
-        let bytes = constant.data.bytes()?;
-        if bytes.len() != constant.byte_len() {
-            return Err(Error::Model(format!(
-                "{}: expected {} bytes for {:?}, the source gave {}",
-                constant.label,
-                constant.byte_len(),
-                constant.shape,
-                bytes.len()
-            )));
-        }
-        let values = match constant.dtype {
-            DType::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(&bytes),
-            DType::F16 => {
-                let halves = bytemuck::pod_collect_to_vec::<u8, half::f16>(&bytes);
-                let mut values = vec![0.0; halves.len()];
-                half::slice::HalfFloatSliceExt::convert_to_f32_slice(halves.as_slice(), &mut values);
-                values
-            }
-        };
-        let made = Arc::new(HostConstant { values, _source: Arc::clone(constant) });
+        let made = Arc::new(HostConstant { values: constant.values()?, _source: Arc::clone(constant) });
         cache.insert(key, Arc::downgrade(&made));
         Ok(made)
     }

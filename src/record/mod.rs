@@ -10,6 +10,7 @@ mod constant;
 mod host;
 mod kernel;
 mod plan;
+mod quant;
 mod recording;
 mod tensor;
 
@@ -19,7 +20,8 @@ pub use constant::{Constant, ConstantData};
 pub use host::{HostBackend, HostCall};
 pub(crate) use host::{gather, match_inputs};
 pub use kernel::{Kernel, Variant};
-pub(crate) use plan::PARAMS_STRIDE;
 pub use plan::{MemoryPlan, Placement, plan};
+pub(crate) use plan::{PARAMS_STRIDE, stored_bytes};
+pub use quant::{BLOCK, quantize};
 pub use recording::{Dispatch, Output, Recording, Role, TensorInfo};
 pub use tensor::{DType, Shape, Tensor};

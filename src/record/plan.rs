@@ -192,7 +192,7 @@ fn lifetimes(recording: &Recording) -> Vec<Option<Lifetime>> {
 
 /// Bytes of a tensor where it is kept; the host keeps everything as f32.
 pub(crate) fn stored_bytes(caps: &Caps, len: usize, dtype: DType) -> usize {
-    if caps.is_host() { len * DType::F32.size() } else { (len * dtype.size()).next_multiple_of(4) }
+    if caps.is_host() { DType::F32.bytes(len) } else { dtype.bytes(len).next_multiple_of(4) }
 }
 
 fn too_large(recording: &Recording, index: usize, bytes: usize) -> Error {

@@ -30,7 +30,7 @@ pub struct TensorInfo {
 impl TensorInfo {
     /// Bytes on the device.
     pub fn bytes(&self) -> usize {
-        self.len * self.dtype.size()
+        self.dtype.bytes(self.len)
     }
 }
 
@@ -142,7 +142,7 @@ impl Recording {
 
     /// `dtype`, or the storage type where only that fits into one binding.
     fn fitting(&self, shape: Shape, dtype: DType) -> DType {
-        let bytes = (shape.len() * dtype.size()) as u64;
+        let bytes = dtype.bytes(shape.len()) as u64;
         let fits = bytes <= self.caps.max_binding_bytes.min(self.caps.max_buffer_bytes);
         if fits { dtype } else { self.caps.storage }
     }

@@ -7,14 +7,34 @@ pub enum DType {
     F32,
     /// IEEE half precision.
     F16,
+    /// Weights alone: bytes with a scale for 32 of them ([`quantize`](super::quantize)).
+    Q8_0,
+    /// Weights alone: half-bytes with a scale for 32 of them ([`quantize`](super::quantize)).
+    Q4_0,
 }
 
 impl DType {
-    /// Bytes of one element.
-    pub const fn size(self) -> usize {
+    /// Bytes of `len` elements.
+    pub const fn bytes(self, len: usize) -> usize {
         match self {
-            DType::F32 => 4,
-            DType::F16 => 2,
+            DType::F32 => 4 * len,
+            DType::F16 => 2 * len,
+            DType::Q8_0 | DType::Q4_0 => super::quant::byte_len(self, len),
+        }
+    }
+
+    /// Whether elements share scales.
+    pub const fn is_quantized(self) -> bool {
+        matches!(self, DType::Q8_0 | DType::Q4_0)
+    }
+
+    /// "f32", "f16", "q8_0" or "q4_0".
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::Q8_0 => "q8_0",
+            DType::Q4_0 => "q4_0",
         }
     }
 }

@@ -47,6 +47,14 @@ pub struct Settings {
     pub oms_prompts: Vec<String>,
     /// ω_ψ of each column of the second grid (Figure 8); no grid when empty.
     pub oms_guidance_scales: Vec<f64>,
+    /// How weights are stored, as [`WeightTypes`](crate::pipeline::WeightTypes) are written.
+    #[serde(default = "auto")]
+    pub weights: String,
+}
+
+/// The weights of studies from before there was a choice.
+fn auto() -> String {
+    "auto".into()
 }
 
 /// The name of a study's settings in its folder.

@@ -18,13 +18,31 @@ pub enum WeightType {
     Keep,
     /// f16, rounded to nearest even; a value that f16 cannot hold is an error.
     F16,
+    /// Blocks of 32 with one scale where a weight is large and regular enough (`weights/quantize.rs`), else f16.
+    Q8_0,
+    /// As `Q8_0`, with half-bytes.
+    Q4_0,
 }
 
 impl WeightType {
+    /// Whether a file of half-precision numbers serves as well as one of single precision.
+    pub fn prefers_halves(self) -> bool {
+        self != WeightType::Keep
+    }
+
+    /// The type of blocks that it asks for.
+    pub(super) fn block_type(self) -> Option<DType> {
+        match self {
+            WeightType::Keep | WeightType::F16 => None,
+            WeightType::Q8_0 => Some(DType::Q8_0),
+            WeightType::Q4_0 => Some(DType::Q4_0),
+        }
+    }
+
     /// The device type for tensors stored as these.
     pub(super) fn device_type(self, stored: &[StoredType]) -> DType {
         match self {
-            WeightType::F16 => DType::F16,
+            WeightType::F16 | WeightType::Q8_0 | WeightType::Q4_0 => DType::F16,
             WeightType::Keep if stored.iter().all(|d| d.fits_f16()) => DType::F16,
             WeightType::Keep => DType::F32,
         }
@@ -47,6 +65,7 @@ impl Source {
             }
             (_, DType::F32) => Ok(Cow::Owned(bytemuck::cast_slice(&self.view.values()).to_vec())),
             (_, DType::F16) => self.halves().map(Cow::Owned),
+            (_, DType::Q8_0 | DType::Q4_0) => unreachable!("blocks are made of f16 or f32 values"),
         }
     }
 
@@ -85,7 +104,7 @@ impl Packed {
 
 impl ConstantData for Packed {
     fn bytes(&self) -> Result<Cow<'_, [u8]>> {
-        let size = self.dtype.size();
+        let size = self.dtype.bytes(1);
         let (stored_row, row) = (self.taps * self.channels * size, self.taps * self.padded_channels * size);
         let length = self.padded_rows * row;
         if let ([source], false) = (self.sources.as_slice(), self.rearranges()) {
@@ -115,7 +134,7 @@ impl ConstantData for Packed {
 impl Packed {
     /// One output channel: `[channels, taps]` to `[taps, padded_channels]`.
     fn rearrange(&self, stored: &[u8], out: &mut [u8]) {
-        let size = self.dtype.size();
+        let size = self.dtype.bytes(1);
         for (index, element) in stored.chunks_exact(size).enumerate() {
             let (channel, tap) = (index / self.taps, index % self.taps);
             let at = (tap * self.padded_channels + channel) * size;

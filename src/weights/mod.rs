@@ -7,6 +7,7 @@
 mod convert;
 mod element;
 mod file;
+mod quantize;
 mod set;
 mod shards;
 mod tree;

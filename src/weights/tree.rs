@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::convert::{Packed, Source, WeightType};
 use super::element::StoredType;
+use super::quantize::quantized;
 use super::set::TensorSet;
 use crate::record::{Constant, ConstantData, DType};
 use crate::{Error, Result};
@@ -173,7 +174,8 @@ impl Weights {
             padded_rows: padded[0],
             dtype,
         };
-        Ok(Arc::new(Constant { label, shape: padded.to_vec(), dtype, data: Box::new(data) }))
+        let constant = Constant { label, shape: padded.to_vec(), dtype, data: Box::new(data) };
+        Ok(Arc::new(if forced.is_some() { constant } else { quantized(self.shared.weight_type, constant) }))
     }
 
     /// Notes that the tensor was asked for and checks it; `None` when the file lacks it.

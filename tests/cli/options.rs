@@ -78,3 +78,39 @@ fn a_picture_is_repeated_from_its_png() {
     let said = run(&["--like", "d.png", "--image", "b.png", "--mask", "a.png", "-o", "f.png"]);
     assert!(said.contains("another picture"), "{said}");
 }
+
+#[test]
+fn weight_types_are_planned_kept_and_repeated() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let plan = |weights: &str| json(folder.path(), &["plan", "--device", "cpu", "--weights", weights, "--json"]);
+    let (q8_0, unet) = (plan("q8_0"), plan("unet=q4_0"));
+    assert_eq!((q8_0["weights"].as_str(), unet["weights"].as_str()), (Some("q8_0"), Some("unet=q4_0")));
+    let stage = |plan: &serde_json::Value, name: &str| {
+        let stages = plan["stages"].as_array().expect("a list");
+        stages.iter().find(|s| s["stage"] == name).expect("a stage")["weight_bytes_by_type"].clone()
+    };
+    assert!(stage(&q8_0, "UNet")["q8_0"].is_u64() && stage(&q8_0, "OMS module")["q8_0"].is_u64());
+    assert!(stage(&q8_0, "VAE decoder")["q8_0"].is_null(), "the autoencoder stays");
+    assert!(stage(&unet, "UNet")["q4_0"].is_u64() && stage(&unet, "OMS module")["q4_0"].is_null());
+
+    let run = |arguments: &[&str]| {
+        let output = chiaro(folder.path(), &[arguments, &["--device", "cpu", "-q"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        stderr(&output)
+    };
+    let read = |name: &str| read_png(&folder.path().join(name)).expect("a PNG");
+    let draw = ["a red circle", "--steps", "3", "--seed", "4"];
+    run(&[&draw[..], &["-o", "auto.png"]].concat());
+    run(&[&draw[..], &["-o", "q4.png", "--weights", "q4_0"]].concat());
+    assert!(read("auto.png") != read("q4.png"), "other weights draw another picture");
+    let said = run(&["--like", "q4.png", "-o", "again.png"]);
+    assert!(read("again.png") == read("q4.png") && !said.contains("weights"), "{said}");
+    let said = run(&["--like", "q4.png", "-o", "typed.png", "--weights", "auto"]);
+    assert!(read("typed.png") == read("auto.png") && said.contains("drawn with weights q4_0"), "{said}");
+
+    let refuses = |arguments: &[&str], words: &[&str]| fails(folder.path(), arguments, 2, words);
+    refuses(&["x", "--weights", "q5_1", "--device", "cpu"], &["--weights", "q4_0", "q5_1"]);
+    refuses(&["x", "--vram", "4", "--device", "cpu"], &["--vram", "4GB"]);
+    refuses(&["x", "--vram", "4GB", "--device", "cpu"], &["--vram", "--device"]);
+    refuses(&["plan", "--vram", "4GB", "--device", "cpu"], &["--vram", "--device"]);
+}

@@ -27,6 +27,7 @@ fn weight(seed: u64, shape: &[usize], dtype: DType) -> Arc<Constant> {
     match dtype {
         DType::F32 => Constant::from_f32("weight", shape, &values),
         DType::F16 => Constant::from_f32_as_f16("weight", shape, &values),
+        blocks => Constant::from_f32_quantized("weight", shape, &values, blocks).expect("whole blocks"),
     }
 }
 

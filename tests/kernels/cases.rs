@@ -76,7 +76,7 @@ pub(super) fn record_all(caps: &Caps) -> Recording {
     let mut rec = Recording::new(caps);
     for mixture in Mixture::all().take(if caps.storage == DType::F32 { 1 } else { 8 }) {
         let shapes = if mixture.x || mixture.others || mixture.out { 1 } else { usize::MAX };
-        for dtype in [DType::F32, DType::F16] {
+        for dtype in [DType::F32, DType::F16, DType::Q8_0, DType::Q4_0] {
             products(&mut rec, dtype, mixture, shapes);
         }
         norms(&mut rec, mixture, shapes);
@@ -90,6 +90,7 @@ fn constant(rec: &mut Recording, shape: &[usize], dtype: DType) -> Tensor {
     let constant = match dtype {
         DType::F32 => Constant::from_f32("constant", shape, &values),
         DType::F16 => Constant::from_f32_as_f16("constant", shape, &values),
+        blocks => Constant::from_f32_quantized("constant", shape, &values, blocks).unwrap(),
     };
     rec.constant(&constant)
 }
@@ -122,7 +123,7 @@ fn products(rec: &mut Recording, dtype: DType, mixture: Mixture, shapes: usize) 
         let wide = mixture.x(rec, Shape::tokens(2, tokens, 2 * inner));
         mixture.record(rec, |rec| matmul(rec, wide.channels(inner, inner), weight, Epilogue::default()));
     }
-    for (side, c_in, c_out) in [(4, 8, 16), (64, 8, 320)].into_iter().take(shapes) {
+    for (side, c_in, c_out) in [(4, 32, 16), (64, 32, 320)].into_iter().take(shapes) {
         let x = mixture.x(rec, Shape::image(2, side, side, c_in));
         let weight = constant(rec, &[c_out, 3, 3, c_in], dtype);
         for epilogue in epilogues(rec, mixture, Shape::image(2, side, side, c_out)) {

@@ -76,7 +76,7 @@ fn check_types(module: &Module, dispatch: &Dispatch) -> Result<(), String> {
             return Err(format!("{name} is no array"));
         };
         let scalar = module.types[base].inner.scalar().ok_or(format!("{name} has no numbers"))?;
-        if scalar.kind != ScalarKind::Float || usize::from(scalar.width) != dtype.size() {
+        if scalar.kind != ScalarKind::Float || usize::from(scalar.width) != dtype.bytes(1) {
             return Err(format!("{name} is declared as {scalar:?}, the tensor is {dtype:?}"));
         }
     }

@@ -9,4 +9,5 @@ mod bench;
 mod clip;
 mod configs;
 mod original;
+mod quantised;
 mod unet;

@@ -24,7 +24,7 @@ fn sinusoid(t: f64, dim: usize) -> Vec<f32> {
 }
 
 /// Runs the network on the inputs of a case; returns the names of the outputs in order, and the outputs.
-fn run(
+pub(super) fn run(
     bench: &Bench,
     unet: &Unet,
     golden: &Golden,

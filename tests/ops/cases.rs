@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chiaro::Result;
 use chiaro::ops::{self, Activation, Attention, Conv2d, Epilogue, GroupNorm};
-use chiaro::record::{Caps, Constant, Recording, Shape, Tensor};
+use chiaro::record::{BLOCK, Caps, Constant, DType, Recording, Shape, Tensor};
 
 /// One call of one op: shapes and switches. Operands are made from a seed.
 #[derive(Debug, Clone, Copy)]
@@ -13,14 +13,14 @@ pub enum Case {
         x: Shape,
         view: View,
         c_out: usize,
-        half: bool,
+        stored: DType,
         extras: Extras,
     },
     Conv2d {
         x: Shape,
         c_out: usize,
         geometry: Conv2d,
-        half: bool,
+        stored: DType,
         extras: Extras,
     },
     Attention {
@@ -107,14 +107,45 @@ impl Operands {
         &self.0.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("the case has an operand {name}")).1
     }
 
-    fn constant(&self, rec: &mut Recording, name: &str, shape: &[usize], half: bool) -> Tensor {
-        let make = if half { Constant::from_f32_as_f16 } else { Constant::from_f32 };
-        let constant: Arc<Constant> = make(name.to_owned(), shape, self.of(name));
+    fn constant(&self, rec: &mut Recording, name: &str, shape: &[usize], stored: DType) -> Tensor {
+        let constant = constant(name, shape, self.of(name), stored);
         rec.constant(&constant)
     }
 }
 
+/// What quantised storage keeps of values: quantising that again changes nothing.
+fn kept(values: Vec<f32>, stored: DType) -> Vec<f32> {
+    if !stored.is_quantized() {
+        return values;
+    }
+    let constant = constant("weight", &[values.len()], &values, stored);
+    constant.values().expect("of the right length")
+}
+
+fn constant(name: &str, shape: &[usize], values: &[f32], stored: DType) -> Arc<Constant> {
+    match stored {
+        DType::F32 => Constant::from_f32(name, shape, values),
+        DType::F16 => Constant::from_f32_as_f16(name, shape, values),
+        blocks => Constant::from_f32_quantized(name, shape, values, blocks).expect("whole blocks of usual values"),
+    }
+}
+
 impl Case {
+    /// The same product of weights in blocks, if its sums are whole blocks long.
+    pub fn in_blocks(self, stored: DType) -> Option<Case> {
+        match self {
+            Case::Matmul { x, view, c_out, extras, .. } if x.c.is_multiple_of(BLOCK) => {
+                Some(Case::Matmul { x, view, c_out, stored, extras })
+            }
+            Case::Conv2d { x, c_out, geometry, extras, .. }
+                if (geometry.kernel * geometry.kernel * x.c).is_multiple_of(BLOCK) =>
+            {
+                Some(Case::Conv2d { x, c_out, geometry, stored, extras })
+            }
+            _ => None,
+        }
+    }
+
     /// Values for all operands, the same at each call.
     pub fn operands(&self) -> Operands {
         let mut seed = 0x0123_4567_89ab_cdef_u64;
@@ -124,15 +155,17 @@ impl Case {
         };
         let mut operands = Vec::new();
         match *self {
-            Case::Matmul { x, view, c_out, extras, .. } => {
+            Case::Matmul { x, view, c_out, stored, extras } => {
                 operands.push(("x", normal(view.storage(x).len(), 0.0, 1.0)));
-                operands.push(("weight", normal(c_out * x.c, 0.0, (x.c as f32).sqrt().recip())));
+                let weight = normal(c_out * x.c, 0.0, (x.c as f32).sqrt().recip());
+                operands.push(("weight", kept(weight, stored)));
                 extras.operands(&mut operands, &mut normal, Shape { c: c_out, ..x });
             }
-            Case::Conv2d { x, c_out, geometry, extras, .. } => {
+            Case::Conv2d { x, c_out, geometry, stored, extras } => {
                 let inner = geometry.kernel * geometry.kernel * x.c;
                 operands.push(("x", normal(x.len(), 0.0, 1.0)));
-                operands.push(("weight", normal(c_out * inner, 0.0, (inner as f32).sqrt().recip())));
+                let weight = normal(c_out * inner, 0.0, (inner as f32).sqrt().recip());
+                operands.push(("weight", kept(weight, stored)));
                 extras.operands(&mut operands, &mut normal, conv2d_shape(x, c_out, geometry));
             }
             Case::Attention { n, heads, head_dim, t_q, t_k, fused, spread, .. } => {
@@ -173,16 +206,16 @@ impl Case {
 
     fn record_op(&self, rec: &mut Recording, operands: &Operands, wide: Wide) -> Result<Tensor> {
         match *self {
-            Case::Matmul { x, view, c_out, half, extras } => {
+            Case::Matmul { x, view, c_out, stored, extras } => {
                 let seen = view.input(rec, wide, "x", x);
-                let weight = operands.constant(rec, "weight", &[c_out, x.c], half);
+                let weight = operands.constant(rec, "weight", &[c_out, x.c], stored);
                 let epilogue = extras.epilogue(rec, operands, wide, Shape { c: c_out, ..x });
                 wide.made(rec, "out", |rec| ops::matmul(rec, seen, weight, epilogue))
             }
-            Case::Conv2d { x, c_out, geometry, half, extras } => {
+            Case::Conv2d { x, c_out, geometry, stored, extras } => {
                 let input = wide.input(rec, "x", x);
                 let kernel = geometry.kernel;
-                let weight = operands.constant(rec, "weight", &[c_out, kernel, kernel, x.c], half);
+                let weight = operands.constant(rec, "weight", &[c_out, kernel, kernel, x.c], stored);
                 let epilogue = extras.epilogue(rec, operands, wide, conv2d_shape(x, c_out, geometry));
                 wide.made(rec, "out", |rec| ops::conv2d(rec, input, weight, geometry, epilogue))
             }
@@ -199,14 +232,14 @@ impl Case {
             }
             Case::GroupNorm { x, norm, .. } => {
                 let input = wide.input(rec, "x", x);
-                let gamma = operands.constant(rec, "gamma", &[x.c], false);
-                let beta = operands.constant(rec, "beta", &[x.c], false);
+                let gamma = operands.constant(rec, "gamma", &[x.c], DType::F32);
+                let beta = operands.constant(rec, "beta", &[x.c], DType::F32);
                 wide.made(rec, "out", |rec| ops::group_norm(rec, input, gamma, beta, norm))
             }
             Case::LayerNorm { x, .. } => {
                 let input = wide.input(rec, "x", x);
-                let gamma = operands.constant(rec, "gamma", &[x.c], false);
-                let beta = operands.constant(rec, "beta", &[x.c], false);
+                let gamma = operands.constant(rec, "gamma", &[x.c], DType::F32);
+                let beta = operands.constant(rec, "beta", &[x.c], DType::F32);
                 wide.made(rec, "out", |rec| ops::layer_norm(rec, input, gamma, beta, LAYER_NORM_EPS))
             }
             Case::Geglu { x } => {
@@ -264,7 +297,7 @@ impl Extras {
 
     fn epilogue(self, rec: &mut Recording, operands: &Operands, wide: Wide, out: Shape) -> Epilogue {
         Epilogue {
-            bias: self.bias.then(|| operands.constant(rec, "bias", &[out.c], false)),
+            bias: self.bias.then(|| operands.constant(rec, "bias", &[out.c], DType::F32)),
             image_add: self.image_add.then(|| wide.input(rec, "image_add", Shape::image(out.n, 1, 1, out.c))),
             residual: self.residual.then(|| wide.input(rec, "residual", out)),
             activation: self.activation,
@@ -310,8 +343,12 @@ pub fn table() -> Vec<Case> {
     [matmul(), conv2d(), attention(), group_norm(), layer_norm(), flat()].concat()
 }
 
+fn stored(half: bool) -> DType {
+    if half { DType::F16 } else { DType::F32 }
+}
+
 fn matmul() -> Vec<Case> {
-    let case = |x, c_out, half, extras| Case::Matmul { x, view: WHOLE, c_out, half, extras };
+    let case = |x, c_out, half, extras| Case::Matmul { x, view: WHOLE, c_out, stored: stored(half), extras };
     let activations =
         [Activation::Gelu, Activation::QuickGelu, Activation::Relu, Activation::ScaledTanh, Activation::Silu];
     let mut cases = vec![
@@ -332,7 +369,7 @@ fn matmul() -> Vec<Case> {
             x: Shape::tokens(2, 35, 64),
             view: View { before: 64, after: 128 },
             c_out: 40,
-            half: false,
+            stored: DType::F32,
             extras: BIAS,
         },
     ];
@@ -344,7 +381,7 @@ fn matmul() -> Vec<Case> {
 }
 
 fn conv2d() -> Vec<Case> {
-    let case = |x, c_out, geometry, half, extras| Case::Conv2d { x, c_out, geometry, half, extras };
+    let case = |x, c_out, geometry, half, extras| Case::Conv2d { x, c_out, geometry, stored: stored(half), extras };
     let same = Conv2d::SAME;
     let point = Conv2d { kernel: 1, pad_before: 0, pad_after: 0, ..same };
     let downsample = Conv2d { stride: 2, ..same };

@@ -1,8 +1,8 @@
 //! A wrong shape is an error that names op and argument, never a panic.
 
 use chiaro::Result;
-use chiaro::ops::{self, Activation, Attention, GroupNorm};
-use chiaro::record::{Caps, Constant, Recording, Shape, Tensor};
+use chiaro::ops::{self, Activation, Attention, Conv2d, Epilogue, GroupNorm};
+use chiaro::record::{Caps, Constant, DType, Recording, Shape, Tensor};
 
 fn refused(expected: &str, record: impl FnOnce(&mut Recording) -> Result<Tensor>) {
     let mut rec = Recording::new(&Caps::webgpu());
@@ -94,5 +94,24 @@ fn flat() {
     refused("concat: b", |rec| {
         let (a, b) = (rec.input("a", Shape::image(1, 4, 4, 8)), rec.input("b", Shape::image(1, 4, 4, 6)));
         ops::concat(rec, a, b)
+    });
+}
+
+/// Blocks lie along the rows of a weight, so a row is a whole number of them.
+#[test]
+fn rows_that_are_no_whole_blocks() {
+    let weight = |rec: &mut Recording, shape: &[usize]| {
+        let values = vec![1.0; shape.iter().product()];
+        let constant =
+            Constant::from_f32_quantized("weight", shape, &values, DType::Q8_0).expect("whole blocks in all");
+        rec.constant(&constant)
+    };
+    refused("matmul: weight: expected rows of a multiple of 32 values in q8_0, got 16", |rec| {
+        let (x, weight) = (tokens(rec, "x", 1, 8, 16), weight(rec, &[32, 16]));
+        ops::matmul(rec, x, weight, Epilogue::default())
+    });
+    refused("conv2d: weight: expected rows of a multiple of 32 values in q8_0, got 36", |rec| {
+        let (x, weight) = (rec.input("x", Shape::image(1, 4, 4, 4)), weight(rec, &[32, 3, 3, 4]));
+        ops::conv2d(rec, x, weight, Conv2d::SAME, Epilogue::default())
     });
 }

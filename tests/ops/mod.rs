@@ -72,7 +72,7 @@ pub fn check(case: &Case, storage: DType, out: &[f32], expected: &[f64]) -> Resu
     // One wrong value among millions hardly shows in the mean: half precision has a limit for each value too.
     let fits = match storage {
         DType::F32 => deviation.max <= case.tolerance(),
-        DType::F16 => deviation.nmse <= HALF_NMSE && deviation.max <= 1e-2,
+        _ => deviation.nmse <= HALF_NMSE && deviation.max <= 1e-2,
     };
     if fits {
         Ok(deviation)
@@ -139,10 +139,49 @@ fn gpu_with_single_precision() {
 fn gpu_with_half_precision() {
     let backend = adapter::open_with(DType::F16, adapter::test_options());
     run_table(&backend, backend.caps(), |case| match case {
-        Case::Matmul { half, .. } | Case::Conv2d { half, .. } => *half,
+        Case::Matmul { stored, .. } | Case::Conv2d { stored, .. } => *stored == DType::F16,
         Case::Attention { fused, spread, .. } => *fused || *spread > 1.0,
         _ => true,
     });
+}
+
+/// Every product whose sums are whole blocks long, with weights in blocks: exactly the values that the definition gives, so the
+/// limits are those of f32. Cheap cases in f16 too, and with only what WebGPU guarantees.
+fn run_blocks(backend: &dyn Backend, most: usize) {
+    let cases = table().into_iter().flat_map(|case| [DType::Q8_0, DType::Q4_0].map(|stored| case.in_blocks(stored)));
+    let (mut failures, mut checked) = (Vec::new(), 0);
+    for case in cases.flatten() {
+        let operands = case.operands();
+        if operands.of("weight").len() > most {
+            continue;
+        }
+        let expected = reference(&case, &operands);
+        let (out, stored) = run_case(backend, backend.caps(), &case, &operands, Wide::default());
+        failures.extend(check(&case, stored, &out, &expected).err());
+        checked += 1;
+    }
+    assert!(failures.is_empty(), "{} on {}:\n{}", failures.len(), backend.caps().name, failures.join("\n"));
+    assert!(checked >= 10, "only {checked} cases have whole blocks");
+}
+
+#[test]
+fn blocks_on_the_host() {
+    run_blocks(&HostBackend::default(), usize::MAX);
+}
+
+#[test]
+fn blocks_on_the_gpu() {
+    run_blocks(&adapter::open_with(DType::F32, adapter::test_options()), usize::MAX);
+}
+
+#[test]
+fn blocks_on_the_gpu_with_half_precision() {
+    run_blocks(&adapter::open_with(DType::F16, adapter::test_options()), 300_000);
+}
+
+#[test]
+fn blocks_on_the_gpu_with_only_what_webgpu_guarantees() {
+    run_blocks(&adapter::open_restricted(), 300_000);
 }
 
 /// What a network mixes: a norm of an f32 stream, a product added to one, a joined skip. Results in f32 must be as near as
@@ -165,7 +204,7 @@ fn gpu_with_only_what_webgpu_guarantees() {
     let backend = adapter::open_restricted();
     run_table(&backend, backend.caps(), |case| match case {
         Case::Attention { head_dim, causal, .. } => *head_dim >= 40 && !causal,
-        Case::Matmul { half, .. } => *half,
+        Case::Matmul { stored, .. } => *stored == DType::F16,
         _ => false,
     });
 }

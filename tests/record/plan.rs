@@ -132,9 +132,9 @@ fn each_tensor_takes_the_bytes_of_its_own_type() {
     let planned = plan(&rec).expect("the net fits");
     for (tensor, dtype) in all.iter().zip(types) {
         let bytes = planned.placements[tensor.storage()].expect("every tensor is an output").bytes;
-        assert_eq!(bytes, tensor.shape.len() * dtype.size(), "{tensor:?}");
+        assert_eq!(bytes, dtype.bytes(tensor.shape.len()), "{tensor:?}");
     }
-    let results: usize = all.iter().zip(types).map(|(tensor, dtype)| tensor.shape.len() * dtype.size()).sum();
+    let results: usize = all.iter().zip(types).map(|(tensor, dtype)| dtype.bytes(tensor.shape.len())).sum();
     assert_eq!(planned.readback_bytes, results);
 
     let mut single = Recording::new(&Caps::webgpu());

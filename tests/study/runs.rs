@@ -35,6 +35,7 @@ fn settings() -> Settings {
         grid_prompts: vec!["a house".into()],
         oms_prompts: vec!["[a dark:a red:0.5] image".into(), "a bright image".into()],
         oms_guidance_scales: vec![2.0],
+        weights: "auto".into(),
     }
 }
 

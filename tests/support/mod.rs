@@ -2,5 +2,6 @@
 
 pub(crate) mod adapter;
 pub(crate) mod allocations;
+pub(crate) mod full_size;
 pub(crate) mod golden;
 pub(crate) mod single_file;

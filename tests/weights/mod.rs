@@ -42,12 +42,7 @@ pub(crate) fn file(bytes: Vec<u8>) -> Arc<WeightFile> {
 }
 
 pub(crate) fn values(constant: &Constant) -> Vec<f32> {
-    let bytes = constant.data.bytes().unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(bytes.len(), constant.byte_len(), "{constant:?}");
-    match constant.dtype {
-        DType::F32 => bytes.chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        DType::F16 => bytes.chunks(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-    }
+    constant.values().unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Opens bytes as a file on disk and gives the message, which must be one line that starts with the file's path.

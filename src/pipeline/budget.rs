@@ -1,0 +1,112 @@
+//! Loading within a limit of device memory.
+
+use std::fmt;
+
+use super::weight_types::{Part, WeightTypes, name};
+use super::{Device, OmsSource, Overrides, Pipeline, Request, Source, StagePlan};
+use crate::record::DType;
+use crate::weights::WeightType;
+use crate::{Error, Result};
+
+/// A weight type that would have been better, and how much memory it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TooLarge {
+    /// The stage that does not fit.
+    pub stage: &'static str,
+    /// "f16", "q8_0", or "as stored".
+    pub weights: &'static str,
+    /// Bytes that the stage allocates with it.
+    pub peak_bytes: u64,
+}
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (stage, weights, needed) = (self.stage, self.weights, mebibytes(self.peak_bytes));
+        write!(f, "with its weights {weights} the {stage} would take {needed}, so they are smaller")
+    }
+}
+
+impl Pipeline {
+    /// [`load_with`](Self::load_with) the best weights with which every stage of `request` allocates at most `bytes`: as they are,
+    /// then f16, q8_0, q4_0, for each part on its own. What the device's [`WeightTypes`] fix stays. Gives also what was tried
+    /// and did not fit.
+    ///
+    /// # Errors
+    /// As [`load_with`](Self::load_with) and [`plan`](Self::plan); when the device is the host executor, which keeps f32 whatever
+    /// weights are; when no choice fits, with the least that the request takes.
+    pub fn load_within(
+        model: &Source,
+        overrides: &Overrides,
+        oms: Option<&OmsSource>,
+        device: Device,
+        request: &Request,
+        bytes: u64,
+    ) -> Result<(Self, Vec<TooLarge>)> {
+        if device.caps().is_host() {
+            return Err(Error::Request(
+                "--vram: limits the memory of a GPU, the processor keeps all weights in f32; choose a GPU with --device or leave \
+                 --vram out"
+                    .into(),
+            ));
+        }
+        let fixed = device.weights();
+        let mut device = device.with_budget(bytes);
+        let mut tried = Vec::new();
+        loop {
+            let types = device.weights();
+            let pipeline = Self::load_with(model, overrides, oms, device.clone())?;
+            let plans = pipeline.plan(request)?;
+            let over: Vec<&StagePlan> = plans.iter().filter(|plan| plan.peak_bytes() > bytes).collect();
+            if over.is_empty() {
+                return Ok((pipeline, tried));
+            }
+            let mut smaller = types;
+            for plan in &over {
+                let part = Part::of(plan.name);
+                let stored = types.resolve(part, device.storage());
+                let weights = name(stored);
+                if !tried.iter().any(|t: &TooLarge| t.stage == plan.name && t.weights == weights) {
+                    tried.push(TooLarge { stage: plan.name, weights, peak_bytes: plan.peak_bytes() });
+                }
+                if let (None, Some(next)) = (fixed.of(part), next(part, stored)) {
+                    smaller = smaller.with(part, next);
+                }
+            }
+            if smaller == types {
+                return Err(does_not_fit(&plans, &device, types, bytes));
+            }
+            device = device.with_weights(smaller);
+        }
+    }
+}
+
+/// The next smaller weights of a part.
+fn next(part: Part, stored: WeightType) -> Option<WeightType> {
+    match stored {
+        WeightType::Keep => Some(WeightType::F16),
+        _ if part == Part::Vae => None,
+        WeightType::F16 => Some(WeightType::Q8_0),
+        WeightType::Q8_0 => Some(WeightType::Q4_0),
+        WeightType::Q4_0 => None,
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+fn does_not_fit(plans: &[StagePlan], device: &Device, types: WeightTypes, bytes: u64) -> Error {
+    let mut plans: Vec<&StagePlan> = plans.iter().filter(|plan| plan.peak_bytes() > bytes).collect();
+    plans.sort_by_key(|plan| std::cmp::Reverse(plan.peak_bytes()));
+    let needs = |plan: &&StagePlan| {
+        let weights = name(types.resolve(Part::of(plan.name), device.storage()));
+        format!("the {} needs {} with its weights {weights}", plan.name, mebibytes(plan.peak_bytes()))
+    };
+    let f16 = if device.storage() == DType::F32 && device.caps().shader_f16 { ", --precision f16" } else { "" };
+    Error::Request(format!(
+        "--vram: expected at least {} for this request, got {}: {}; choose a smaller size or batch{f16}, or a larger limit",
+        mebibytes(plans.first().map_or(0, |plan| plan.peak_bytes())),
+        mebibytes(bytes),
+        plans.iter().map(needs).collect::<Vec<_>>().join(", ")
+    ))
+}
