@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::{GenerateArgs, output, print_json, print_line};
 use crate::Result;
 use crate::image::{Rgb8Image, side_by_side, write_png};
-use crate::pipeline::{Event, Picture, Pipeline, Request};
+use crate::pipeline::{AdapterReport, Event, Picture, Pipeline, Request};
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let started = Instant::now();
@@ -23,6 +23,9 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let units = runs.iter().map(|r| pipeline.units(r)).sum();
     let progress = Progress::new(units, args.quiet || args.model.json);
     progress.say(&format!("{} on {}", order.model.source(), pipeline.device().describe()));
+    for adapter in pipeline.adapters() {
+        progress.say(&adapter.summary());
+    }
     for difference in order.differences(&pipeline)? {
         progress.say(&format!("warning: {difference}"));
     }
@@ -95,6 +98,7 @@ fn report(
             })
             .collect();
         return print_json(&json!({
+            "adapters": pipeline.adapters().iter().map(AdapterReport::to_json).collect::<Vec<_>>(),
             "device": pipeline.device().name(), "seconds": started.elapsed().as_secs_f64(), "pictures": list,
         }));
     }

@@ -5,6 +5,7 @@ mod compose;
 mod devices;
 mod generate;
 mod generate_args;
+mod lora;
 mod output;
 mod plan;
 mod progress;
@@ -20,8 +21,9 @@ pub use args::{
     TokensArgs,
 };
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
+pub use lora::LoraArg;
 
-use crate::pipeline::{Device, OmsSource, Pipeline, Request, Source};
+use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Request, Source};
 use crate::{Error, Result};
 
 /// Parses the process's arguments, does what they say and gives the exit code.
@@ -77,7 +79,9 @@ impl ModelArgs {
     /// The device and the model on it.
     fn open(&self) -> Result<Pipeline> {
         let device = Device::choose(&self.device, self.precision.into())?;
-        Pipeline::load(&self.source(), self.oms_source()?.as_ref(), device)
+        let adapters = self.lora.iter().map(LoraArg::adapter).collect();
+        let overrides = Overrides { adapters, ..Overrides::default() };
+        Pipeline::load_with(&self.source(), &overrides, self.oms_source()?.as_ref(), device)
     }
 
     /// The fields of a request that these options set.

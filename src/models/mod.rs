@@ -8,12 +8,14 @@
 mod clip;
 mod config;
 pub mod layout;
+mod lora_names;
 mod taesd;
 mod unet;
 mod vae;
 
 pub use clip::{ClipTextConfig, ClipTextModel, HiddenAct, TextStates};
 pub use config::OneOrMany;
+pub use lora_names::{LayerNames, Network, network};
 pub use taesd::{AutoencoderTiny, AutoencoderTinyConfig};
 pub use unet::{DownBlockType, Unet, UnetConfig, UpBlockType};
 pub use vae::{AutoencoderKl, AutoencoderKlConfig};

@@ -5,10 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 
+use super::adapters::{Adapter, Adapters};
 use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::source::Component;
 use super::{Device, Pipeline, Source, time_ids};
-use crate::models::{AutoencoderKl, AutoencoderKlConfig, Unet, UnetConfig};
+use crate::models::{AutoencoderKl, AutoencoderKlConfig, Network, Unet, UnetConfig};
 use crate::record::DType;
 use crate::sampling::SchedulerConfig;
 use crate::weights::{WeightFile, WeightType, Weights};
@@ -23,13 +24,15 @@ pub struct OmsSource {
     pub text_encoder: Option<PathBuf>,
 }
 
-/// Components taken from another folder than the model's own.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What differs from the model's own folder: components from elsewhere, and adapters.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {
     /// A folder with `config.json` and weights of a UNet.
     pub unet: Option<PathBuf>,
     /// The text of a `scheduler_config.json`.
     pub scheduler: Option<String>,
+    /// What changes the UNet and the text encoders. An OMS module is never changed.
+    pub adapters: Vec<Adapter>,
 }
 
 /// An OMS module with what reads its prompt.
@@ -74,9 +77,10 @@ impl Pipeline {
             None => model.scheduler()?,
         };
         scheduler.check()?;
-        let text_encoders = load_text_encoders(model, index.is_xl(), weight_type)?;
+        let mut adapters = Adapters::open(&overrides.adapters)?;
         let unet_files = overrides.unet.clone().map_or_else(|| model.component("unet"), Component::Folder);
-        let unet = load_unet(&unet_files, "unet", weight_type)?;
+        let unet = load_unet(&unet_files, "unet", weight_type, |w| adapters.patch(Network::Unet, w))?;
+        let text_encoders = load_text_encoders(model, index.is_xl(), weight_type, &mut adapters)?;
         let vae = load_vae(&model.component("vae"), weight_type)?;
         check_unet(model, &unet, &text_encoders)?;
         // An inpainting UNet is shown the mask and the picture without what is repainted, too.
@@ -99,12 +103,20 @@ impl Pipeline {
             vae,
             scheduler,
             oms: None,
+            adapters: Vec::new(),
         };
         if let Some(source) = oms {
-            let (module, files) = load_oms(&pipeline, source, weight_type)?;
+            let (mut module, files) = load_oms(&pipeline, source, weight_type)?;
+            if let (OmsText::Base(count), true) = (&module.text_encoders, adapters.touch_text()) {
+                // The module was trained with the base's encoders as they were.
+                let mut own = load_text_encoders(model, index.is_xl(), weight_type, &mut Adapters::default())?;
+                own.truncate(*count);
+                module.text_encoders = OmsText::Own(own);
+            }
             pipeline.oms = Some(module);
             pipeline.files.push(("oms_module", files, DIFFUSION_STEM));
         }
+        pipeline.adapters = adapters.finish(&pipeline.label)?;
         Ok(pipeline)
     }
 }
@@ -199,9 +211,14 @@ pub(super) fn open(files: &Component, stem: &str, model: &str, weight_type: Weig
     Ok(Weights::new(Arc::new(file), model, weight_type))
 }
 
-fn load_unet(files: &Component, model: &str, weight_type: WeightType) -> Result<Unet> {
+fn load_unet(
+    files: &Component,
+    model: &str,
+    weight_type: WeightType,
+    change: impl FnOnce(Weights) -> Result<Weights>,
+) -> Result<Unet> {
     let config = UnetConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
-    Unet::load(config, &open(files, DIFFUSION_STEM, model, weight_type)?)
+    Unet::load(config, &change(open(files, DIFFUSION_STEM, model, weight_type)?)?)
 }
 
 fn load_vae(files: &Component, weight_type: WeightType) -> Result<AutoencoderKl> {
@@ -262,7 +279,7 @@ fn resolve(source: &OmsSource, name: &str, is_there: impl Fn(&Component) -> bool
 
 fn load_oms(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Result<(OmsModule, Component)> {
     let files = resolve(source, "oms_module", |c| c.has_weights(DIFFUSION_STEM))?;
-    let module = load_unet(&files, "oms_module", weight_type)?;
+    let module = load_unet(&files, "oms_module", weight_type, Ok)?;
     if module.config().has_time() {
         return Err(Error::Model(format!(
             "{}: expected a UNet2DConditionWoCTModel, got a UNet with a time embedding; it is not an OMS module",
@@ -293,18 +310,19 @@ fn load_oms(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Res
 /// What reads the module's prompt, as its index and the class of its text encoder say: its own encoder; where the index has none, the base's
 /// (first) one; for a class named after SDXL, both of SDXL's, which are the base's own unless others are named or found.
 fn load_oms_text_encoders(base: &Pipeline, source: &OmsSource, weight_type: WeightType) -> Result<OmsText> {
+    let mut none = Adapters::default();
     let index: serde_json::Value = source.module.root().json("model_index.json")?;
     let absent = |name: &str| index[name].as_array().is_none_or(|entry| entry.iter().all(serde_json::Value::is_null));
     let pointer = Pointer::read(source, "oms_text_encoder")?;
     let class = index["oms_text_encoder"][1].as_str().unwrap_or_default();
     let is_dual = [class, &pointer.class_name].iter().any(|class| class.contains("SDXL"));
     if let Some(folder) = &source.text_encoder {
-        return load_text_encoders(&Source::Folder(folder.clone()), is_dual, weight_type).map(OmsText::Own);
+        return load_text_encoders(&Source::Folder(folder.clone()), is_dual, weight_type, &mut none).map(OmsText::Own);
     }
     if is_dual {
         let pointed = pointer.folder(source).map(Source::Folder);
         return match pointed.filter(|folder| folder.component("text_encoder_2").has_weights(TEXT_STEM)) {
-            Some(folder) => load_text_encoders(&folder, true, weight_type).map(OmsText::Own),
+            Some(folder) => load_text_encoders(&folder, true, weight_type, &mut none).map(OmsText::Own),
             None if base.text_encoders.len() == 2 => Ok(OmsText::Base(2)),
             None => Err(Error::Model(format!(
                 "{}: the module reads its prompt with SDXL's two text encoders; name the folder of an SDXL model with --oms-text-encoder",
@@ -317,5 +335,5 @@ fn load_oms_text_encoders(base: &Pipeline, source: &OmsSource, weight_type: Weig
     }
     let encoder = resolve(source, "oms_text_encoder", |c| c.has_weights(TEXT_STEM))?;
     let tokenizer = resolve(source, "oms_tokenizer", |c| c.has("vocab.json"))?;
-    Ok(OmsText::Own(vec![TextEncoder::load(&encoder, &tokenizer, "text_encoder", weight_type)?]))
+    Ok(OmsText::Own(vec![TextEncoder::load(&encoder, &tokenizer, "text_encoder", weight_type, &mut none)?]))
 }

@@ -5,13 +5,14 @@
 //! | `request` | what a caller asks for, and whether it can be had |
 //! | `device` | where to compute, with which storage |
 //! | `source`, `demo` | a model's files: a folder, or inside the binary |
-//! | `load`, `encoders` | files → networks |
+//! | `load`, `encoders`, `adapters` | files → networks, with what LoRA and its relatives change |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
 //! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
 //! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
 //! | `parameters`, `repeat` | what goes into the PNG; a PNG → the request that made it |
 
+mod adapters;
 mod demo;
 mod device;
 mod encoders;
@@ -30,12 +31,13 @@ mod text;
 mod time_ids;
 mod tokens;
 
+pub use adapters::{Adapter, AdapterReport};
 pub use device::Device;
 pub use generate::{Event, Generation};
 pub use init::InitImage;
 pub use load::{OmsSource, Overrides};
 pub use parameters::Picture;
-pub use repeat::{Recipe, read_recipe};
+pub use repeat::{Recipe, RecipeAdapter, read_recipe};
 pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
 pub use source::Source;
 pub use stage::StagePlan;
@@ -74,6 +76,7 @@ pub struct Pipeline {
     vae: AutoencoderKl,
     scheduler: SchedulerConfig,
     oms: Option<OmsModule>,
+    adapters: Vec<AdapterReport>,
 }
 
 /// The shapes of a UNet's run.
@@ -111,6 +114,11 @@ impl Pipeline {
     /// The model's name, for the parameters of a picture.
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// The adapters that were loaded, and what became of them.
+    pub fn adapters(&self) -> &[AdapterReport] {
+        &self.adapters
     }
 
     /// SHA-256 of each weight file by component, read on first use.

@@ -31,9 +31,26 @@ pub struct Recipe {
     /// How activations were stored there: "f16" or "f32".
     #[serde(default)]
     pub storage: Option<String>,
+    /// The adapters that changed the model.
+    #[serde(default)]
+    pub adapters: Vec<RecipeAdapter>,
     /// The picture that it started from.
     #[serde(default)]
     pub image: Option<RecipeImage>,
+}
+
+/// What is known of an adapter.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RecipeAdapter {
+    /// The file's name without ending.
+    pub name: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// How strongly it was applied.
+    pub weight: f64,
+    /// How strongly to text encoders, where that was another number.
+    #[serde(default)]
+    pub text_encoder_weight: Option<f64>,
 }
 
 /// What is known of a start picture.
@@ -126,7 +143,16 @@ fn from_infotext(text: &str) -> Result<Recipe> {
         ..default
     };
     let model = get("Model").map(str::to_owned);
-    Ok(Recipe { request, model, sha256: BTreeMap::new(), oms_module: None, device: None, storage: None, image: None })
+    Ok(Recipe {
+        request,
+        model,
+        sha256: BTreeMap::new(),
+        oms_module: None,
+        device: None,
+        storage: None,
+        adapters: Vec::new(),
+        image: None,
+    })
 }
 
 /// `Name: value` pairs with commas between them; a value in quotes is a JSON string.

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::file::{StoredTensor, WeightFile};
+use super::lora::{Patch, patched};
 use crate::record::{ConstantData, DType};
 use crate::{Error, Result};
 
@@ -38,6 +39,8 @@ pub(super) struct Source {
     pub(super) file: Arc<WeightFile>,
     pub(super) tensor: StoredTensor,
     pub(super) name: String,
+    /// What adapters add to it.
+    pub(super) patches: Vec<Patch>,
 }
 
 impl Source {
@@ -45,15 +48,16 @@ impl Source {
     fn elements(&self, to: DType) -> Result<Cow<'_, [u8]>> {
         let bytes = self.file.bytes(&self.tensor);
         match (self.tensor.dtype, to) {
-            (Dtype::F32, DType::F32) | (Dtype::F16, DType::F16) => Ok(Cow::Borrowed(bytes)),
+            (Dtype::F32, DType::F32) | (Dtype::F16, DType::F16) if self.patches.is_empty() => Ok(Cow::Borrowed(bytes)),
             (_, DType::F32) => Ok(Cow::Owned(bytemuck::cast_slice(&self.values()).to_vec())),
             (_, DType::F16) => self.halves().map(Cow::Owned),
         }
     }
 
-    /// The elements as f32.
+    /// The elements as f32, with what adapters add.
     pub(super) fn values(&self) -> Vec<f32> {
-        decode(self.tensor.dtype, self.file.bytes(&self.tensor))
+        let values = decode(self.tensor.dtype, self.file.bytes(&self.tensor));
+        if self.patches.is_empty() { values } else { patched(values, &self.patches) }
     }
 
     fn halves(&self) -> Result<Vec<u8>> {

@@ -9,6 +9,7 @@ use safetensors::Dtype;
 
 use super::convert::{Packed, Source, WeightType, decode};
 use super::file::WeightFile;
+use super::lora::Patches;
 use crate::record::{Constant, ConstantData, DType};
 use crate::{Error, Result};
 
@@ -30,6 +31,7 @@ struct Shared {
     file: Arc<WeightFile>,
     model: String,
     weight_type: WeightType,
+    patches: Patches,
     asked: Mutex<Asked>,
 }
 
@@ -42,12 +44,26 @@ struct Asked {
 impl Weights {
     /// The root of a file. `model` opens every message: `unet`, `vae`, `text_encoder_2`, …
     pub fn new(file: Arc<WeightFile>, model: impl Into<String>, weight_type: WeightType) -> Self {
-        let shared = Shared { file, model: model.into(), weight_type, asked: Mutex::default() };
+        let shared =
+            Shared { file, model: model.into(), weight_type, patches: Patches::default(), asked: Mutex::default() };
         Weights {
             shared: Arc::new(shared),
             path: String::new(),
             remedy: "the weights and config.json belong to different models",
         }
+    }
+
+    /// The same root, whose tensors come with these changes. The patches' shapes are those of [`tensors`](Self::tensors).
+    pub(crate) fn with_patches(&self, patches: Patches) -> Self {
+        let Shared { file, model, weight_type, .. } = &*self.shared;
+        let asked = Mutex::default();
+        let shared = Shared { file: Arc::clone(file), model: model.clone(), weight_type: *weight_type, patches, asked };
+        Weights { shared: Arc::new(shared), ..self.clone() }
+    }
+
+    /// Full names and shapes of all tensors.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.shared.file.tensors().iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice()))
     }
 
     /// The place one name (or several, joined by dots) further down.
@@ -163,7 +179,9 @@ impl Weights {
             let data = Box::new(Missing(label.clone()));
             return Ok(Arc::new(Constant { label, shape: padded.to_vec(), dtype: DType::F32, data }));
         };
-        let types: Vec<Dtype> = sources.iter().map(|s| s.tensor.dtype).collect();
+        // A sum is not what was stored: kept as f32, unless all weights are to be f16.
+        let stored_as = |s: &Source| if s.patches.is_empty() { s.tensor.dtype } else { Dtype::F32 };
+        let types: Vec<Dtype> = sources.iter().map(stored_as).collect();
         let dtype = forced.unwrap_or_else(|| self.shared.weight_type.device_type(&types));
         let channels = stored.get(1).copied().unwrap_or(1);
         let data = Packed {
@@ -197,7 +215,8 @@ impl Weights {
                 tensor.dtype
             )));
         }
-        Ok(Some(Source { file: Arc::clone(&self.shared.file), tensor: tensor.clone(), name: full }))
+        let patches = self.shared.patches.of(&full).map(<[_]>::to_vec).unwrap_or_default();
+        Ok(Some(Source { file: Arc::clone(&self.shared.file), tensor: tensor.clone(), name: full, patches }))
     }
 
     fn name(&self, leaf: &str) -> String {

@@ -1,6 +1,7 @@
 //! The real binary: what it prints, what it writes, how it fails.
 
 mod failures;
+mod lora;
 mod options;
 mod pictures;
 mod schedule;

@@ -1,5 +1,7 @@
 //! Whole runs: prompts to pictures, against the reference pipelines.
 
+mod adapter_files;
+mod adapters;
 mod memory;
 mod oms_on_xl;
 mod prompts;
