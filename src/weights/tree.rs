@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use safetensors::Dtype;
 
@@ -132,7 +132,14 @@ impl Weights {
     /// As [`vector`](Self::vector).
     pub fn table(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<Table> {
         let source = self.ask(name, &[rows, columns])?;
-        Ok(Table { name: self.name(name), model: self.shared.model.clone(), rows, columns, source })
+        Ok(Table {
+            name: self.name(name),
+            model: self.shared.model.clone(),
+            rows,
+            columns,
+            source,
+            changed: OnceLock::new(),
+        })
     }
 
     /// Checks that nothing was missing and nothing was left unread, except the names in `extras` (full names of
@@ -255,6 +262,8 @@ pub struct Table {
     /// Values of a row.
     pub columns: usize,
     source: Option<Source>,
+    /// All values, where adapters change them.
+    changed: OnceLock<Vec<f32>>,
 }
 
 impl Table {
@@ -269,6 +278,10 @@ impl Table {
                 self.model, self.name, self.rows
             )));
         };
+        if !source.patches.is_empty() {
+            let values = self.changed.get_or_init(|| source.values());
+            return Ok(values[index * self.columns..(index + 1) * self.columns].to_vec());
+        }
         let bytes = source.file.bytes(&source.tensor);
         let row = bytes.len() / self.rows;
         Ok(decode(source.tensor.dtype, &bytes[index * row..(index + 1) * row]))

@@ -8,4 +8,5 @@ mod autoencoders;
 mod bench;
 mod clip;
 mod configs;
+mod lora_names;
 mod unet;
