@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::generate_args::GenerateArgs;
+use super::lora::LoraArg;
 use super::memory_size::MemorySize;
 
 use crate::pipeline::{Precision, PromptSyntax, WeightTypes};
@@ -93,6 +94,12 @@ pub struct ModelArgs {
     /// place that is not here
     #[arg(long, value_name = "DIR")]
     pub oms_text_encoder: Option<PathBuf>,
+    /// LoRA (also LoCon, LoHa, LoKr, DoRA) that changes the model, with its weight; may be given several times [default weight: 1]
+    #[arg(long, value_name = "FILE[:WEIGHT]")]
+    pub lora: Vec<LoraArg>,
+    /// Folder where <lora:NAME:WEIGHT> in a prompt finds NAME.safetensors
+    #[arg(long, value_name = "DIR")]
+    pub lora_dir: Option<PathBuf>,
     /// Width in pixels, a multiple of 8 [default: the model's own]
     #[arg(long, short = 'W', value_name = "PIXELS")]
     pub width: Option<usize>,

@@ -24,7 +24,7 @@ impl Order {
     /// Reads what was typed, the PNG to repeat and the start picture; checks all that needs no network.
     pub(super) fn read(args: &GenerateArgs) -> Result<Order> {
         let recipe = args.like.as_deref().map(read_recipe).transpose()?;
-        let model = match &recipe {
+        let mut model = match &recipe {
             Some(recipe) => like(&args.model, recipe)?,
             None => args.model.clone(),
         };
@@ -35,6 +35,12 @@ impl Order {
         let has_oms = model.oms_source()?.is_some();
         refuse_unused_oms_options(args, has_oms)?;
         let mut request = apply(args, base)?;
+        if let Some(recipe) = &recipe {
+            model.add_repeated(&recipe.adapters)?;
+        }
+        if request.prompt_syntax == PromptSyntax::A1111 {
+            request.prompt = model.take_tags(&request.prompt)?;
+        }
         request.oms = match (has_oms, request.oms.take()) {
             (true, base) => Some(oms(args, &model, base)?),
             (false, _) => None,
@@ -53,6 +59,13 @@ impl Order {
         for (component, hash) in &recipe.sha256 {
             if own.get(component.as_str()).is_some_and(|own| own != hash) {
                 found.push(format!("{component}: another file than the picture's; it will come out otherwise"));
+            }
+        }
+        for wanted in &recipe.adapters {
+            let same = pipeline.adapters().iter().find(|own| own.name() == wanted.name);
+            if same.is_some_and(|own| own.sha256() != wanted.sha256) {
+                found
+                    .push(format!("lora {}: another file than the picture's; it will come out otherwise", wanted.name));
             }
         }
         let (device, storage) = (pipeline.device().name(), pipeline.device().storage_name());

@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::{GenerateArgs, output, print_json, print_line};
 use crate::Result;
 use crate::image::{Rgb8Image, side_by_side, write_png};
-use crate::pipeline::{Event, Picture, Pipeline, Request};
+use crate::pipeline::{AdapterReport, Event, Picture, Pipeline, Request};
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let started = Instant::now();
@@ -25,6 +25,9 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     progress.say(&format!("{} on {}", order.model.source()?, pipeline.device().describe()));
     for tried in too_large {
         progress.say(&format!("--vram: {tried}"));
+    }
+    for adapter in pipeline.adapters() {
+        progress.say(&adapter.summary());
     }
     for difference in order.differences(&pipeline)? {
         progress.say(&format!("warning: {difference}"));
@@ -98,6 +101,7 @@ fn report(
             })
             .collect();
         return print_json(&json!({
+            "adapters": pipeline.adapters().iter().map(AdapterReport::to_json).collect::<Vec<_>>(),
             "device": pipeline.device().name(), "seconds": started.elapsed().as_secs_f64(), "pictures": list,
         }));
     }

@@ -6,6 +6,7 @@ mod devices;
 mod generate;
 mod generate_args;
 mod inspect;
+mod lora;
 mod memory_size;
 mod output;
 mod plan;
@@ -24,6 +25,7 @@ pub use args::{
     SamplersArgs, ScheduleArgs, StudyArgs, TokensArgs, VariantArg,
 };
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
+pub use lora::LoraArg;
 pub use memory_size::MemorySize;
 
 use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Places, Request, Source, TooLarge};
@@ -80,6 +82,7 @@ impl ModelArgs {
             text_encoder: self.text_encoder.clone(),
             prediction: self.prediction.map(Into::into),
             scheduler: None,
+            adapters: self.lora.iter().map(LoraArg::adapter).collect(),
         }
     }
 

@@ -8,6 +8,7 @@
 mod clip;
 mod config;
 pub mod layout;
+mod lora_names;
 pub mod original;
 mod taesd;
 mod unet;
@@ -15,6 +16,7 @@ mod vae;
 
 pub use clip::{ClipTextConfig, ClipTextModel, HiddenAct, TextStates};
 pub use config::OneOrMany;
+pub use lora_names::{LayerNames, Network, network};
 pub use taesd::{AutoencoderTiny, AutoencoderTinyConfig};
 pub use unet::{DownBlockType, Unet, UnetConfig, UpBlockType};
 pub use vae::{AutoencoderKl, AutoencoderKlConfig};

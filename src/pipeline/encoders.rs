@@ -1,9 +1,10 @@
 //! Text encoders: a tokenizer with its network, and the one or two of them that a UNet listens to.
 
 use super::Source;
+use super::adapters::Adapters;
 use super::load::open;
 use super::source::Component;
-use crate::models::{ClipTextConfig, ClipTextModel, TextStates};
+use crate::models::{ClipTextConfig, ClipTextModel, Network, TextStates};
 use crate::record::{Caps, Recording};
 use crate::text::ClipTokenizer;
 use crate::weights::WeightType;
@@ -25,6 +26,7 @@ impl TextEncoder {
         tokenizer: &Component,
         component: &'static str,
         weight_type: WeightType,
+        adapters: &mut Adapters,
     ) -> Result<Self> {
         let tokenizer = load_tokenizer(tokenizer)?;
         let config = ClipTextConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
@@ -37,8 +39,11 @@ impl TextEncoder {
                 config.max_position_embeddings
             )));
         }
-        let model = ClipTextModel::load(config, &open(files, TEXT_STEM, component, weight_type)?)?;
-        let name = if component == "text_encoder_2" { "text encoder 2" } else { "text encoder" };
+        let second = component == "text_encoder_2";
+        let weights = open(files, TEXT_STEM, component, weight_type)?;
+        let weights = adapters.patch(Network::TextEncoder(usize::from(second)), weights)?;
+        let model = ClipTextModel::load(config, &weights)?;
+        let name = if second { "text encoder 2" } else { "text encoder" };
         Ok(TextEncoder { name, tokenizer, model })
     }
 
@@ -53,9 +58,14 @@ impl TextEncoder {
 }
 
 /// `text_encoder/` and `tokenizer/` of a folder, and with SDXL `text_encoder_2/` and `tokenizer_2/`.
-pub(super) fn load_text_encoders(model: &Source, dual: bool, weight_type: WeightType) -> Result<Vec<TextEncoder>> {
-    let load = |encoder: &'static str, tokenizer: &str| {
-        TextEncoder::load(&model.component(encoder), &model.component(tokenizer), encoder, weight_type)
+pub(super) fn load_text_encoders(
+    model: &Source,
+    dual: bool,
+    weight_type: WeightType,
+    adapters: &mut Adapters,
+) -> Result<Vec<TextEncoder>> {
+    let mut load = |encoder: &'static str, tokenizer: &str| {
+        TextEncoder::load(&model.component(encoder), &model.component(tokenizer), encoder, weight_type, adapters)
     };
     let mut encoders = vec![load("text_encoder", "tokenizer")?];
     if dual {

@@ -5,10 +5,11 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use super::adapters::Adapters;
 use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::source::Component;
 use super::{Device, Overrides, Part, Pipeline, Places, Source, time_ids};
-use crate::models::{AutoencoderKl, AutoencoderKlConfig, Unet, UnetConfig};
+use crate::models::{AutoencoderKl, AutoencoderKlConfig, Network, Unet, UnetConfig};
 use crate::sampling::SchedulerConfig;
 use crate::weights::{WeightType, Weights};
 use crate::{Error, Result};
@@ -59,9 +60,10 @@ impl Pipeline {
         let stored = |part| device.weight_type(part);
         let scheduler = overrides.scheduler_of(model)?;
         let texts = overrides.texts_of(model)?;
-        let text_encoders = load_text_encoders(&texts, index.is_xl(), stored(Part::Text))?;
         let unet_files = overrides.unet_of(model)?;
-        let unet = load_unet(&unet_files, "unet", stored(Part::Unet))?;
+        let mut adapters = Adapters::open(&overrides.adapters)?;
+        let unet = load_unet(&unet_files, "unet", stored(Part::Unet), |w| adapters.patch(Network::Unet, w))?;
+        let text_encoders = load_text_encoders(&texts, index.is_xl(), stored(Part::Text), &mut adapters)?;
         let (vae_files, vae_config) = overrides.vae_of(model)?;
         let vae_config = AutoencoderKlConfig::from_json(&vae_config, &vae_files.label("config.json"))?;
         let vae = AutoencoderKl::load(vae_config, &open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?)?;
@@ -87,12 +89,25 @@ impl Pipeline {
             vae,
             scheduler,
             oms: None,
+            adapters: Vec::new(),
         };
         if let Some(source) = oms {
-            let (module, files) = load_oms(&pipeline, source)?;
+            let (mut module, files) = load_oms(&pipeline, source)?;
+            if let (OmsText::Base(count), true) = (&module.text_encoders, adapters.touch_text()) {
+                // The module was trained with the base's encoders as they were.
+                let mut own = load_text_encoders(
+                    &texts,
+                    index.is_xl(),
+                    pipeline.device.weight_type(Part::Text),
+                    &mut Adapters::default(),
+                )?;
+                own.truncate(*count);
+                module.text_encoders = OmsText::Own(own);
+            }
             pipeline.oms = Some(module);
             pipeline.files.push(("oms_module", files, DIFFUSION_STEM));
         }
+        pipeline.adapters = adapters.finish(&pipeline.label)?;
         Ok(pipeline)
     }
 }
@@ -184,9 +199,14 @@ pub(super) fn open(files: &Component, stem: &str, model: &str, weight_type: Weig
     Ok(Weights::new(files.weights(stem, weight_type.prefers_halves())?, model, weight_type))
 }
 
-fn load_unet(files: &Component, model: &str, weight_type: WeightType) -> Result<Unet> {
+fn load_unet(
+    files: &Component,
+    model: &str,
+    weight_type: WeightType,
+    change: impl FnOnce(Weights) -> Result<Weights>,
+) -> Result<Unet> {
     let config = UnetConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
-    Unet::load(config, &open(files, DIFFUSION_STEM, model, weight_type)?)
+    Unet::load(config, &change(open(files, DIFFUSION_STEM, model, weight_type)?)?)
 }
 
 /// `config.json` of a component whose weights may lie elsewhere: the published modules name a repository.
@@ -246,7 +266,7 @@ fn resolve(source: &OmsSource, name: &str, is_there: impl Fn(&Component) -> bool
 
 fn load_oms(base: &Pipeline, source: &OmsSource) -> Result<(OmsModule, Component)> {
     let files = resolve(source, "oms_module", |c| c.has_weights(DIFFUSION_STEM))?;
-    let module = load_unet(&files, "oms_module", base.device.weight_type(Part::Oms))?;
+    let module = load_unet(&files, "oms_module", base.device.weight_type(Part::Oms), Ok)?;
     if module.config().has_time() {
         return Err(Error::Model(format!(
             "{}: expected a UNet2DConditionWoCTModel, got a UNet with a time embedding; it is not an OMS module",
@@ -278,18 +298,19 @@ fn load_oms(base: &Pipeline, source: &OmsSource) -> Result<(OmsModule, Component
 /// (first) one; for a class named after SDXL, both of SDXL's, which are the base's own unless others are named or found.
 fn load_oms_text_encoders(base: &Pipeline, source: &OmsSource) -> Result<OmsText> {
     let weight_type = base.device.weight_type(Part::Text);
+    let mut none = Adapters::default();
     let index: serde_json::Value = source.module.root().json("model_index.json")?;
     let absent = |name: &str| index[name].as_array().is_none_or(|entry| entry.iter().all(serde_json::Value::is_null));
     let pointer = Pointer::read(source, "oms_text_encoder")?;
     let class = index["oms_text_encoder"][1].as_str().unwrap_or_default();
     let is_dual = [class, &pointer.class_name].iter().any(|class| class.contains("SDXL"));
     if let Some(folder) = &source.text_encoder {
-        return load_text_encoders(&Source::Folder(folder.clone()), is_dual, weight_type).map(OmsText::Own);
+        return load_text_encoders(&Source::Folder(folder.clone()), is_dual, weight_type, &mut none).map(OmsText::Own);
     }
     if is_dual {
         let pointed = pointer.folder(source).map(Source::Folder);
         return match pointed.filter(|folder| folder.component("text_encoder_2").has_weights(TEXT_STEM)) {
-            Some(folder) => load_text_encoders(&folder, true, weight_type).map(OmsText::Own),
+            Some(folder) => load_text_encoders(&folder, true, weight_type, &mut none).map(OmsText::Own),
             None if base.text_encoders.len() == 2 => Ok(OmsText::Base(2)),
             None => Err(Error::Model(format!(
                 "{}: the module reads its prompt with SDXL's two text encoders; name the folder of an SDXL model with --oms-text-encoder",
@@ -302,5 +323,5 @@ fn load_oms_text_encoders(base: &Pipeline, source: &OmsSource) -> Result<OmsText
     }
     let encoder = resolve(source, "oms_text_encoder", |c| c.has_weights(TEXT_STEM))?;
     let tokenizer = resolve(source, "oms_tokenizer", |c| c.has("vocab.json"))?;
-    Ok(OmsText::Own(vec![TextEncoder::load(&encoder, &tokenizer, "text_encoder", weight_type)?]))
+    Ok(OmsText::Own(vec![TextEncoder::load(&encoder, &tokenizer, "text_encoder", weight_type, &mut none)?]))
 }

@@ -6,7 +6,7 @@
 //! | `device` | where to compute, with which storage |
 //! | `source`, `demo`, `single_file` | a model's files: a folder, inside the binary, or seen in a single file |
 //! | `lookup` | a name → where its files are |
-//! | `load`, `encoders`, `overrides` | files → networks; networks from elsewhere |
+//! | `load`, `encoders`, `overrides`, `adapters` | files → networks; networks from elsewhere; what LoRA and its relatives change |
 //! | `weight_types`, `budget` | how weights are stored; the best that fits a limit |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
@@ -15,6 +15,7 @@
 //! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
 //! | `parameters`, `repeat` | what goes into the PNG; a PNG → the request that made it |
 
+mod adapters;
 mod budget;
 mod demo;
 mod device;
@@ -40,6 +41,7 @@ mod time_ids;
 mod tokens;
 mod weight_types;
 
+pub use adapters::{Adapter, AdapterReport};
 pub use budget::TooLarge;
 pub use device::Device;
 pub use generate::{Event, Generation};
@@ -50,7 +52,7 @@ pub use lookup::Places;
 pub use lora::LoraReport;
 pub use overrides::Overrides;
 pub use parameters::Picture;
-pub use repeat::{Recipe, read_recipe};
+pub use repeat::{Recipe, RecipeAdapter, read_recipe};
 pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
 pub use single_file::SingleFile;
 pub use source::Source;
@@ -93,6 +95,7 @@ pub struct Pipeline {
     vae: AutoencoderKl,
     scheduler: SchedulerConfig,
     oms: Option<OmsModule>,
+    adapters: Vec<AdapterReport>,
 }
 
 /// The shapes of a UNet's run.
@@ -130,6 +133,11 @@ impl Pipeline {
     /// The model's name, for the parameters of a picture.
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// The adapters that were loaded, and what became of them.
+    pub fn adapters(&self) -> &[AdapterReport] {
+        &self.adapters
     }
 
     /// SHA-256 of each weight file by component, read on first use.

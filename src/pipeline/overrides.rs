@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::Source;
 use super::source::Component;
+use super::{Adapter, Source};
 use crate::sampling::{PredictionType, SchedulerConfig};
 use crate::{Error, Result};
 
@@ -23,6 +23,8 @@ pub struct Overrides {
     pub scheduler: Option<String>,
     /// What the network predicts, where the model's files do not say or are wrong.
     pub prediction: Option<PredictionType>,
+    /// What changes the UNet and the text encoders. An OMS module is never changed.
+    pub adapters: Vec<Adapter>,
 }
 
 impl Overrides {

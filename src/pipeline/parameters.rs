@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Pipeline, Request};
+use super::{AdapterReport, Pipeline, Request};
 use crate::Result;
 use crate::image::Rgb8Image;
 use crate::sampling::{PictureNoise, RngKind, SigmaSchedule};
@@ -46,6 +46,7 @@ pub(super) fn parameters(pipeline: &Pipeline, request: &Request, size: (usize, u
         "model": pipeline.label(),
         "oms_module": request.oms.as_ref().and(pipeline.oms_label()),
         "sha256": pipeline.hashes()?,
+        "adapters": pipeline.adapters().iter().map(AdapterReport::parameters).collect::<Vec<_>>(),
         "device": pipeline.device().name(),
         "storage": pipeline.device().storage_name(),
         "weights": pipeline.device().weights().to_string(),
@@ -64,6 +65,9 @@ pub(super) fn parameters(pipeline: &Pipeline, request: &Request, size: (usize, u
 /// AUTOMATIC1111's text of a picture (`modules/processing.py`, `create_infotext`): prompt, negative prompt, and fields.
 pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): (usize, usize)) -> Result<String> {
     let mut lines = request.prompt.clone();
+    for report in pipeline.adapters() {
+        lines += &format!(" {}", report.tag());
+    }
     if let Some(negative) = request.negative_prompt.as_ref().filter(|text| !text.is_empty()) {
         lines += &format!("\nNegative prompt: {negative}");
     }
@@ -81,6 +85,12 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
         fields.push(("Model hash", hash[..10].to_owned()));
     }
     fields.push(("Model", quoted(pipeline.label())));
+    if !pipeline.adapters().is_empty() {
+        // Ten digits of the file's hash; AUTOMATIC1111 leaves the header out of its own.
+        let hashes: Vec<String> =
+            pipeline.adapters().iter().map(|a| format!("{}: {}", a.name(), &a.sha256()[..10])).collect();
+        fields.push(("Lora hashes", quoted(&hashes.join(", "))));
+    }
     if let Some(variation) = &request.variation {
         fields.push(("Variation seed", variation.seed.to_string()));
         fields.push(("Variation seed strength", variation.strength.to_string()));

@@ -186,7 +186,12 @@ pub(super) fn foreign_marks(text: &str) -> Vec<String> {
     let mut remarks = Vec::new();
     for network in ["<lora:", "<lyco:", "<hypernet:"] {
         if text.contains(network) {
-            remarks.push(format!("\"{network}…>\" in the prompt is read as words: such networks are not supported"));
+            let remedy = if network == "<hypernet:" {
+                "such networks are not supported"
+            } else {
+                "the command takes such tags out of the prompt of a picture, the library's adapters are in Overrides"
+            };
+            remarks.push(format!("\"{network}…>\" in the prompt is read as words: {remedy}"));
         }
     }
     if text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "AND") {

@@ -34,9 +34,26 @@ pub struct Recipe {
     /// How weights were stored there, as [`WeightTypes`](super::WeightTypes) are written.
     #[serde(default)]
     pub weights: Option<String>,
+    /// The adapters that changed the model.
+    #[serde(default)]
+    pub adapters: Vec<RecipeAdapter>,
     /// The picture that it started from.
     #[serde(default)]
     pub image: Option<RecipeImage>,
+}
+
+/// What is known of an adapter.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RecipeAdapter {
+    /// The file's name without ending.
+    pub name: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// How strongly it was applied.
+    pub weight: f64,
+    /// How strongly to text encoders, where that was another number.
+    #[serde(default)]
+    pub text_encoder_weight: Option<f64>,
 }
 
 /// What is known of a start picture.
@@ -137,6 +154,7 @@ fn from_infotext(text: &str) -> Result<Recipe> {
         device: None,
         storage: None,
         weights: None,
+        adapters: Vec::new(),
         image: None,
     })
 }

@@ -6,6 +6,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::element::StoredType;
+use super::lora::{Patch, patched};
 use super::set::TensorView;
 use crate::record::{ConstantData, DType};
 use crate::{Error, Result};
@@ -54,23 +55,33 @@ impl WeightType {
 pub(super) struct Source {
     pub(super) view: TensorView,
     pub(super) name: String,
+    /// What adapters add to it.
+    pub(super) patches: Vec<Patch>,
 }
 
 impl Source {
     /// The elements as `to`, little-endian; borrowed from the map where nothing changes.
     fn elements(&self, to: DType) -> Result<Cow<'_, [u8]>> {
         match (self.view.dtype(), to) {
-            (StoredType::F32, DType::F32) | (StoredType::F16, DType::F16) if !self.view.transposed => {
+            (StoredType::F32, DType::F32) | (StoredType::F16, DType::F16)
+                if !self.view.transposed && self.patches.is_empty() =>
+            {
                 Ok(Cow::Borrowed(self.view.bytes()))
             }
-            (_, DType::F32) => Ok(Cow::Owned(bytemuck::cast_slice(&self.view.values()).to_vec())),
+            (_, DType::F32) => Ok(Cow::Owned(bytemuck::cast_slice(&self.values()).to_vec())),
             (_, DType::F16) => self.halves().map(Cow::Owned),
             (_, DType::Q8_0 | DType::Q4_0) => unreachable!("blocks are made of f16 or f32 values"),
         }
     }
 
-    fn halves(&self) -> Result<Vec<u8>> {
+    /// The elements as f32, with what adapters add.
+    pub(super) fn values(&self) -> Vec<f32> {
         let values = self.view.values();
+        if self.patches.is_empty() { values } else { patched(values, &self.patches) }
+    }
+
+    fn halves(&self) -> Result<Vec<u8>> {
+        let values = self.values();
         let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
         let lost = values.iter().zip(&halves).filter(|(v, h)| v.is_finite() && h.is_infinite()).count();
         if lost > 0 {

@@ -117,6 +117,12 @@ impl WeightFile {
         &self.tensors
     }
 
+    /// The words that the header keeps beside its tensors.
+    pub(crate) fn metadata(&self) -> BTreeMap<String, String> {
+        let read = SafeTensors::read_metadata(self.data.bytes()).ok();
+        read.and_then(|(_, header)| header.metadata().clone()).map(BTreeMap::from_iter).unwrap_or_default()
+    }
+
     /// The bytes of a tensor, little-endian.
     pub(crate) fn bytes(&self, tensor: &StoredTensor) -> &[u8] {
         &self.data.bytes()[tensor.range.clone()]

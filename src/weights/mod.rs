@@ -2,11 +2,12 @@
 //!
 //! [`WeightFile`] is a file (or bytes in the binary) whose header was checked. [`TensorSet`] is the tensors of one, of
 //! several shards ([`open_shards`]), or of one under other names. [`Weights`] walks a set by the checkpoint's own paths and gives [`Constant`](crate::record::Constant)s that read, convert and repack only when a backend uploads
-//! them, so a model costs no host memory beyond the mapping.
+//! them, so a model costs no host memory beyond the mapping. An [`AdapterFile`] changes tensors as they are given.
 
 mod convert;
 mod element;
 mod file;
+mod lora;
 mod quantize;
 mod set;
 mod shards;
@@ -15,6 +16,8 @@ mod tree;
 pub use convert::WeightType;
 pub use element::StoredType;
 pub use file::{StoredTensor, WeightFile};
+pub use lora::AdapterFile;
+pub(crate) use lora::Patches;
 pub use set::{TensorSet, TensorView};
 pub use shards::{join_shards, open_shards};
 pub use tree::{Table, Weights};

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::convert::{Packed, Source, WeightType};
 use super::element::StoredType;
+use super::lora::Patches;
 use super::quantize::quantized;
 use super::set::TensorSet;
 use crate::record::{Constant, ConstantData, DType};
@@ -30,6 +31,7 @@ struct Shared {
     tensors: TensorSet,
     model: String,
     weight_type: WeightType,
+    patches: Patches,
     asked: Mutex<Asked>,
 }
 
@@ -42,12 +44,32 @@ struct Asked {
 impl Weights {
     /// The root of a file, or of another set of tensors. `model` opens every message: `unet`, `vae`, `text_encoder_2`, …
     pub fn new(tensors: impl Into<TensorSet>, model: impl Into<String>, weight_type: WeightType) -> Self {
-        let shared = Shared { tensors: tensors.into(), model: model.into(), weight_type, asked: Mutex::default() };
+        let shared = Shared {
+            tensors: tensors.into(),
+            model: model.into(),
+            weight_type,
+            patches: Patches::default(),
+            asked: Mutex::default(),
+        };
         Weights {
             shared: Arc::new(shared),
             path: String::new(),
             remedy: "the weights and config.json belong to different models",
         }
+    }
+
+    /// The same root, whose tensors come with these changes. The patches' shapes are those of [`tensors`](Self::tensors).
+    pub(crate) fn with_patches(&self, patches: Patches) -> Self {
+        let Shared { tensors, model, weight_type, .. } = &*self.shared;
+        let asked = Mutex::default();
+        let (tensors, model, weight_type) = (tensors.clone(), model.clone(), *weight_type);
+        let shared = Shared { tensors, model, weight_type, patches, asked };
+        Weights { shared: Arc::new(shared), ..self.clone() }
+    }
+
+    /// Full names and shapes of all tensors.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.shared.tensors.tensors().iter().map(|(name, view)| (name.as_str(), view.shape()))
     }
 
     /// The place one name (or several, joined by dots) further down.
@@ -116,7 +138,14 @@ impl Weights {
     /// As [`vector`](Self::vector).
     pub fn table(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<Table> {
         let source = self.ask(name, &[rows, columns])?;
-        Ok(Table { name: self.name(name), model: self.shared.model.clone(), rows, columns, source })
+        Ok(Table {
+            name: self.name(name),
+            model: self.shared.model.clone(),
+            rows,
+            columns,
+            source,
+            changed: OnceLock::new(),
+        })
     }
 
     /// Checks that nothing was missing and nothing was left unread, except the names in `extras` (full names of
@@ -163,7 +192,9 @@ impl Weights {
             let data = Box::new(Missing(label.clone()));
             return Ok(Arc::new(Constant { label, shape: padded.to_vec(), dtype: DType::F32, data }));
         };
-        let types: Vec<StoredType> = sources.iter().map(|s| s.view.dtype()).collect();
+        // A sum is not what was stored: kept as f32, unless all weights are to be f16.
+        let stored_as = |s: &Source| if s.patches.is_empty() { s.view.dtype() } else { StoredType::F32 };
+        let types: Vec<StoredType> = sources.iter().map(stored_as).collect();
         let dtype = forced.unwrap_or_else(|| self.shared.weight_type.device_type(&types));
         let channels = stored.get(1).copied().unwrap_or(1);
         let data = Packed {
@@ -198,7 +229,8 @@ impl Weights {
                 view.dtype()
             )));
         }
-        Ok(Some(Source { view: view.clone(), name: full }))
+        let patches = self.shared.patches.of(&full).map(<[_]>::to_vec).unwrap_or_default();
+        Ok(Some(Source { view: view.clone(), name: full, patches }))
     }
 
     fn name(&self, leaf: &str) -> String {
@@ -237,6 +269,8 @@ pub struct Table {
     /// Values of a row.
     pub columns: usize,
     source: Option<Source>,
+    /// All values, where adapters change them.
+    changed: OnceLock<Vec<f32>>,
 }
 
 impl Table {
@@ -251,6 +285,10 @@ impl Table {
                 self.model, self.name, self.rows
             )));
         };
+        if !source.patches.is_empty() {
+            let values = self.changed.get_or_init(|| source.values());
+            return Ok(values[index * self.columns..(index + 1) * self.columns].to_vec());
+        }
         Ok(source.view.row(index))
     }
 }

@@ -2,6 +2,7 @@
 
 mod failures;
 mod inspect;
+mod lora;
 mod options;
 mod pictures;
 #[cfg(feature = "pull")]

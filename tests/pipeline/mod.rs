@@ -1,5 +1,7 @@
 //! Whole runs: prompts to pictures, against the reference pipelines.
 
+mod adapter_files;
+mod adapters;
 mod budget;
 mod lookup;
 mod memory;

@@ -1,0 +1,214 @@
+//! The change of one tensor, and how it is added to the stored values.
+//!
+//! With W `[out, in · taps]` (a convolution's taps beside its channels), `s` = α / rank and `⊗` Kronecker's product:
+//!
+//! | kind | ΔW |
+//! | --- | --- |
+//! | LoRA (arXiv 2106.09685, eq. 3) | s · up · down; with a core (LoCon): s · Σ_pq up_op core_pqt down_qi |
+//! | LoHa (FedPara, arXiv 2108.06098, prop. 1; LyCORIS `loha.py`) | s · (w1_a · w1_b) ⊙ (w2_a · w2_b), either with a core |
+//! | LoKr (LyCORIS `lokr.py`) | s · w1 ⊗ w2, either a product, w2 also with a core |
+//! | full | the stored difference |
+//!
+//! DoRA (arXiv 2402.09353, eq. 5) turns any of them into m · (W + ΔW) / ‖W + ΔW‖ − W, the norm taken for each output or, as LyCORIS first
+//! had it, for each input channel; m is learned.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::product::{multiply_add, product, transposed};
+use crate::weights::{StoredTensor, WeightFile};
+
+/// Rows that one thread works on at a time.
+const ROWS: usize = 32;
+
+/// A tensor of an adapter file whose type and shape were checked.
+#[derive(Clone)]
+pub(super) struct Part {
+    pub(super) file: Arc<WeightFile>,
+    pub(super) name: String,
+    pub(super) tensor: StoredTensor,
+}
+
+impl Part {
+    pub(super) fn values(&self) -> Vec<f32> {
+        self.tensor.dtype.decode(self.file.bytes(&self.tensor))
+    }
+
+    /// `[first extent, all others]`.
+    pub(super) fn extents(&self) -> [usize; 2] {
+        let shape = &self.tensor.shape;
+        // Saturating: a header may give an empty tensor extents whose product no integer holds.
+        [
+            shape.first().copied().unwrap_or(1),
+            shape.iter().skip(1).fold(1, |n: usize, extent| n.saturating_mul(*extent)),
+        ]
+    }
+}
+
+/// `a · b`, or with a core `Σ_pq a_po core_pqt b_qi`.
+pub(super) enum Factors {
+    /// `a [out, rank]`, `b [rank, in · taps]`.
+    Two { a: Part, b: Part },
+    /// `a [out, p]`, or `[p, out]` where `transposed`; `core [p, q, taps]`; `b [q, in]`.
+    Core { a: Part, transposed: bool, core: Part, b: Part },
+}
+
+impl Factors {
+    fn dense(&self) -> LowRank {
+        match self {
+            Factors::Two { a, b } => LowRank { rank: b.extents()[0], a: a.values(), b: b.values() },
+            Factors::Core { a, transposed: is_transposed, core, b } => {
+                let values = a.values();
+                let a = if *is_transposed { transposed(&values, a.extents()[1]) } else { values };
+                let (p, q) = (core.tensor.shape[0], core.tensor.shape[1]);
+                let (taps, inner) = (core.extents()[1] / q, b.extents()[1]);
+                // [p, taps, q] · [q, inner] = [p, taps, inner], then taps last.
+                let spread: Vec<f32> = core.values().chunks(q * taps).flat_map(|rows| transposed(rows, taps)).collect();
+                let mixed = product([p * taps, inner, q], &spread, &b.values());
+                let b = mixed.chunks(taps * inner).flat_map(|rows| transposed(rows, inner)).collect();
+                LowRank { rank: p, a, b }
+            }
+        }
+    }
+}
+
+/// `a [rows, rank] · b [rank, columns]`.
+struct LowRank {
+    rank: usize,
+    a: Vec<f32>,
+    b: Vec<f32>,
+}
+
+impl LowRank {
+    fn add_rows(&self, first: usize, columns: usize, factor: f32, out: &mut [f32]) {
+        let rows = out.len() / columns;
+        multiply_add([rows, columns, self.rank], factor, &self.a[first * self.rank..], &self.b, out);
+    }
+
+    fn whole(&self, rows: usize) -> Vec<f32> {
+        product([rows, self.b.len() / self.rank.max(1), self.rank], &self.a, &self.b)
+    }
+}
+
+/// One side of Kronecker's product, `[rows, columns]`.
+pub(super) struct Side {
+    pub(super) values: SideValues,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+}
+
+pub(super) enum SideValues {
+    Whole(Part),
+    Product(Factors),
+}
+
+impl Side {
+    fn dense(&self) -> Vec<f32> {
+        match &self.values {
+            SideValues::Whole(part) => part.values(),
+            SideValues::Product(factors) => factors.dense().whole(self.rows),
+        }
+    }
+}
+
+/// What is added, before scaling.
+pub(super) enum Terms {
+    Product(Factors),
+    Hadamard(Factors, Factors),
+    Kronecker(Side, Side),
+    Full(Part),
+}
+
+/// DoRA's magnitudes.
+pub(super) struct Magnitudes {
+    pub(super) values: Part,
+    /// One for each output, otherwise one for each input channel.
+    pub(super) per_output: bool,
+}
+
+/// The change of one tensor; nothing is read from the file before it is used.
+pub(super) struct Delta {
+    pub(super) terms: Terms,
+    pub(super) scale: f64,
+    pub(super) magnitudes: Option<Magnitudes>,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Positions of a convolution's kernel.
+    pub(super) taps: usize,
+}
+
+impl Delta {
+    /// `out += weight · ΔW`; `base` is W.
+    pub(super) fn add_to(&self, base: &[f32], weight: f64, out: &mut [f32]) {
+        let Some(magnitudes) = &self.magnitudes else {
+            return self.accumulate((weight * self.scale) as f32, out);
+        };
+        let mut merged = base.to_vec();
+        self.accumulate(self.scale as f32, &mut merged);
+        let factors = self.factors(magnitudes, &merged);
+        let (columns, taps, weight) = (self.columns, self.taps, weight as f32);
+        let rows = out.par_chunks_mut(columns).zip(merged.par_chunks(columns)).zip(base.par_chunks(columns));
+        rows.enumerate().for_each(|(row, ((out, merged), base))| {
+            for column in 0..columns {
+                let factor = factors[if magnitudes.per_output { row } else { column / taps }];
+                out[column] += weight * (factor * merged[column] - base[column]);
+            }
+        });
+    }
+
+    /// m / ‖·‖ of each output or input channel; 0 where there is nothing to scale.
+    fn factors(&self, magnitudes: &Magnitudes, merged: &[f32]) -> Vec<f32> {
+        let square = |v: &f32| f64::from(*v) * f64::from(*v);
+        let squares: Vec<f64> = if magnitudes.per_output {
+            merged.par_chunks(self.columns).map(|row| row.iter().map(square).sum()).collect()
+        } else {
+            let mut sums = vec![0.0; self.columns / self.taps];
+            for row in merged.chunks(self.columns) {
+                for (sum, of_channel) in sums.iter_mut().zip(row.chunks(self.taps)) {
+                    *sum += of_channel.iter().map(square).sum::<f64>();
+                }
+            }
+            sums
+        };
+        let factor = |(m, s): (f32, f64)| if s > 0.0 { (f64::from(m) / s.sqrt()) as f32 } else { 0.0 };
+        magnitudes.values.values().into_iter().zip(squares).map(factor).collect()
+    }
+
+    fn accumulate(&self, factor: f32, out: &mut [f32]) {
+        let columns = self.columns;
+        let each = |out: &mut [f32], body: &(dyn Fn(usize, &mut [f32]) + Sync)| {
+            out.par_chunks_mut(ROWS * columns).enumerate().for_each(|(i, rows)| body(i * ROWS, rows));
+        };
+        match &self.terms {
+            Terms::Product(factors) => {
+                let dense = factors.dense();
+                each(out, &|first, rows| dense.add_rows(first, columns, factor, rows));
+            }
+            Terms::Hadamard(left, right) => {
+                let (left, right) = (left.dense(), right.dense());
+                each(out, &|first, rows| {
+                    let (mut l, mut r) = (vec![0.0; rows.len()], vec![0.0; rows.len()]);
+                    left.add_rows(first, columns, factor, &mut l);
+                    right.add_rows(first, columns, 1.0, &mut r);
+                    rows.iter_mut().zip(l.iter().zip(&r)).for_each(|(out, (l, r))| *out += l * r);
+                });
+            }
+            Terms::Kronecker(left, right) => {
+                let (l, r) = (left.dense(), right.dense());
+                each(out, &|first, rows| {
+                    for (i, row) in rows.chunks_mut(columns).enumerate() {
+                        let (upper, lower) = ((first + i) / right.rows, (first + i) % right.rows);
+                        let lower = &r[lower * right.columns..(lower + 1) * right.columns];
+                        for (block, l) in row.chunks_mut(right.columns).zip(&l[upper * left.columns..]) {
+                            block.iter_mut().zip(lower).for_each(|(out, r)| *out += factor * l * r);
+                        }
+                    }
+                });
+            }
+            Terms::Full(part) => {
+                out.par_iter_mut().zip(part.values()).for_each(|(out, v)| *out += factor * v);
+            }
+        }
+    }
+}
