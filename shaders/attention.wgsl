@@ -13,8 +13,6 @@
 // Preconditions: strides, offsets and head_dim = 4 * HEAD_QUADS are multiples of 4; VALUE_KEYS is a multiple of 4 that
 // divides KEYS; keys is not 0.
 
-//#include "shared/storage.wgsl"
-
 struct Params {
     queries: u32,
     keys: u32,
@@ -31,10 +29,10 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<act4>;              // [images, queries, q_stride / 4]
-@group(0) @binding(2) var<storage, read> k: array<act4>;              // [images, keys, k_stride / 4]
-@group(0) @binding(3) var<storage, read> v: array<act4>;              // [images, keys, v_stride / 4]
-@group(0) @binding(4) var<storage, read_write> out: array<act4>;      // [images, queries, heads, HEAD_QUADS]
+@group(0) @binding(1) var<storage, read> q: array<q4>;                // [images, queries, q_stride / 4]
+@group(0) @binding(2) var<storage, read> k: array<k4>;                // [images, keys, k_stride / 4]
+@group(0) @binding(3) var<storage, read> v: array<v4>;                // [images, keys, v_stride / 4]
+@group(0) @binding(4) var<storage, read_write> out: array<out4>;      // [images, queries, heads, HEAD_QUADS]
 
 const INVOCATIONS: u32 = ACROSS * DOWN;
 const QUERIES: u32 = 4u * DOWN;
@@ -219,7 +217,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             let quad = c * ACROSS + across;
             if (query < params.queries && quad < HEAD_QUADS) {
                 let row = (image * params.queries + query) * params.heads + head;
-                out[row * HEAD_QUADS + quad] = act4(sums[r * COLUMNS + c] / total[r]);
+                out[row * HEAD_QUADS + quad] = out4(sums[r * COLUMNS + c] / total[r]);
             }
         }
     }

@@ -5,7 +5,6 @@
 // One invocation owns four neighbouring channels of a row; a workgroup 256 invocations.
 // Preconditions: columns, strides and offsets are multiples of 4.
 
-//#include "shared/storage.wgsl"
 //#include "shared/flat.wgsl"
 
 struct Params {
@@ -20,9 +19,9 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> a: array<act4>;              // [rows, a_stride / 4]
-@group(0) @binding(2) var<storage, read> b: array<act4>;              // [rows, b_stride / 4]
-@group(0) @binding(3) var<storage, read_write> out: array<act4>;      // [rows, columns / 4], quads in all
+@group(0) @binding(1) var<storage, read> a: array<a4>;                // [rows, a_stride / 4]
+@group(0) @binding(2) var<storage, read> b: array<b4>;                // [rows, b_stride / 4]
+@group(0) @binding(3) var<storage, read_write> out: array<out4>;      // [rows, columns / 4], quads in all
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -37,8 +36,8 @@ fn main(
     let row = i / (params.columns / 4u);
     let column = i % (params.columns / 4u) * 4u;
     if (column < params.columns_a) {
-        out[i] = a[(row * params.a_stride + params.a_offset + column) / 4u];
+        out[i] = out4(a[(row * params.a_stride + params.a_offset + column) / 4u]);
     } else {
-        out[i] = b[(row * params.b_stride + params.b_offset + column - params.columns_a) / 4u];
+        out[i] = out4(b[(row * params.b_stride + params.b_offset + column - params.columns_a) / 4u]);
     }
 }

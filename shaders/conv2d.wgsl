@@ -6,7 +6,7 @@
 // channels, one invocation THREAD x THREAD of them (shared/tile.wgsl).
 // Preconditions: channels and columns are multiples of 4; x has no gaps.
 
-//#include "shared/storage.wgsl"
+//#include "shared/weight.wgsl"
 //#include "shared/activation.wgsl"
 
 struct Params {
@@ -25,18 +25,18 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<act4>;              // [images, height, width, channels / 4]
+@group(0) @binding(1) var<storage, read> x: array<x4>;                // [images, height, width, channels / 4]
 @group(0) @binding(2) var<storage, read> weight: array<weight4>;      // [columns, kernel, kernel, channels / 4]
 //#if BIAS
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;      // [columns / 4]
 //#endif
 //#if IMAGE_ADD
-@group(0) @binding(4) var<storage, read> image_add: array<act4>;      // [images, columns / 4]
+@group(0) @binding(4) var<storage, read> image_add: array<image_add4>; // [images, columns / 4]
 //#endif
 //#if RESIDUAL
-@group(0) @binding(5) var<storage, read> residual: array<act4>;       // [rows, columns / 4]
+@group(0) @binding(5) var<storage, read> residual: array<residual4>;  // [rows, columns / 4]
 //#endif
-@group(0) @binding(6) var<storage, read_write> out: array<act4>;      // [rows, columns / 4]
+@group(0) @binding(6) var<storage, read_write> out: array<out4>;      // [rows, columns / 4]
 
 fn inner_quads() -> u32 {
     return params.kernel * params.kernel * params.channels / 4u;

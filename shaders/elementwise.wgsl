@@ -5,7 +5,6 @@
 // One invocation owns four neighbouring values; a workgroup 256 invocations.
 // Preconditions: x has no gaps.
 
-//#include "shared/storage.wgsl"
 //#include "shared/activation.wgsl"
 //#include "shared/flat.wgsl"
 
@@ -17,8 +16,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<act4>;              // [quads]
-@group(0) @binding(2) var<storage, read_write> out: array<act4>;      // [quads]
+@group(0) @binding(1) var<storage, read> x: array<x4>;                // [quads]
+@group(0) @binding(2) var<storage, read_write> out: array<out4>;      // [quads]
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -28,6 +27,6 @@ fn main(
 ) {
     let i = flat_index(workgroup, workgroups, local);
     if (i < params.quads) {
-        out[i] = act4(activate(vec4<f32>(x[i])));
+        out[i] = out4(activate(vec4<f32>(x[i])));
     }
 }

@@ -5,7 +5,6 @@
 // One invocation owns four neighbouring channels of a row; a workgroup 256 invocations.
 // Preconditions: columns is a multiple of 4; x has no gaps.
 
-//#include "shared/storage.wgsl"
 //#include "shared/gelu.wgsl"
 //#include "shared/flat.wgsl"
 
@@ -17,8 +16,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<act4>;              // [rows, 2 * columns / 4]
-@group(0) @binding(2) var<storage, read_write> out: array<act4>;      // [rows, columns / 4], quads in all
+@group(0) @binding(1) var<storage, read> x: array<x4>;                // [rows, 2 * columns / 4]
+@group(0) @binding(2) var<storage, read_write> out: array<out4>;      // [rows, columns / 4], quads in all
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -30,6 +29,6 @@ fn main(
     if (i < params.quads) {
         let row_quads = params.columns / 4u;
         let value = i + i / row_quads * row_quads;
-        out[i] = act4(vec4<f32>(x[value]) * gelu(vec4<f32>(x[value + row_quads])));
+        out[i] = out4(vec4<f32>(x[value]) * gelu(vec4<f32>(x[value + row_quads])));
     }
 }

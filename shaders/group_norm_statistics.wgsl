@@ -8,12 +8,11 @@
 // LeVeque 1979).
 // Preconditions: channels is a multiple of 4; DOWN is a power of two; every chunk has a pixel; x has no gaps.
 
-//#include "shared/storage.wgsl"
 //#include "shared/group_norm_params.wgsl"
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<act4>;                  // [images, pixels, channels / 4]
-@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;     // [images, chunks, 2, channels / 4]
+@group(0) @binding(1) var<storage, read> x: array<x4>;                    // [images, pixels, channels / 4]
+@group(0) @binding(2) var<storage, read_write> out: array<out4>;          // [images, chunks, 2, channels / 4]
 
 const INVOCATIONS: u32 = ACROSS * DOWN;
 

@@ -5,8 +5,6 @@
 // One workgroup owns ROWS rows, LANES invocations each; an invocation keeps LANE_QUADS vectors of its row, LANES apart.
 // Preconditions: columns is a multiple of 4 and at most 4 * LANES * LANE_QUADS; LANES is a power of two; x has no gaps.
 
-//#include "shared/storage.wgsl"
-
 struct Params {
     rows: u32,
     columns: u32,
@@ -15,10 +13,10 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<act4>;              // [rows, columns / 4]
+@group(0) @binding(1) var<storage, read> x: array<x4>;                // [rows, columns / 4]
 @group(0) @binding(2) var<storage, read> gamma: array<vec4<f32>>;     // [columns / 4]
 @group(0) @binding(3) var<storage, read> beta: array<vec4<f32>>;      // [columns / 4]
-@group(0) @binding(4) var<storage, read_write> out: array<act4>;      // [rows, columns / 4]
+@group(0) @binding(4) var<storage, read_write> out: array<out4>;      // [rows, columns / 4]
 
 const INVOCATIONS: u32 = ROWS * LANES;
 
@@ -73,7 +71,7 @@ fn main(
     for (var i = 0u; i < LANE_QUADS; i++) {
         let quad = i * LANES + lane;
         if (row < params.rows && quad < quads) {
-            out[row * quads + quad] = act4((values[i] - mean) * scale * gamma[quad] + beta[quad]);
+            out[row * quads + quad] = out4((values[i] - mean) * scale * gamma[quad] + beta[quad]);
         }
     }
 }

@@ -103,7 +103,7 @@ fn main(
 //#if RESIDUAL
             value += vec4<f32>(residual[(row * params.columns + column) / 4u]);
 //#endif
-            out[(row * params.columns + column) / 4u] = act4(activate(value));
+            out[(row * params.columns + column) / 4u] = out4(activate(value));
         }
     }
 }

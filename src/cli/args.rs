@@ -58,6 +58,8 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Print the work and the peak memory of each stage, without running anything.
     Plan(Box<PlanArgs>),
+    /// Download a model from the Hugging Face hub into its cache, from where --model finds it by name
+    Pull(PullArgs),
     /// Print what noise schedules leave of a picture in the last step: Table 1 of the paper, recomputed
     Schedule(ScheduleArgs),
     /// Draw a list of prompts without and with OMS, compare the pictures' brightness, and write a report
@@ -67,24 +69,25 @@ pub enum Command {
 /// Which model, on what, at which size: shared by generate and plan.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// A Stable Diffusion model: a folder in the diffusers layout, or a single .safetensors file as AUTOMATIC1111 and ComfyUI use
-    /// them [default: the demo model in this program]
-    #[arg(long, value_name = "DIR|FILE")]
-    pub model: Option<PathBuf>,
+    /// A Stable Diffusion model: a folder in the diffusers layout or a single .safetensors file as AUTOMATIC1111 and ComfyUI use
+    /// them, by path or by its name in the folders of CHIARO_MODELS or in the Hugging Face cache [default: the demo model in this
+    /// program]
+    #[arg(long, value_name = "DIR|FILE|NAME")]
+    pub model: Option<String>,
     /// Another autoencoder: a folder, or a single file that has one
-    #[arg(long, value_name = "DIR|FILE")]
-    pub vae: Option<PathBuf>,
+    #[arg(long, value_name = "DIR|FILE|NAME")]
+    pub vae: Option<String>,
     /// Another UNet: a folder, or a single file that has one
-    #[arg(long, value_name = "DIR|FILE")]
-    pub unet: Option<PathBuf>,
+    #[arg(long, value_name = "DIR|FILE|NAME")]
+    pub unet: Option<String>,
     /// The text encoders and tokenizers of another model: a folder, or a single file
-    #[arg(long, value_name = "DIR|FILE")]
-    pub text_encoder: Option<PathBuf>,
+    #[arg(long, value_name = "DIR|FILE|NAME")]
+    pub text_encoder: Option<String>,
     /// What the network predicts, where a single file of Stable Diffusion 2.x does not say [default: the model's own; v for 2.x files]
     #[arg(long, value_enum)]
     pub prediction: Option<PredictionArg>,
-    /// One More Step: a module's folder, "demo", or "off" [default: demo with the demo model, else off]
-    #[arg(long, value_name = "DIR|demo|off")]
+    /// One More Step: a module's folder or name, "demo", or "off" [default: demo with the demo model, else off]
+    #[arg(long, value_name = "DIR|NAME|demo|off")]
     pub oms: Option<String>,
     /// Folder with the text_encoder/ and tokenizer/ that the OMS module was trained with, where its own files only point to a
     /// place that is not here
@@ -142,9 +145,11 @@ pub struct TokensArgs {
     /// What to take apart
     #[arg(value_name = "PROMPT")]
     pub prompt: String,
-    /// A Stable Diffusion model, a folder or a single file [default: the demo model in this program]
-    #[arg(long, value_name = "DIR|FILE")]
-    pub model: Option<PathBuf>,
+    /// A Stable Diffusion model: a folder in the diffusers layout or a single .safetensors file as AUTOMATIC1111 and ComfyUI use
+    /// them, by path or by its name in the folders of CHIARO_MODELS or in the Hugging Face cache [default: the demo model in this
+    /// program]
+    #[arg(long, value_name = "DIR|FILE|NAME")]
+    pub model: Option<String>,
     /// SDXL: what the second text encoder reads [default: the prompt]
     #[arg(long, value_name = "TEXT")]
     pub prompt_2: Option<String>,
@@ -178,9 +183,9 @@ pub struct SamplersArgs {
 /// Options of `inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// A folder in the diffusers layout, one component's folder, or a .safetensors file
-    #[arg(value_name = "DIR|FILE")]
-    pub path: PathBuf,
+    /// A folder in the diffusers layout, one component's folder, or a .safetensors file, by path or name
+    #[arg(value_name = "DIR|FILE|NAME")]
+    pub path: String,
     /// Print JSON on standard output
     #[arg(long)]
     pub json: bool,
@@ -194,12 +199,45 @@ pub struct DevicesArgs {
     pub json: bool,
 }
 
+/// Options of `pull`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "HF_HOME or HF_HUB_CACHE say where the cache is, HF_TOKEN opens gated models, HF_ENDPOINT names another hub.\n\
+                        A download that was stopped goes on where it stood. Needs a build with the Cargo feature \"pull\"."
+)]
+pub struct PullArgs {
+    /// The repository, such as stabilityai/stable-diffusion-2-1
+    #[arg(value_name = "ORGANISATION/REPOSITORY")]
+    pub repository: String,
+    /// Branch, tag or commit
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    pub revision: String,
+    /// Which weights are taken where there are two forms
+    #[arg(long, value_enum, default_value_t = VariantArg::Fp16)]
+    pub variant: VariantArg,
+    /// No progress bar
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+    /// Print JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which form of the weights `pull` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VariantArg {
+    /// half precision: half the bytes
+    Fp16,
+    /// as trained
+    Full,
+}
+
 /// Options of `schedule`.
 #[derive(Debug, Clone, Args)]
 pub struct ScheduleArgs {
     /// Also the schedule of a model in the diffusers layout, or "demo"
-    #[arg(long, value_name = "DIR|demo")]
-    pub model: Option<PathBuf>,
+    #[arg(long, value_name = "DIR|NAME|demo")]
+    pub model: Option<String>,
     /// Draw log-SNR over the timesteps into a .png or .svg file
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,

@@ -1,14 +1,15 @@
 //! `chiaro inspect`.
 
 use super::{InspectArgs, print_json, print_line};
-use crate::pipeline::{ComponentReport, Inspection, inspect};
+use crate::pipeline::{ComponentReport, Inspection, Places, inspect};
 use crate::{Error, Result};
 
 /// How many foreign names are shown.
 const LISTED: usize = 10;
 
 pub(super) fn run(args: &InspectArgs) -> Result<()> {
-    let found = inspect(&args.path)?;
+    let path = Places::from_env().find(&args.path)?;
+    let found = inspect(&path)?;
     if args.json {
         let json = serde_json::to_value(&found).map_err(|e| Error::Model(format!("the report: {e}")))?;
         return print_json(&json);
@@ -17,7 +18,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
         Some(family) => format!("{}, {family}", found.kind),
         None => found.kind.to_owned(),
     };
-    print_line(&format!("{}: {what}{}", args.path.display(), variant(&found)))?;
+    print_line(&format!("{}: {what}{}", path.display(), variant(&found)))?;
     if let Some(prediction) = found.prediction {
         let sure = if found.prediction_is_known { "" } else { " (not said in the file; --prediction changes it)" };
         print_line(&format!("predicts {prediction}{sure}"))?;

@@ -9,6 +9,8 @@ mod inspect;
 mod output;
 mod plan;
 mod progress;
+#[cfg(feature = "pull")]
+mod pull;
 mod samplers;
 mod schedule;
 mod study;
@@ -17,12 +19,12 @@ mod tokens;
 use std::process::ExitCode;
 
 pub use args::{
-    Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, ReadingArgs,
-    SamplersArgs, ScheduleArgs, StudyArgs, TokensArgs,
+    Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, PullArgs, ReadingArgs,
+    SamplersArgs, ScheduleArgs, StudyArgs, TokensArgs, VariantArg,
 };
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 
-use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Request, Source};
+use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Places, Request, Source};
 use crate::{Error, Result};
 
 /// Parses the process's arguments, does what they say and gives the exit code.
@@ -34,6 +36,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Pull(args) => pull(&args),
         Command::Schedule(args) => schedule::run(&args),
         Command::Study(args) => study::run(&args),
     };
@@ -48,21 +51,36 @@ pub fn main() -> ExitCode {
     }
 }
 
+#[cfg(feature = "pull")]
+fn pull(args: &PullArgs) -> Result<()> {
+    pull::run(args)
+}
+
+#[cfg(not(feature = "pull"))]
+fn pull(_args: &PullArgs) -> Result<()> {
+    Err(Error::Request(
+        "pull: this program was built without network code; build it with `cargo build --release --features pull`"
+            .into(),
+    ))
+}
+
 impl ModelArgs {
     /// The model's files.
     fn source(&self) -> Result<Source> {
-        self.model.clone().map_or(Ok(Source::DemoModel), Source::at)
+        model_source(self.model.as_deref())
     }
 
     /// What replaces parts of the model.
-    fn overrides(&self) -> Overrides {
-        Overrides {
-            unet: self.unet.clone(),
-            vae: self.vae.clone(),
-            text_encoder: self.text_encoder.clone(),
+    fn overrides(&self) -> Result<Overrides> {
+        let places = Places::from_env();
+        let find = |name: &Option<String>| name.as_deref().map(|name| places.find(name)).transpose();
+        Ok(Overrides {
+            unet: find(&self.unet)?,
+            vae: find(&self.vae)?,
+            text_encoder: find(&self.text_encoder)?,
             prediction: self.prediction.map(Into::into),
             scheduler: None,
-        }
+        })
     }
 
     /// The OMS module's files, or none.
@@ -71,7 +89,7 @@ impl ModelArgs {
             Some("off") => None,
             Some("demo") => Some(Source::DemoOms),
             Some("") => return Err(Error::Request("--oms: expected a folder, demo or off, got nothing".into())),
-            Some(folder) => Some(Source::Folder(folder.into())),
+            Some(name) => Some(Source::Folder(Places::from_env().find(name)?)),
             None if self.model.is_none() => Some(Source::DemoOms),
             None => None,
         };
@@ -90,7 +108,7 @@ impl ModelArgs {
     /// The device and the model on it.
     fn open(&self) -> Result<Pipeline> {
         let device = Device::choose(&self.device, self.precision.into())?;
-        Pipeline::load_with(&self.source()?, &self.overrides(), self.oms_source()?.as_ref(), device)
+        Pipeline::load_with(&self.source()?, &self.overrides()?, self.oms_source()?.as_ref(), device)
     }
 
     /// The fields of a request that these options set.
@@ -108,6 +126,11 @@ impl ModelArgs {
             ..default
         }
     }
+}
+
+/// The files that a name means; the demo model's without one.
+fn model_source(name: Option<&str>) -> Result<Source> {
+    name.map_or(Ok(Source::DemoModel), |name| Places::from_env().find(name).and_then(Source::at))
 }
 
 /// Prints a JSON value on standard output.

@@ -1,6 +1,6 @@
 //! Makes the final WGSL of a kernel's variant: includes, conditions and constants, by the rules of `shaders/README.md`.
 
-use crate::record::{Kernel, Variant};
+use crate::record::{DType, Kernel, Variant};
 use crate::{Error, Result};
 
 /// What `//#include` can name.
@@ -9,13 +9,13 @@ const SHARED: &[(&str, &str)] = &[
     ("shared/flat.wgsl", include_str!("../../shaders/shared/flat.wgsl")),
     ("shared/gelu.wgsl", include_str!("../../shaders/shared/gelu.wgsl")),
     ("shared/group_norm_params.wgsl", include_str!("../../shaders/shared/group_norm_params.wgsl")),
-    ("shared/storage.wgsl", include_str!("../../shaders/shared/storage.wgsl")),
     ("shared/tile.wgsl", include_str!("../../shaders/shared/tile.wgsl")),
+    ("shared/weight.wgsl", include_str!("../../shaders/shared/weight.wgsl")),
 ];
 
 /// Whether a variant needs a device with `SHADER_F16`.
 pub fn needs_f16(variant: &Variant) -> bool {
-    variant.has("STORAGE_F16") || variant.has("WEIGHT_F16")
+    variant.has("WEIGHT_F16") || variant.types.iter().any(|&(_, dtype)| dtype == DType::F16)
 }
 
 /// The WGSL of `variant`, ready for a compiler.
@@ -26,6 +26,13 @@ pub fn expand(kernel: &Kernel, variant: &Variant) -> Result<String> {
     let mut expansion = Expansion { variant, included: Vec::new(), text: String::new() };
     if needs_f16(variant) {
         expansion.text.push_str("enable f16;\n");
+    }
+    for (name, dtype) in &variant.types {
+        let element = match dtype {
+            DType::F16 => "f16",
+            DType::F32 => "f32",
+        };
+        expansion.text.push_str(&format!("alias {name}4 = vec4<{element}>;\n"));
     }
     for (name, value) in &variant.constants {
         expansion.text.push_str(&format!("const {name}: u32 = {value}u;\n"));
@@ -160,16 +167,21 @@ mod tests {
 
     #[test]
     fn an_include_appears_once_and_only_where_its_condition_holds() {
-        let source = "//#include \"shared/storage.wgsl\"\n//#include \"shared/storage.wgsl\"\n//#if A\n//#include \"none\"\n//#endif";
-        assert_eq!(expanded(source, &[]).unwrap().matches("alias act4 = vec4<f32>;").count(), 1);
+        let source = "//#include \"shared/weight.wgsl\"\n//#include \"shared/weight.wgsl\"\n//#if A\n//#include \"none\"\n//#endif";
+        assert_eq!(expanded(source, &[]).unwrap().matches("alias weight4 = vec4<f32>;").count(), 1);
         assert!(expanded(source, &["A"]).unwrap_err().to_string().contains("test.wgsl:4: unknown include \"none\""));
     }
 
     #[test]
-    fn half_precision_is_enabled_before_the_constants() {
+    fn half_precision_is_enabled_before_types_and_constants() {
         let kernel = Kernel { stem: "test", source: "text", host: |_| {} };
-        let variant = Variant { flags: vec!["WEIGHT_F16"], constants: vec![("N", 3)], overrides: Vec::new() };
-        assert_eq!(expand(&kernel, &variant).unwrap(), "enable f16;\nconst N: u32 = 3u;\ntext\n");
+        let weights = Variant { flags: vec!["WEIGHT_F16"], constants: vec![("N", 3)], ..Variant::default() };
+        assert_eq!(expand(&kernel, &weights).unwrap(), "enable f16;\nconst N: u32 = 3u;\ntext\n");
+        let mixed = Variant { types: vec![("x", DType::F16), ("out", DType::F32)], ..Variant::default() };
+        let text = "enable f16;\nalias x4 = vec4<f16>;\nalias out4 = vec4<f32>;\ntext\n";
+        assert_eq!(expand(&kernel, &mixed).unwrap(), text);
+        let single = Variant { types: vec![("x", DType::F32)], ..Variant::default() };
+        assert_eq!(expand(&kernel, &single).unwrap(), "alias x4 = vec4<f32>;\ntext\n");
     }
 
     #[test]

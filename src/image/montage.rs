@@ -36,7 +36,7 @@ pub fn side_by_side(pictures: &[(&str, &Rgb8Image)]) -> Result<Rgb8Image> {
 
 /// Pictures below one another under one label, a cell of a [`contact_sheet`].
 pub struct Stack<'a> {
-    /// The text above, in up to three lines as wide as a picture; what does not fit is left out.
+    /// The text above, in up to four lines as wide as a picture; what does not fit is left out.
     pub label: String,
     /// From top to bottom.
     pub pictures: Vec<&'a Rgb8Image>,
@@ -59,7 +59,7 @@ pub fn contact_sheet(stacks: &[Stack<'_>], columns: usize, side: usize) -> Resul
     }
     let gap = GAP / 2;
     let line = text_size("", 1).1 + 2;
-    let labels: Vec<Vec<String>> = stacks.iter().map(|s| wrapped(&s.label, side)).collect();
+    let labels: Vec<Vec<String>> = stacks.iter().map(|s| wrapped(&s.label, side.saturating_sub(gap))).collect();
     let head = labels.iter().map(Vec::len).max().unwrap_or(0) * line + gap;
     let columns = columns.min(stacks.len());
     let cell = (side + gap, head + high * (side + gap / 2) + gap);
@@ -76,9 +76,9 @@ pub fn contact_sheet(stacks: &[Stack<'_>], columns: usize, side: usize) -> Resul
     Ok(out)
 }
 
-/// A text in at most three lines of `room` pixels, broken between words.
+/// A text in at most four lines of `room` pixels, broken between words.
 fn wrapped(text: &str, room: usize) -> Vec<String> {
-    const LINES: usize = 3;
+    const LINES: usize = 4;
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::config::{Supported, expect, parse};
-use super::{names, new_recording};
+use super::{input, names, new_recording};
 use crate::nn::{LayerNorm, Linear, ProjectionNames, SelfAttention};
 use crate::ops::{self, Activation, Epilogue};
 use crate::record::{Caps, Recording, Shape, Tensor};
@@ -193,7 +193,7 @@ impl ClipTextModel {
         }
         let mut recording = new_recording(caps, taps);
         let rec = &mut recording;
-        let mut hidden = rec.input(names::INPUTS_EMBEDS, Shape::tokens(batch, tokens, self.config.hidden_size));
+        let mut hidden = input(rec, names::INPUTS_EMBEDS, Shape::tokens(batch, tokens, self.config.hidden_size));
         let kept = count - states.skip;
         let recorded = if states.pooled || taps { count } else { kept };
         let mut chosen = hidden;
@@ -204,7 +204,7 @@ impl ClipTextModel {
             }
         }
         let norm = |rec: &mut Recording, x: Tensor| {
-            rec.scoped("text_model.final_layer_norm", |rec| self.final_layer_norm.forward(rec, x))
+            rec.scoped("text_model.final_layer_norm", |rec| rec.in_f32(|rec| self.final_layer_norm.forward(rec, x)))
         };
         let chosen = if states.normed { norm(rec, chosen)? } else { chosen };
         rec.output(names::ENCODER_HIDDEN_STATES, chosen);

@@ -2,7 +2,7 @@
 //!
 //! Each model has a config struct that mirrors the checkpoint's `config.json` (a field that changes the mathematics is
 //! read, or refused by name), a `load` that accounts for every tensor of the file, and `record` functions that give a
-//! [`Recording`](crate::record::Recording) for one shape. Inputs and outputs of a recording are named by constants
+//! [`Recording`] for one shape. Inputs and outputs of a recording are named by constants
 //! beside the model; they are f32, channels last, as [`layout`] makes them.
 
 mod clip;
@@ -19,12 +19,17 @@ pub use taesd::{AutoencoderTiny, AutoencoderTinyConfig};
 pub use unet::{DownBlockType, Unet, UnetConfig, UpBlockType};
 pub use vae::{AutoencoderKl, AutoencoderKlConfig};
 
-use crate::record::{Caps, Recording};
+use crate::record::{Caps, Recording, Shape, Tensor};
 
 /// An empty recording that returns every tapped result too if asked.
 fn new_recording(caps: &Caps, taps: bool) -> Recording {
     let recording = Recording::new(caps);
     if taps { recording.with_taps() } else { recording }
+}
+
+/// An input of a network: f32 whatever the storage type.
+fn input(rec: &mut Recording, name: &str, shape: Shape) -> Tensor {
+    rec.in_f32(|rec| rec.input(name, shape))
 }
 
 /// The names of inputs and outputs of recordings.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::config::{OneOrMany, Supported, expect, parse};
-use super::{layout, names, new_recording};
+use super::{input, layout, names, new_recording};
 use crate::Result;
 use crate::nn::Conv2d;
 use crate::ops::{self, Activation, Epilogue, elementwise};
@@ -158,7 +158,8 @@ impl AutoencoderTiny {
     /// When an extent is zero, or an operation refuses a shape.
     pub fn record_encode(&self, caps: &Caps, n: usize, h: usize, w: usize, taps: bool) -> Result<Recording> {
         let mut rec = new_recording(caps, taps);
-        let image = rec.input(names::IMAGE, Shape::image(n, h, w, self.config.in_channels.next_multiple_of(4)));
+        let shape = Shape::image(n, h, w, self.config.in_channels.next_multiple_of(4));
+        let image = input(&mut rec, names::IMAGE, shape);
         let out = rec.scoped("encoder", |rec| forward(rec, &self.encoder, image))?;
         rec.output(names::OUT, out.channels(0, self.config.latent_channels));
         Ok(rec)
@@ -171,7 +172,8 @@ impl AutoencoderTiny {
     /// When an extent is zero, or an operation refuses a shape.
     pub fn record_decode(&self, caps: &Caps, n: usize, h: usize, w: usize, taps: bool) -> Result<Recording> {
         let mut rec = new_recording(caps, taps);
-        let latents = rec.input(names::LATENTS, Shape::image(n, h, w, self.config.latent_channels.next_multiple_of(4)));
+        let shape = Shape::image(n, h, w, self.config.latent_channels.next_multiple_of(4));
+        let latents = input(&mut rec, names::LATENTS, shape);
         let clamped = elementwise(&mut rec, latents, Activation::ScaledTanh)?;
         let out = rec.scoped("decoder", |rec| forward(rec, &self.decoder, clamped))?;
         rec.output(names::OUT, out.channels(0, self.config.out_channels));
@@ -221,7 +223,8 @@ fn load_decoder(w: &Weights, config: &AutoencoderTinyConfig, width: usize) -> Re
 fn forward(rec: &mut Recording, layers: &[Layer], mut x: Tensor) -> Result<Tensor> {
     for (i, layer) in layers.iter().enumerate() {
         x = rec.scoped(format!("layers.{i}"), |rec| {
-            let out = layer.forward(rec, x)?;
+            let is_result = i + 1 == layers.len();
+            let out = if is_result { rec.in_f32(|rec| layer.forward(rec, x))? } else { layer.forward(rec, x)? };
             // The checkpoint gives an activation and an enlargement a number of their own.
             match layer {
                 Layer::Fused | Layer::Conv(_, Activation::Relu) => {}

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::config::{Supported, expect, parse};
-use super::{layout, names, new_recording};
+use super::{input, layout, names, new_recording};
 use crate::Result;
 use crate::nn::{
     Conv2d, Downsample2D, GroupNorm, Linear, ProjectionNames, ResnetBlock2D, ResnetConfig, SelfAttention, Upsample2D,
@@ -171,11 +171,16 @@ impl AutoencoderKl {
     /// When an extent is too small, or an operation refuses a shape.
     pub fn record_encode(&self, caps: &Caps, n: usize, h: usize, w: usize, taps: bool) -> Result<Recording> {
         let mut rec = new_recording(caps, taps);
-        let image = rec.input(names::IMAGE, Shape::image(n, h, w, self.config.in_channels.next_multiple_of(4)));
-        let mut out = rec.scoped("encoder", |rec| self.encoder.forward(rec, image))?;
-        if let Some(conv) = &self.quant_conv {
-            out = linear(&mut rec, "quant_conv", conv, out)?;
-        }
+        let shape = Shape::image(n, h, w, self.config.in_channels.next_multiple_of(4));
+        let image = input(&mut rec, names::IMAGE, shape);
+        // All of it is way down.
+        let out = rec.in_f32(|rec| {
+            let out = rec.scoped("encoder", |rec| self.encoder.forward(rec, image))?;
+            match &self.quant_conv {
+                Some(conv) => linear(rec, "quant_conv", conv, out),
+                None => Ok(out),
+            }
+        })?;
         rec.output(names::OUT, out.channels(0, 2 * self.config.latent_channels));
         Ok(rec)
     }
@@ -188,10 +193,10 @@ impl AutoencoderKl {
     /// When an extent is zero, or an operation refuses a shape.
     pub fn record_decode(&self, caps: &Caps, n: usize, h: usize, w: usize, taps: bool) -> Result<Recording> {
         let mut rec = new_recording(caps, taps);
-        let mut hidden =
-            rec.input(names::LATENTS, Shape::image(n, h, w, self.config.latent_channels.next_multiple_of(4)));
+        let shape = Shape::image(n, h, w, self.config.latent_channels.next_multiple_of(4));
+        let mut hidden = input(&mut rec, names::LATENTS, shape);
         if let Some(conv) = &self.post_quant_conv {
-            hidden = linear(&mut rec, "post_quant_conv", conv, hidden)?;
+            hidden = rec.in_f32(|rec| linear(rec, "post_quant_conv", conv, hidden))?;
         }
         let out = rec.scoped("decoder", |rec| self.decoder.forward(rec, hidden))?;
         rec.output(names::OUT, out.channels(0, self.config.out_channels));
@@ -218,7 +223,7 @@ fn conv(rec: &mut Recording, name: &str, layer: &Conv2d, x: Tensor) -> Result<Te
 fn finish(rec: &mut Recording, norm: &GroupNorm, out: &Conv2d, x: Tensor) -> Result<Tensor> {
     let hidden = rec.scoped("conv_norm_out", |rec| norm.forward_silu(rec, x))?;
     rec.tap_as("silu(conv_norm_out)", hidden);
-    conv(rec, "conv_out", out, hidden)
+    rec.in_f32(|rec| conv(rec, "conv_out", out, hidden))
 }
 
 struct Encoder {
@@ -294,14 +299,22 @@ impl Decoder {
     }
 
     fn forward(&self, rec: &mut Recording, latents: Tensor) -> Result<Tensor> {
-        let mut hidden = conv(rec, "conv_in", &self.conv_in, latents)?;
-        hidden = rec.scoped("mid_block", |rec| self.mid_block.forward(rec, hidden))?;
+        let mut hidden = rec.in_f32(|rec| {
+            let hidden = conv(rec, "conv_in", &self.conv_in, latents)?;
+            rec.scoped("mid_block", |rec| self.mid_block.forward(rec, hidden))
+        })?;
         for (i, (resnets, upsampler)) in self.up_blocks.iter().enumerate() {
             hidden = rec.scoped(format!("up_blocks.{i}"), |rec| {
                 let mut hidden = forward_resnets(rec, resnets, hidden)?;
                 if let Some(upsampler) = upsampler {
                     let size = (2 * hidden.shape.h, 2 * hidden.shape.w);
-                    hidden = rec.scoped("upsamplers.0", |rec| upsampler.forward(rec, hidden, size))?;
+                    let enlarge = |rec: &mut Recording| upsampler.forward(rec, hidden, size);
+                    // Of the finest level, the stream is f16 too: no larger tensors, and little behind them.
+                    let is_next_finest = i + 2 == self.up_blocks.len();
+                    hidden = rec.scoped("upsamplers.0", |rec| match is_next_finest {
+                        true => enlarge(rec),
+                        false => rec.in_f32(enlarge),
+                    })?;
                 }
                 Result::Ok(rec.tap(hidden))
             })?;

@@ -52,7 +52,7 @@ impl ResnetBlock2D {
     pub fn forward(&self, rec: &mut Recording, x: Tensor, silu_emb: Option<Tensor>) -> Result<Tensor> {
         let image_add = match (&self.time_emb_proj, silu_emb) {
             (Some(proj), Some(emb)) => {
-                Some(rec.scoped("time_emb_proj", |rec| proj.forward(rec, emb, Epilogue::default()))?)
+                Some(rec.scoped("time_emb_proj", |rec| rec.in_f32(|rec| proj.forward(rec, emb, Epilogue::default())))?)
             }
             _ => None,
         };
@@ -61,7 +61,9 @@ impl ResnetBlock2D {
         let hidden = rec.scoped("conv1", |rec| self.conv1.forward(rec, hidden, epilogue))?;
         let hidden = rec.scoped("norm2", |rec| self.norm2.forward_silu(rec, hidden))?;
         let shortcut = match &self.conv_shortcut {
-            Some(conv) => rec.scoped("conv_shortcut", |rec| conv.forward(rec, x, Epilogue::default()))?,
+            Some(conv) => {
+                rec.scoped("conv_shortcut", |rec| rec.in_type_of(x, |rec| conv.forward(rec, x, Epilogue::default())))?
+            }
             None => x,
         };
         let epilogue = Epilogue { residual: Some(shortcut), ..Epilogue::default() };

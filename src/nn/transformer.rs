@@ -72,7 +72,7 @@ impl Transformer2D {
     pub fn forward(&self, rec: &mut Recording, x: Tensor, context: Tensor) -> Result<Tensor> {
         let normed = self.norm_tap(rec, x)?;
         let mut hidden = rec.scoped("proj_in", |rec| {
-            let hidden = self.proj_in.forward(rec, normed, Epilogue::default())?;
+            let hidden = rec.in_type_of(x, |rec| self.proj_in.forward(rec, normed, Epilogue::default()))?;
             Result::Ok(rec.tap(hidden))
         })?;
         for (i, block) in self.transformer_blocks.iter().enumerate() {

@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::gemm::{Rows, multiply, multiply_add};
-use super::{exp, expect, expect_quads, expect_view, storage_flags};
+use super::{exp, expect, expect_quads, expect_view};
 use crate::Result;
 use crate::record::{Caps, HostCall, Kernel, Recording, Tensor, Variant};
 
@@ -49,7 +49,7 @@ pub fn attention(rec: &mut Recording, q: Tensor, k: Tensor, v: Tensor, attention
     let out = rec.tensor(q.shape);
     let (queries, keys) = (q.shape.h * q.shape.w, k.shape.h * k.shape.w);
     let tile = choose(&rec.caps, head_dim, queries, q.shape.n * heads);
-    let mut variant = Variant { flags: storage_flags(&rec.caps), constants: tile.constants(), overrides: Vec::new() };
+    let mut variant = Variant { constants: tile.constants(), ..Variant::default() };
     if causal {
         variant.flags.push("CAUSAL");
     }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::{WORKGROUP, expect, expect_quads, expect_view, fold_grid, storage_flags};
+use super::{WORKGROUP, expect, expect_quads, expect_view, fold_grid};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Shape, Tensor, Variant};
 
@@ -18,9 +18,8 @@ pub fn concat(rec: &mut Recording, a: Tensor, b: Tensor) -> Result<Tensor> {
         expect_quads("concat", name, tensor.shape.c)?;
         expect_view("concat", name, tensor)?;
     }
-    let out = rec.tensor(Shape { c: a.shape.c + b.shape.c, ..a.shape });
+    let out = rec.tensor_for(Shape { c: a.shape.c + b.shape.c, ..a.shape }, &[a, b]);
     let quads = out.shape.len() / 4;
-    let variant = Variant { flags: storage_flags(&rec.caps), ..Variant::default() };
     let params = Params {
         quads: quads as u32,
         columns_a: a.shape.c as u32,
@@ -32,7 +31,7 @@ pub fn concat(rec: &mut Recording, a: Tensor, b: Tensor) -> Result<Tensor> {
         pad: 0,
     };
     let grid = fold_grid(&rec.caps, quads.div_ceil(WORKGROUP));
-    rec.dispatch(&KERNEL, variant, &params, &[("a", a), ("b", b)], out, grid, 0);
+    rec.dispatch(&KERNEL, Variant::default(), &params, &[("a", a), ("b", b)], out, grid, 0);
     Ok(out)
 }
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::gemm::{Rows, multiply};
 use super::matmul::{HostEpilogue, choose};
-use super::{Epilogue, expect, expect_quads, storage_flags, weight_flag};
+use super::{Epilogue, expect, expect_quads, weight_flag};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Shape, Tensor, Variant};
 
@@ -56,9 +56,9 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
     })?;
     let shape =
         Shape { n, h: (seen_h + padding - kernel) / stride + 1, w: (seen_w + padding - kernel) / stride + 1, c: c_out };
-    let out = rec.tensor(shape);
+    let out = epilogue.tensor(rec, shape);
     let tile = choose(&rec.caps, shape.rows(), c_out);
-    let mut variant = Variant { flags: storage_flags(&rec.caps), constants: tile.constants(), overrides: Vec::new() };
+    let mut variant = Variant { constants: tile.constants(), ..Variant::default() };
     variant.flags.extend(weight_flag(rec, weight));
     if upsample_to.is_some() {
         variant.flags.push("UPSAMPLE");

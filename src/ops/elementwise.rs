@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::{Activation, WORKGROUP, expect_dense, fold_grid, storage_flags};
+use super::{Activation, WORKGROUP, expect_dense, fold_grid};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Tensor, Variant};
 
@@ -15,11 +15,7 @@ pub fn elementwise(rec: &mut Recording, x: Tensor, activation: Activation) -> Re
     expect_dense("elementwise", "x", x)?;
     let out = rec.tensor(x.shape);
     let quads = x.shape.len() / 4;
-    let variant = Variant {
-        flags: storage_flags(&rec.caps),
-        constants: vec![("ACTIVATION", activation.code())],
-        overrides: Vec::new(),
-    };
+    let variant = Variant { constants: vec![("ACTIVATION", activation.code())], ..Variant::default() };
     let params = Params { quads: quads as u32, pad: [0; 3] };
     let grid = fold_grid(&rec.caps, quads.div_ceil(WORKGROUP));
     rec.dispatch(&KERNEL, variant, &params, &[("x", x)], out, grid, 8 * x.shape.len() as u64);

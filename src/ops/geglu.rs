@@ -5,7 +5,7 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::{Activation, WORKGROUP, expect, expect_dense, fold_grid, storage_flags};
+use super::{Activation, WORKGROUP, expect, expect_dense, fold_grid};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Shape, Tensor, Variant};
 
@@ -18,10 +18,9 @@ pub fn geglu(rec: &mut Recording, x: Tensor) -> Result<Tensor> {
     expect("geglu", "x", x.shape.c.is_multiple_of(8), || format!("a multiple of 8 channels, got {}", x.shape.c))?;
     let out = rec.tensor(Shape { c: x.shape.c / 2, ..x.shape });
     let quads = out.shape.len() / 4;
-    let variant = Variant { flags: storage_flags(&rec.caps), ..Variant::default() };
     let params = Params { quads: quads as u32, columns: out.shape.c as u32, pad: [0; 2] };
     let grid = fold_grid(&rec.caps, quads.div_ceil(WORKGROUP));
-    rec.dispatch(&KERNEL, variant, &params, &[("x", x)], out, grid, 24 * out.shape.len() as u64);
+    rec.dispatch(&KERNEL, Variant::default(), &params, &[("x", x)], out, grid, 24 * out.shape.len() as u64);
     Ok(out)
 }
 

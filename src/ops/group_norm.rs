@@ -9,7 +9,7 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::{Activation, WORKGROUP, expect, expect_dense, expect_vector, fold_grid, storage_flags};
+use super::{Activation, WORKGROUP, expect, expect_dense, expect_vector, fold_grid};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Shape, Tensor, Variant};
 
@@ -51,10 +51,9 @@ pub fn group_norm(rec: &mut Recording, x: Tensor, gamma: Tensor, beta: Tensor, n
         eps: norm.eps,
         pad: 0,
     };
-    let flags = storage_flags(&rec.caps);
 
     let partial = rec.scratch(Shape::image(n, chunks.count, 2, c));
-    let variant = Variant { flags: flags.clone(), constants: chunks.constants(), overrides: Vec::new() };
+    let variant = Variant { constants: chunks.constants(), ..Variant::default() };
     let grid = [(c / 4).div_ceil(chunks.across) as u32, chunks.count as u32, n as u32];
     rec.dispatch(&STATISTICS, variant, &params, &[("x", x)], partial, grid, 7 * x.shape.len() as u64);
 
@@ -65,7 +64,7 @@ pub fn group_norm(rec: &mut Recording, x: Tensor, gamma: Tensor, beta: Tensor, n
 
     let out = rec.tensor(x.shape);
     let activation = if norm.silu { Activation::Silu } else { Activation::None };
-    let variant = Variant { flags, constants: vec![("ACTIVATION", activation.code())], overrides: Vec::new() };
+    let variant = Variant { constants: vec![("ACTIVATION", activation.code())], ..Variant::default() };
     let reads = [("x", x), ("moments", moments), ("beta", beta)];
     let grid = fold_grid(&rec.caps, (x.shape.len() / 4).div_ceil(WORKGROUP));
     let flops = if norm.silu { 9 } else { 3 } * x.shape.len() as u64;

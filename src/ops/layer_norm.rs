@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::{expect_dense, expect_vector, fold_grid, storage_flags};
+use super::{expect_dense, expect_vector, fold_grid};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Tensor, Variant};
 
@@ -20,7 +20,7 @@ pub fn layer_norm(rec: &mut Recording, x: Tensor, gamma: Tensor, beta: Tensor, e
     let out = rec.tensor(x.shape);
     let rows = x.shape.rows();
     let share = choose(x.shape.c);
-    let variant = Variant { flags: storage_flags(&rec.caps), constants: share.constants(), overrides: Vec::new() };
+    let variant = Variant { constants: share.constants(), ..Variant::default() };
     let params = Params { rows: rows as u32, columns: x.shape.c as u32, eps, pad: 0 };
     let reads = [("x", x), ("gamma", gamma), ("beta", beta)];
     let grid = fold_grid(&rec.caps, rows.div_ceil(share.rows as usize));

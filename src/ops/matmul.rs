@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::gemm::{Rows, multiply};
-use super::{Activation, Epilogue, expect, expect_quads, storage_flags, weight_flag};
+use super::{Activation, Epilogue, expect, expect_quads, weight_flag};
 use crate::Result;
 use crate::record::{AdapterKind, Caps, HostCall, Kernel, Recording, Shape, Tensor, Variant};
 
@@ -23,10 +23,10 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
     })?;
     expect_quads("matmul", "x", inner)?;
     expect_quads("matmul", "weight", columns)?;
-    let out = rec.tensor(Shape { c: columns, ..x.shape });
+    let out = epilogue.tensor(rec, Shape { c: columns, ..x.shape });
     let rows = x.shape.rows();
     let tile = choose(&rec.caps, rows, columns);
-    let mut variant = Variant { flags: storage_flags(&rec.caps), constants: tile.constants(), overrides: Vec::new() };
+    let mut variant = Variant { constants: tile.constants(), ..Variant::default() };
     variant.flags.extend(weight_flag(rec, weight));
     let mut reads = vec![("x", x), ("weight", weight)];
     epilogue.bind("matmul", out, &mut variant, &mut reads)?;

@@ -1,7 +1,9 @@
 //! One file per kernel family: shape rule, choice of variant, host twin. The WGSL of the same stem is in `shaders/`.
 //!
 //! Activations are channels last (`[n, h, w, c]`), and every channel count is a multiple of 4, so that kernels move 16
-//! (f32) or 8 (f16) bytes at a time; `nn` pads the few layers of a checkpoint that have 3 or 9 channels.
+//! (f32) or 8 (f16) bytes at a time; `nn` pads the few layers of a checkpoint that have 3 or 9 channels. Each operand has
+//! its own element type; a result has the recording's ([`Recording::in_f32`] changes it), or f32 where it adds or copies
+//! f32 values: a sum is not kept in less than its residual.
 
 mod attention;
 mod concat;
@@ -22,7 +24,7 @@ pub use group_norm::{GroupNorm, group_norm};
 pub use layer_norm::layer_norm;
 pub use matmul::matmul;
 
-use crate::record::{Caps, DType, Kernel, Recording, Tensor, Variant};
+use crate::record::{Caps, DType, Kernel, Recording, Shape, Tensor, Variant};
 use crate::{Error, Result};
 
 /// Every kernel, for tests that walk them all.
@@ -174,6 +176,11 @@ impl Epilogue {
         Epilogue { bias, ..Epilogue::default() }
     }
 
+    /// The tensor for the product: f32 where the residual is.
+    fn tensor(&self, rec: &mut Recording, shape: Shape) -> Tensor {
+        rec.tensor_for(shape, self.residual.as_slice())
+    }
+
     /// Checks the shapes and adds the flags, constants and reads of the epilogue.
     fn bind(
         &self,
@@ -246,14 +253,6 @@ fn expect_vector(op: &'static str, argument: &str, rec: &Recording, tensor: Tens
 
 /// Invocations per workgroup of the kernels that treat each vector of four channels alone: `WORKGROUP` in WGSL.
 const WORKGROUP: usize = 256;
-
-/// The flag that makes `act4` half precision, for a recording's storage type.
-fn storage_flags(caps: &Caps) -> Vec<&'static str> {
-    match caps.storage {
-        DType::F16 => vec!["STORAGE_F16"],
-        DType::F32 => Vec::new(),
-    }
-}
 
 /// The flag for a weight's element type: half-precision weights need no device feature, they are unpacked by bits
 /// where shaders have no 16-bit type.

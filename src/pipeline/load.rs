@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::source::Component;
-use super::{Device, Overrides, Pipeline, Source, time_ids};
+use super::{Device, Overrides, Pipeline, Places, Source, time_ids};
 use crate::models::{AutoencoderKl, AutoencoderKlConfig, Unet, UnetConfig};
 use crate::record::DType;
 use crate::sampling::SchedulerConfig;
@@ -214,12 +214,16 @@ impl Pointer {
         if here.has("config.json") { here.json("config.json") } else { Ok(Pointer::default()) }
     }
 
-    /// The folder that it names, from the module's own if relative. Embedded files point nowhere.
+    /// The folder that it names: from the module's own if relative, else among the models of this machine, as the published modules name
+    /// repositories. Embedded files point nowhere.
     fn folder(&self, source: &OmsSource) -> Option<PathBuf> {
         let Source::Folder(root) = &source.module else {
             return None;
         };
-        Some(root.join(self.path.as_ref()?).join(self.subfolder.as_deref().unwrap_or_default()))
+        let named = self.path.as_ref()?;
+        let beside = root.join(named);
+        let place = if beside.is_dir() { beside } else { Places::from_env().find(named).unwrap_or(beside) };
+        Some(place.join(self.subfolder.as_deref().unwrap_or_default()))
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `request` | what a caller asks for, and whether it can be had |
 //! | `device` | where to compute, with which storage |
 //! | `source`, `demo`, `single_file` | a model's files: a folder, inside the binary, or seen in a single file |
+//! | `lookup` | a name → where its files are |
 //! | `load`, `encoders`, `overrides` | files → networks; networks from elsewhere |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
@@ -20,6 +21,7 @@ mod generate;
 mod init;
 mod inspect;
 mod load;
+mod lookup;
 mod lora;
 mod overrides;
 mod parameters;
@@ -40,6 +42,7 @@ pub use generate::{Event, Generation};
 pub use init::InitImage;
 pub use inspect::{ComponentReport, Inspection, MemoryReport, OmsReport, inspect};
 pub use load::OmsSource;
+pub use lookup::Places;
 pub use lora::LoraReport;
 pub use overrides::Overrides;
 pub use parameters::Picture;

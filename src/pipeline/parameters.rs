@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Pipeline, Request};
 use crate::Result;
 use crate::image::Rgb8Image;
-use crate::sampling::{PictureNoise, RngKind, SigmaSchedule, Variation};
+use crate::sampling::{PictureNoise, RngKind, SigmaSchedule};
 
 /// A finished picture.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ impl Picture {
 /// The request that draws one picture of a request again.
 pub(super) fn alone(request: &Request, index: usize, noise: &PictureNoise) -> Request {
     let place = (request.rng == RngKind::Comfy).then(|| request.place.unwrap_or((index, request.count)));
-    let variation = noise.variation().map(|Variation { seed, strength }| Variation { seed, strength });
+    let variation = noise.variation();
     Request { count: 1, batch: 1, seed: noise.seed(), variation, place, ..request.clone() }
 }
 

@@ -24,7 +24,7 @@ pub struct Caps {
     pub name: String,
     /// What sort of adapter it is.
     pub kind: AdapterKind,
-    /// How activations are stored. Accumulation is always f32.
+    /// How activations are stored where f32 is not needed (`nn` says where it is). Accumulation is always f32.
     pub storage: DType,
     /// `SHADER_F16`: arithmetic types of 16 bits in shaders.
     pub shader_f16: bool,

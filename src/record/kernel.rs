@@ -1,6 +1,6 @@
 //! A kernel: WGSL source and its host twin under one name, and the variant of it that a dispatch asks for.
 
-use super::HostCall;
+use super::{DType, HostCall};
 
 /// One owner file in `src/ops` and one file in `shaders`, of the same stem.
 pub struct Kernel {
@@ -25,6 +25,9 @@ impl std::fmt::Debug for Kernel {
 pub struct Variant {
     /// Names that are true in `//#if NAME`; the others are false.
     pub flags: Vec<&'static str>,
+    /// `alias NAME4 = vec4<…>;` lines put before the text: the element type of each binding that is no constant. A
+    /// [`Recording`](super::Recording) fills them in from its tensors.
+    pub types: Vec<(&'static str, DType)>,
     /// `const NAME: u32 = VALUE;` lines put before the text: sizes of function-local arrays and the like.
     pub constants: Vec<(&'static str, u32)>,
     /// Values of `override` declarations, by name.

@@ -77,6 +77,8 @@ pub struct Recording {
     constants: HashMap<usize, Tensor>,
     scope: Vec<String>,
     keep_taps: bool,
+    /// Element type of new tensors.
+    storage: DType,
 }
 
 impl Recording {
@@ -90,6 +92,7 @@ impl Recording {
             constants: HashMap::new(),
             scope: Vec::new(),
             keep_taps: false,
+            storage: caps.storage,
         }
     }
 
@@ -101,17 +104,50 @@ impl Recording {
 
     /// A tensor that the caller writes before each run.
     pub fn input(&mut self, name: impl Into<String>, shape: Shape) -> Tensor {
-        let dtype = self.caps.storage;
+        let dtype = self.fitting(shape, self.storage);
         self.add(shape, dtype, Role::Input(name.into()))
     }
 
-    /// A tensor that the next dispatches write.
+    /// A tensor that the next dispatches write, kept in [`Caps::storage`] or, under [`in_f32`](Self::in_f32), in f32.
     pub fn tensor(&mut self, shape: Shape) -> Tensor {
-        let dtype = self.caps.storage;
+        let dtype = self.fitting(shape, self.storage);
         self.add(shape, dtype, Role::Intermediate)
     }
 
-    /// A small f32 tensor between two kernels (statistics), whatever the storage type.
+    /// As [`tensor`](Self::tensor), but in f32 where one of `terms` is: a sum or a copy of them loses nothing.
+    pub fn tensor_for(&mut self, shape: Shape, terms: &[Tensor]) -> Tensor {
+        match terms.iter().any(|&term| self.dtype(term) == DType::F32) {
+            true => self.in_f32(|rec| rec.tensor(shape)),
+            false => self.tensor(shape),
+        }
+    }
+
+    /// Runs `body`, in which new inputs and tensors are f32 whatever [`Caps::storage`] says; `nn` says where and why. One
+    /// that would not fit the device's bindings so keeps the storage type.
+    pub fn in_f32<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
+        self.in_type(DType::F32, body)
+    }
+
+    /// Runs `body`, in which new inputs and tensors have the type of `tensor`.
+    pub fn in_type_of<T>(&mut self, tensor: Tensor, body: impl FnOnce(&mut Self) -> T) -> T {
+        self.in_type(self.dtype(tensor), body)
+    }
+
+    fn in_type<T>(&mut self, dtype: DType, body: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = std::mem::replace(&mut self.storage, dtype);
+        let result = body(self);
+        self.storage = outer;
+        result
+    }
+
+    /// `dtype`, or the storage type where only that fits into one binding.
+    fn fitting(&self, shape: Shape, dtype: DType) -> DType {
+        let bytes = (shape.len() * dtype.size()) as u64;
+        let fits = bytes <= self.caps.max_binding_bytes.min(self.caps.max_buffer_bytes);
+        if fits { dtype } else { self.caps.storage }
+    }
+
+    /// An f32 tensor between two kernels (statistics), whatever the storage type.
     pub fn scratch(&mut self, shape: Shape) -> Tensor {
         self.add(shape, DType::F32, Role::Intermediate)
     }
@@ -135,12 +171,13 @@ impl Recording {
         Tensor { storage, shape, row_stride: shape.c, channel_offset: 0 }
     }
 
-    /// Appends a dispatch; its label is the current module path followed by the kernel's stem.
+    /// Appends a dispatch; its label is the current module path followed by the kernel's stem. The element types of its
+    /// activations become part of the variant.
     #[allow(clippy::too_many_arguments, reason = "each argument is one field of Dispatch; a struct would repeat it")]
     pub fn dispatch<P: bytemuck::Pod>(
         &mut self,
         kernel: &'static Kernel,
-        variant: Variant,
+        mut variant: Variant,
         params: &P,
         reads: &[(&'static str, Tensor)],
         write: Tensor,
@@ -153,6 +190,9 @@ impl Recording {
             "{}: a dispatch never writes a storage that it reads",
             kernel.stem
         );
+        let is_activation = |tensor: Tensor| !matches!(self.tensors[tensor.storage()].role, Role::Constant(_));
+        let activations = reads.iter().copied().chain([("out", write)]).filter(|&(_, tensor)| is_activation(tensor));
+        variant.types = activations.map(|(name, tensor)| (name, self.dtype(tensor))).collect();
         self.dispatches.push(Dispatch {
             kernel,
             variant,

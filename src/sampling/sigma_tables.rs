@@ -35,7 +35,7 @@ fn lower_incomplete(a: f64, x: f64) -> f64 {
     }
     let coefficient = |m: usize| {
         let k = (m / 2) as f64;
-        if m % 2 == 0 {
+        if m.is_multiple_of(2) {
             k * (a - k) * x / ((a + 2.0 * k - 1.0) * (a + 2.0 * k))
         } else {
             -(a + k) * (2.0 * a + k) * x / ((a + 2.0 * k) * (a + 2.0 * k + 1.0))

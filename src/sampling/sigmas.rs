@@ -150,7 +150,7 @@ impl Grid {
     }
 
     /// Without the first `skip` steps.
-    pub(super) fn from_step(mut self, skip: usize) -> Self {
+    pub(super) fn starting_at(mut self, skip: usize) -> Self {
         self.timesteps.drain(..skip);
         self.sigmas.drain(..skip);
         self

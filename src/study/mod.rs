@@ -136,6 +136,7 @@ impl Study {
                 let event = event?;
                 tell(Told::Unit(&event));
                 if let Event::Picture(picture) = &event {
+                    picture.notes.iter().for_each(|note| tell(Told::Note(format!("note: {note}"))));
                     let job = places.next().expect("a request gives as many pictures as it asks for");
                     write_png(&job.path(&self.folder), &picture.image, &picture.text_chunks(), false)?;
                 }

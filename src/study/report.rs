@@ -69,6 +69,12 @@ fn counted(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
+/// A text with Markdown's signs disarmed.
+fn plain(text: &str) -> String {
+    let signs = |c: char| matches!(c, '\\' | '|' | '[' | ']' | '<' | '>' | '*' | '_' | '`');
+    text.chars().flat_map(|c| signs(c).then_some('\\').into_iter().chain([c])).collect()
+}
+
 /// Figure 6 and the last column of Table 2.
 fn distributions(measured: &Measured, reference: Option<&Reference>) -> String {
     let mut text = String::from("## Distributions of means\n\n| | pictures | mean | standard deviation |");
@@ -143,18 +149,18 @@ fn average_pixels(settings: &Settings, measured: &Measured) -> String {
         measured.average_pixel(prompt, oms).map_or(String::new(), |[r, g, b]| format!("{r:.0}, {g:.0}, {b:.0}"))
     };
     for (prompt, words) in settings.prompts.iter().enumerate().take(listed) {
-        text += &format!("| {} | {} | {} |\n", words.replace('|', "\\|"), cell(prompt, false), cell(prompt, true));
+        text += &format!("| {} | {} | {} |\n", plain(words), cell(prompt, false), cell(prompt, true));
     }
     text + "\n"
 }
 
 /// Figures 7 and 8.
 fn grids(settings: &Settings) -> String {
-    let rows = settings.grid_prompts.iter().map(|p| format!("\"{p}\"")).collect::<Vec<_>>().join(", ");
+    let rows = settings.grid_prompts.iter().map(|p| format!("\"{}\"", plain(p))).collect::<Vec<_>>().join(", ");
     let seeds = "One seed a row; the first column is without OMS.";
     let mut text = String::new();
     if !settings.oms_prompts.is_empty() {
-        let columns = settings.oms_prompts.iter().map(|p| format!("\"{p}\"")).collect::<Vec<_>>().join(", ");
+        let columns = settings.oms_prompts.iter().map(|p| format!("\"{}\"", plain(p))).collect::<Vec<_>>().join(", ");
         text += &format!(
             "## The module's own prompt\n\n![A grid of pictures: rows {rows}; columns without OMS, then OMS prompts {columns}](figures/oms-prompts.png)\n\n\
              The picture's prompt (rows: {rows}) stays, the module's prompt (columns: {columns}) changes, as in the paper's Figure 7. {seeds}\n\n",
@@ -175,7 +181,7 @@ fn made(settings: &Settings) -> String {
     let own = |side: Option<usize>| side.map_or_else(|| "the model's own".to_owned(), |s| s.to_string());
     format!(
         "## How it was made\n\n| setting | value |\n| --- | --- |\n| chiaro | {} |\n| sampler | {} |\n| steps | {} |\n| guidance ω_θ | {} |\n\
-         | OMS guidance ω_ψ | {} |\n| η | {} |\n| width, height | {}, {} |\n| negative prompt | {:?} |\n\
+         | OMS guidance ω_ψ | {} |\n| η | {} |\n| width, height | {}, {} |\n| negative prompt | \"{}\" |\n\
          | seeds | {} + {} × prompt + picture, both counted from 0 |\n\nThe settings are also in [study.json](study.json), the numbers in \
          [summary.json](summary.json).\n",
         env!("CARGO_PKG_VERSION"),
@@ -186,7 +192,7 @@ fn made(settings: &Settings) -> String {
         settings.eta.map_or("the sampler's own".into(), |eta| eta.to_string()),
         own(settings.width),
         own(settings.height),
-        settings.negative_prompt,
+        plain(&settings.negative_prompt),
         settings.seed,
         settings.count,
     )

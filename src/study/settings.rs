@@ -117,7 +117,8 @@ impl Settings {
     /// Makes the folder this study's: writes `study.json` there, or compares with the one that is there.
     ///
     /// # Errors
-    /// When the folder cannot be written, or belongs to a study with other settings: the first that differs is named with both values.
+    /// When the folder cannot be written, holds other files, or belongs to a study with other settings: the first that differs is named with
+    /// both values.
     pub(super) fn claim(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         let path = folder.join(FILE);
@@ -135,7 +136,7 @@ impl Settings {
     pub(super) fn compare(&self, folder: &Path) -> Result<bool> {
         let path = folder.join(FILE);
         if !path.exists() {
-            return Ok(false);
+            return refuse_others_files(folder).map(|()| false);
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
         let there: Settings = serde_json::from_str(&text).map_err(|e| {
@@ -150,6 +151,25 @@ impl Settings {
             ))),
         }
     }
+}
+
+/// # Errors
+/// When a folder without settings holds something: a report written there could replace somebody's file.
+fn refuse_others_files(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let name = entry.map_err(|e| Error::io(folder, e))?.file_name();
+        if !name.to_string_lossy().starts_with('.') {
+            return Err(Error::Request(format!(
+                "{}: expected an empty folder or one with a {FILE}, found {}; choose another",
+                folder.display(),
+                name.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The first place where two JSON values differ, with both.

@@ -66,10 +66,10 @@ fn a_contact_sheet_stacks_pictures_under_their_labels() {
     assert!(count(255) > 3 * 256 && count(255) < 3 * 256 + 100, "{}", count(255));
     let first = |value: u8| sheet.data.chunks_exact(3).position(|p| p == [value; 3]).expect("there") / sheet.width;
     assert!(first(255) < first(0), "the label is above");
-    // A label of four words is broken into lines, which push the pictures down; a fourth line is left out.
-    let tall = contact_sheet(&[stack("aaa bbb ccc ddd")], 1, 18).expect("one stack");
-    let short = contact_sheet(&[stack("aaa")], 1, 18).expect("one stack");
-    assert_eq!((tall.width, tall.height), (short.width, short.height + 2 * 9));
+    // A label of five words is broken into lines, which push the pictures down; a fifth line is left out.
+    let tall = contact_sheet(&[stack("aaa bbb ccc ddd eee")], 1, 22).expect("one stack");
+    let short = contact_sheet(&[stack("aaa")], 1, 22).expect("one stack");
+    assert_eq!((tall.width, tall.height), (short.width, short.height + 3 * 9));
     assert!(contact_sheet(&[], 2, 16).is_err() && contact_sheet(&[stack("a")], 0, 16).is_err());
     assert!(contact_sheet(&[stack("a"), Stack { label: "b".into(), pictures: vec![&black] }], 2, 16).is_err());
 }

@@ -37,14 +37,51 @@ pub(super) fn all_caps() -> Vec<Caps> {
     vec![webgpu, native_f16, f16_storage, large, large_f32]
 }
 
-/// One recording with every operation in every form that `caps` leads to.
+/// Which tensors of an operation are f32 although the storage type may be f16.
+#[derive(Clone, Copy, Default)]
+struct Mixture {
+    /// The first operand.
+    x: bool,
+    /// The other activations that it reads.
+    others: bool,
+    /// The result.
+    out: bool,
+}
+
+impl Mixture {
+    fn all() -> impl Iterator<Item = Self> {
+        (0..8).map(|set| Mixture { x: set & 1 != 0, others: set & 2 != 0, out: set & 4 != 0 })
+    }
+
+    fn x(self, rec: &mut Recording, shape: Shape) -> Tensor {
+        made(rec, self.x, |rec| rec.tensor(shape))
+    }
+
+    fn other(self, rec: &mut Recording, shape: Shape) -> Tensor {
+        made(rec, self.others, |rec| rec.tensor(shape))
+    }
+
+    fn record(self, rec: &mut Recording, op: impl FnOnce(&mut Recording) -> chiaro::Result<Tensor>) {
+        made(rec, self.out, op).unwrap();
+    }
+}
+
+fn made<T>(rec: &mut Recording, in_f32: bool, body: impl FnOnce(&mut Recording) -> T) -> T {
+    if in_f32 { rec.in_f32(body) } else { body(rec) }
+}
+
+/// One recording with every operation in every form that `caps` leads to. Tiles do not depend on element types, so
+/// mixtures of types are recorded at one shape each.
 pub(super) fn record_all(caps: &Caps) -> Recording {
     let mut rec = Recording::new(caps);
-    for dtype in [DType::F32, DType::F16] {
-        products(&mut rec, dtype);
+    for mixture in Mixture::all().take(if caps.storage == DType::F32 { 1 } else { 8 }) {
+        let shapes = if mixture.x || mixture.others || mixture.out { 1 } else { usize::MAX };
+        for dtype in [DType::F32, DType::F16] {
+            products(&mut rec, dtype, mixture, shapes);
+        }
+        norms(&mut rec, mixture, shapes);
+        attentions(&mut rec, mixture, shapes);
     }
-    norms(&mut rec);
-    attentions(&mut rec);
     rec
 }
 
@@ -58,10 +95,10 @@ fn constant(rec: &mut Recording, shape: &[usize], dtype: DType) -> Tensor {
 }
 
 /// All sums with one function, and all functions with one sum.
-fn epilogues(rec: &mut Recording, out: Shape) -> Vec<Epilogue> {
+fn epilogues(rec: &mut Recording, mixture: Mixture, out: Shape) -> Vec<Epilogue> {
     let bias = constant(rec, &[out.c], DType::F32);
-    let image_add = rec.tensor(Shape::image(out.n, 1, 1, out.c));
-    let residual = rec.tensor(out);
+    let image_add = mixture.other(rec, Shape::image(out.n, 1, 1, out.c));
+    let residual = mixture.other(rec, out);
     let sums = (0..8).map(|set| Epilogue {
         bias: (set & 1 != 0).then_some(bias),
         image_add: (set & 2 != 0).then_some(image_add),
@@ -72,64 +109,68 @@ fn epilogues(rec: &mut Recording, out: Shape) -> Vec<Epilogue> {
     sums.chain(functions).collect()
 }
 
-fn products(rec: &mut Recording, dtype: DType) {
+fn products(rec: &mut Recording, dtype: DType, mixture: Mixture, shapes: usize) {
     // Few results, many results, few rows of many columns: each leads to tiles of its own.
-    for (tokens, inner, columns) in [(8, 32, 32), (4096, 32, 320), (77, 768, 3072), (1, 320, 1280)] {
-        let x = rec.tensor(Shape::tokens(2, tokens, inner));
+    for (tokens, inner, columns) in
+        [(8, 32, 32), (4096, 32, 320), (77, 768, 3072), (1, 320, 1280)].into_iter().take(shapes)
+    {
+        let x = mixture.x(rec, Shape::tokens(2, tokens, inner));
         let weight = constant(rec, &[columns, inner], dtype);
-        for epilogue in epilogues(rec, Shape::tokens(2, tokens, columns)) {
-            matmul(rec, x, weight, epilogue).unwrap();
+        for epilogue in epilogues(rec, mixture, Shape::tokens(2, tokens, columns)) {
+            mixture.record(rec, |rec| matmul(rec, x, weight, epilogue));
         }
-        let wide = rec.tensor(Shape::tokens(2, tokens, 2 * inner));
-        matmul(rec, wide.channels(inner, inner), weight, Epilogue::default()).unwrap();
+        let wide = mixture.x(rec, Shape::tokens(2, tokens, 2 * inner));
+        mixture.record(rec, |rec| matmul(rec, wide.channels(inner, inner), weight, Epilogue::default()));
     }
-    for (side, c_in, c_out) in [(4, 8, 16), (64, 8, 320)] {
-        let x = rec.tensor(Shape::image(2, side, side, c_in));
+    for (side, c_in, c_out) in [(4, 8, 16), (64, 8, 320)].into_iter().take(shapes) {
+        let x = mixture.x(rec, Shape::image(2, side, side, c_in));
         let weight = constant(rec, &[c_out, 3, 3, c_in], dtype);
-        for epilogue in epilogues(rec, Shape::image(2, side, side, c_out)) {
-            conv2d(rec, x, weight, Conv2d::SAME, epilogue).unwrap();
+        for epilogue in epilogues(rec, mixture, Shape::image(2, side, side, c_out)) {
+            mixture.record(rec, |rec| conv2d(rec, x, weight, Conv2d::SAME, epilogue));
         }
         let enlarged = Conv2d { upsample_to: Some((2 * side, 2 * side)), ..Conv2d::SAME };
-        conv2d(rec, x, weight, enlarged, Epilogue::default()).unwrap();
-        conv2d(rec, x, weight, Conv2d { stride: 2, ..Conv2d::SAME }, Epilogue::default()).unwrap();
+        mixture.record(rec, |rec| conv2d(rec, x, weight, enlarged, Epilogue::default()));
+        let halved = Conv2d { stride: 2, ..Conv2d::SAME };
+        mixture.record(rec, |rec| conv2d(rec, x, weight, halved, Epilogue::default()));
         let pointwise = constant(rec, &[c_out, 1, 1, c_in], dtype);
         let geometry = Conv2d { kernel: 1, pad_before: 0, pad_after: 0, ..Conv2d::SAME };
-        conv2d(rec, x, pointwise, geometry, Epilogue::default()).unwrap();
+        mixture.record(rec, |rec| conv2d(rec, x, pointwise, geometry, Epilogue::default()));
     }
 }
 
-fn norms(rec: &mut Recording) {
-    for (side, channels, groups) in [(1, 4, 1), (8, 320, 32), (16, 640, 32), (64, 128, 32), (5, 12, 3)] {
-        let x = rec.tensor(Shape::image(2, side, side, channels));
+fn norms(rec: &mut Recording, mixture: Mixture, shapes: usize) {
+    let extents = [(1, 4, 1), (8, 320, 32), (16, 640, 32), (64, 128, 32), (5, 12, 3)];
+    for (side, channels, groups) in extents.into_iter().take(shapes) {
+        let x = mixture.x(rec, Shape::image(2, side, side, channels));
         let gamma = constant(rec, &[channels], DType::F32);
         let beta = constant(rec, &[channels], DType::F32);
         for silu in [false, true] {
-            group_norm(rec, x, gamma, beta, GroupNorm { groups, eps: 1e-5, silu }).unwrap();
+            mixture.record(rec, |rec| group_norm(rec, x, gamma, beta, GroupNorm { groups, eps: 1e-5, silu }));
         }
-        layer_norm(rec, x, gamma, beta, 1e-5).unwrap();
+        mixture.record(rec, |rec| layer_norm(rec, x, gamma, beta, 1e-5));
         for activation in ACTIVATIONS {
-            elementwise(rec, x, activation).unwrap();
+            mixture.record(rec, |rec| elementwise(rec, x, activation));
         }
-        let skip = rec.tensor(Shape { c: 8, ..x.shape });
-        concat(rec, x, skip).unwrap();
-        let wide = rec.tensor(Shape { c: 2 * channels, ..x.shape });
-        geglu(rec, wide).unwrap();
+        let skip = mixture.other(rec, Shape { c: 8, ..x.shape });
+        mixture.record(rec, |rec| concat(rec, x, skip));
+        let wide = mixture.x(rec, Shape { c: 2 * channels, ..x.shape });
+        mixture.record(rec, |rec| geglu(rec, wide));
     }
 }
 
-fn attentions(rec: &mut Recording) {
-    for head in [8, 32, 40, 64, 80, 128, 160, 512] {
+fn attentions(rec: &mut Recording, mixture: Mixture, shapes: usize) {
+    for head in [8, 32, 40, 64, 80, 128, 160, 512].into_iter().take(shapes) {
         for (heads, queries, keys) in [(1, 77, 77), (2, 16, 16), (2, 256, 77), (1, 4096, 4096)] {
-            let q = rec.tensor(Shape::tokens(2, queries, heads * head));
-            let [k, v] = [(); 2].map(|()| rec.tensor(Shape::tokens(2, keys, heads * head)));
+            let q = mixture.x(rec, Shape::tokens(2, queries, heads * head));
+            let [k, v] = [(); 2].map(|()| mixture.other(rec, Shape::tokens(2, keys, heads * head)));
             for causal in [false, true] {
                 if !causal || queries == keys {
-                    attention(rec, q, k, v, Attention { heads, causal }).unwrap();
+                    mixture.record(rec, |rec| attention(rec, q, k, v, Attention { heads, causal }));
                 }
             }
         }
-        let qkv = rec.tensor(Shape::tokens(1, 64, 3 * head));
+        let qkv = mixture.x(rec, Shape::tokens(1, 64, 3 * head));
         let [q, k, v] = [0, 1, 2].map(|part| qkv.channels(part * head, head));
-        attention(rec, q, k, v, Attention { heads: 1, causal: false }).unwrap();
+        mixture.record(rec, |rec| attention(rec, q, k, v, Attention { heads: 1, causal: false }));
     }
 }

@@ -2,10 +2,10 @@ use std::collections::{BTreeSet, HashSet};
 
 use chiaro::gpu::{Interface, expand, needs_f16};
 use chiaro::ops::KERNELS;
-use chiaro::record::{Caps, Dispatch};
+use chiaro::record::{Caps, DType, Dispatch};
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, ShaderStage, TypeInner};
+use naga::{AddressSpace, Module, ScalarKind, ShaderStage, TypeInner};
 use rayon::prelude::*;
 
 use super::cases::{all_caps, record_all};
@@ -30,6 +30,7 @@ fn check(dispatch: &Dispatch, caps: &Caps) -> Result<(), String> {
     let entry = (ShaderStage::Compute, interface.entry_point.as_str());
     let (module, info) = process_overrides(&module, &info, Some(entry), &values).map_err(|e| e.to_string())?;
     check_params(&module, dispatch.params.len())?;
+    check_types(&module, dispatch)?;
     check_limits(&module, dispatch, caps)?;
     translate(&module, &info, needs_f16(&dispatch.variant))
 }
@@ -62,6 +63,22 @@ fn check_params(module: &Module, recorded: usize) -> Result<(), String> {
     }
     if end != *span || recorded != *span as usize {
         return Err(format!("Params is {span} bytes with {end} of members, {recorded} were recorded"));
+    }
+    Ok(())
+}
+
+/// Each activation is declared with the element type of the tensor that is bound there.
+fn check_types(module: &Module, dispatch: &Dispatch) -> Result<(), String> {
+    for &(name, dtype) in &dispatch.variant.types {
+        let (_, variable) =
+            module.global_variables.iter().find(|(_, v)| v.name.as_deref() == Some(name)).ok_or("a binding is gone")?;
+        let TypeInner::Array { base, .. } = module.types[variable.ty].inner else {
+            return Err(format!("{name} is no array"));
+        };
+        let scalar = module.types[base].inner.scalar().ok_or(format!("{name} has no numbers"))?;
+        if scalar.kind != ScalarKind::Float || usize::from(scalar.width) != dtype.size() {
+            return Err(format!("{name} is declared as {scalar:?}, the tensor is {dtype:?}"));
+        }
     }
     Ok(())
 }
@@ -138,6 +155,18 @@ fn every_form_of_every_kernel_is_valid() {
         })
         .collect();
     assert!(faults.is_empty(), "{} of {} forms:\n{}", faults.len(), forms.len(), faults.join("\n"));
+    let bound_as = |wanted: DType| -> BTreeSet<(&str, &str)> {
+        let types = forms.iter().flat_map(|(d, _)| d.variant.types.iter().map(|t| (d.kernel.stem, *t)));
+        types.filter(|(_, (_, dtype))| *dtype == wanted).map(|(stem, (name, _))| (stem, name)).collect()
+    };
+    let statistics = BTreeSet::from([
+        ("group_norm", "moments"),
+        ("group_norm_fold", "moments_of_chunks"),
+        ("group_norm_fold", "out"),
+        ("group_norm_statistics", "out"),
+    ]);
+    assert_eq!(&bound_as(DType::F32) - &bound_as(DType::F16), statistics, "never bound as f16");
+    assert_eq!(&bound_as(DType::F16) - &bound_as(DType::F32), BTreeSet::new(), "never bound as f32");
     let covered: BTreeSet<&str> = forms.iter().map(|(d, _)| d.kernel.stem).collect();
     let written: BTreeSet<&str> = KERNELS.iter().filter(|k| !k.source.is_empty()).map(|k| k.stem).collect();
     assert_eq!(covered, written, "recorded here, and existing");
@@ -181,7 +210,12 @@ fn the_check_finds_each_kind_of_fault() {
     assert!(fault(&|d, _| d.params.extend([0; 16])).contains("were recorded"));
     assert!(fault(&|d, _| d.reads.truncate(1)).contains("nothing was recorded for binding weight"));
     assert!(fault(&|d, _| d.reads.push(("bias", d.write))).contains("no binding bias"));
-    assert!(fault(&|d, _| d.variant.flags.push("STORAGE_F16")).contains("16-bit"));
+    assert!(fault(&|d, _| d.variant.types[0].1 = DType::F16).contains("16-bit"));
+    let half = Caps { shader_f16: true, storage: DType::F16, ..caps.clone() };
+    let mut fold = record_all(&half).dispatches.into_iter().find(|d| d.kernel.stem == "group_norm_fold").unwrap();
+    check(&fold, &half).unwrap();
+    fold.variant.types[0].1 = DType::F16;
+    assert!(check(&fold, &half).expect_err("statistics are f32").contains("the tensor is F16"));
     assert!(fault(&|d, _| d.variant.overrides.push(("SIZE", 1))).contains("SIZE"));
     assert!(fault(&|d, _| d.grid[1] = 70_000).contains("workgroups along y"));
     assert!(fault(&|_, c| c.max_workgroup_bytes = 1024).contains("workgroup memory"));

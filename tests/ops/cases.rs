@@ -66,12 +66,26 @@ pub struct View {
 
 impl View {
     /// The tensor that is seen: a channel range of a larger input.
-    fn input(self, rec: &mut Recording, name: &str, shape: Shape) -> Tensor {
-        rec.input(name, self.storage(shape)).channels(self.before, shape.c)
+    fn input(self, rec: &mut Recording, wide: Wide, name: &str, shape: Shape) -> Tensor {
+        wide.input(rec, name, self.storage(shape)).channels(self.before, shape.c)
     }
 
     pub fn storage(self, shape: Shape) -> Shape {
         Shape { c: self.before + shape.c + self.after, ..shape }
+    }
+}
+
+/// Names of the activations, `out` among them, that are f32 where the others are of the storage type.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wide(pub &'static [&'static str]);
+
+impl Wide {
+    fn input(self, rec: &mut Recording, name: &str, shape: Shape) -> Tensor {
+        self.made(rec, name, |rec| rec.input(name, shape))
+    }
+
+    fn made<T>(self, rec: &mut Recording, name: &str, body: impl FnOnce(&mut Recording) -> T) -> T {
+        if self.0.contains(&name) { rec.in_f32(body) } else { body(rec) }
     }
 }
 
@@ -150,61 +164,65 @@ impl Case {
     ///
     /// # Errors
     /// Those of the op.
-    pub fn record(&self, caps: &Caps, operands: &Operands) -> Result<Recording> {
-        let rec = &mut Recording::new(caps);
-        let out = match *self {
+    pub fn record(&self, caps: &Caps, operands: &Operands, wide: Wide) -> Result<Recording> {
+        let mut rec = Recording::new(caps);
+        let out = self.record_op(&mut rec, operands, wide)?;
+        rec.output("out", out);
+        Ok(rec)
+    }
+
+    fn record_op(&self, rec: &mut Recording, operands: &Operands, wide: Wide) -> Result<Tensor> {
+        match *self {
             Case::Matmul { x, view, c_out, half, extras } => {
-                let seen = view.input(rec, "x", x);
+                let seen = view.input(rec, wide, "x", x);
                 let weight = operands.constant(rec, "weight", &[c_out, x.c], half);
-                let epilogue = extras.epilogue(rec, operands, Shape { c: c_out, ..x });
-                ops::matmul(rec, seen, weight, epilogue)?
+                let epilogue = extras.epilogue(rec, operands, wide, Shape { c: c_out, ..x });
+                wide.made(rec, "out", |rec| ops::matmul(rec, seen, weight, epilogue))
             }
             Case::Conv2d { x, c_out, geometry, half, extras } => {
-                let input = rec.input("x", x);
+                let input = wide.input(rec, "x", x);
                 let kernel = geometry.kernel;
                 let weight = operands.constant(rec, "weight", &[c_out, kernel, kernel, x.c], half);
-                let epilogue = extras.epilogue(rec, operands, conv2d_shape(x, c_out, geometry));
-                ops::conv2d(rec, input, weight, geometry, epilogue)?
+                let epilogue = extras.epilogue(rec, operands, wide, conv2d_shape(x, c_out, geometry));
+                wide.made(rec, "out", |rec| ops::conv2d(rec, input, weight, geometry, epilogue))
             }
             Case::Attention { n, heads, head_dim, t_q, t_k, causal, fused, .. } => {
                 let c = heads * head_dim;
                 let (q, k, v) = if fused {
-                    let qkv = rec.input("qkv", Shape::tokens(n, t_q, 3 * c));
+                    let qkv = wide.input(rec, "qkv", Shape::tokens(n, t_q, 3 * c));
                     (qkv.channels(0, c), qkv.channels(c, c), qkv.channels(2 * c, c))
                 } else {
                     let (queries, keys) = (Shape::tokens(n, t_q, c), Shape::tokens(n, t_k, c));
-                    (rec.input("q", queries), rec.input("k", keys), rec.input("v", keys))
+                    (wide.input(rec, "q", queries), wide.input(rec, "k", keys), wide.input(rec, "v", keys))
                 };
-                ops::attention(rec, q, k, v, Attention { heads, causal })?
+                wide.made(rec, "out", |rec| ops::attention(rec, q, k, v, Attention { heads, causal }))
             }
             Case::GroupNorm { x, norm, .. } => {
-                let input = rec.input("x", x);
+                let input = wide.input(rec, "x", x);
                 let gamma = operands.constant(rec, "gamma", &[x.c], false);
                 let beta = operands.constant(rec, "beta", &[x.c], false);
-                ops::group_norm(rec, input, gamma, beta, norm)?
+                wide.made(rec, "out", |rec| ops::group_norm(rec, input, gamma, beta, norm))
             }
             Case::LayerNorm { x, .. } => {
-                let input = rec.input("x", x);
+                let input = wide.input(rec, "x", x);
                 let gamma = operands.constant(rec, "gamma", &[x.c], false);
                 let beta = operands.constant(rec, "beta", &[x.c], false);
-                ops::layer_norm(rec, input, gamma, beta, LAYER_NORM_EPS)?
+                wide.made(rec, "out", |rec| ops::layer_norm(rec, input, gamma, beta, LAYER_NORM_EPS))
             }
             Case::Geglu { x } => {
-                let input = rec.input("x", x);
-                ops::geglu(rec, input)?
+                let input = wide.input(rec, "x", x);
+                wide.made(rec, "out", |rec| ops::geglu(rec, input))
             }
             Case::Elementwise { x, activation } => {
-                let input = rec.input("x", x);
-                ops::elementwise(rec, input, activation)?
+                let input = wide.input(rec, "x", x);
+                wide.made(rec, "out", |rec| ops::elementwise(rec, input, activation))
             }
             Case::Concat { x, a, c_b, b } => {
-                let first = a.input(rec, "a", x);
-                let second = b.input(rec, "b", Shape { c: c_b, ..x });
-                ops::concat(rec, first, second)?
+                let first = a.input(rec, wide, "a", x);
+                let second = b.input(rec, wide, "b", Shape { c: c_b, ..x });
+                wide.made(rec, "out", |rec| ops::concat(rec, first, second))
             }
-        };
-        rec.output("out", out);
-        Ok(std::mem::replace(rec, Recording::new(caps)))
+        }
     }
 
     /// The largest error in f32, relative to the largest value, that rounding explains. Sums grow it with the square root
@@ -244,11 +262,11 @@ impl Extras {
         }
     }
 
-    fn epilogue(self, rec: &mut Recording, operands: &Operands, out: Shape) -> Epilogue {
+    fn epilogue(self, rec: &mut Recording, operands: &Operands, wide: Wide, out: Shape) -> Epilogue {
         Epilogue {
             bias: self.bias.then(|| operands.constant(rec, "bias", &[out.c], false)),
-            image_add: self.image_add.then(|| rec.input("image_add", Shape::image(out.n, 1, 1, out.c))),
-            residual: self.residual.then(|| rec.input("residual", out)),
+            image_add: self.image_add.then(|| wide.input(rec, "image_add", Shape::image(out.n, 1, 1, out.c))),
+            residual: self.residual.then(|| wide.input(rec, "residual", out)),
             activation: self.activation,
         }
     }

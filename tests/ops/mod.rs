@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use chiaro::record::{Backend, Caps, DType, HostBackend, Role, Shape};
 
-use cases::{Case, Operands, table};
+use cases::{Case, Operands, Wide, table};
 use reference::reference;
 
 use crate::support::adapter;
@@ -29,9 +29,10 @@ pub struct Deviation {
 const HALF_NMSE: f64 = 1e-5;
 
 /// Runs a case, recorded for `caps`, twice: first on NaN, which leaves NaN wherever a kernel writes, so that the second run shows what it did
-/// not write again.
-pub fn run_case(backend: &dyn Backend, caps: &Caps, case: &Case, operands: &Operands) -> Vec<f32> {
-    let recording = case.record(caps, operands).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+/// not write again. Returns the result and how it was stored.
+pub fn run_case(backend: &dyn Backend, caps: &Caps, case: &Case, operands: &Operands, wide: Wide) -> (Vec<f32>, DType) {
+    let recording = case.record(caps, operands, wide).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+    let stored = recording.dtype(recording.outputs[0].tensor);
     let is_input =
         |name: &str| recording.tensors.iter().any(|t| matches!(&t.role, Role::Input(input) if input == name));
     let inputs: Vec<(&str, &[f32])> =
@@ -42,7 +43,7 @@ pub fn run_case(backend: &dyn Backend, caps: &Caps, case: &Case, operands: &Oper
     let mut program = backend.compile(recording).unwrap_or_else(|e| panic!("{case:?}: {e}"));
     program.run(&poison).unwrap_or_else(|e| panic!("{case:?}: {e}"));
     let mut outputs = program.run(&inputs).unwrap_or_else(|e| panic!("{case:?}: {e}"));
-    outputs.remove("out").expect("the case names its result")
+    (outputs.remove("out").expect("the case names its result"), stored)
 }
 
 /// Compares a result with the reference.
@@ -100,12 +101,17 @@ fn solved() -> &'static [(Case, Operands, Vec<f64>)] {
 
 /// Runs the cases that `wanted` picks on a backend, recorded for `caps`, and reports every failure at once.
 fn run_table(backend: &dyn Backend, caps: &Caps, wanted: impl Fn(&Case) -> bool) {
+    run_table_with(backend, caps, Wide::default(), wanted);
+}
+
+/// [`run_table`] with some tensors in f32.
+fn run_table_with(backend: &dyn Backend, caps: &Caps, wide: Wide, wanted: impl Fn(&Case) -> bool) {
     let mut failures = Vec::new();
     for (case, operands, expected) in solved().iter().filter(|(case, ..)| wanted(case)) {
         let start = Instant::now();
-        let out = run_case(backend, caps, case, operands);
+        let (out, stored) = run_case(backend, caps, case, operands, wide);
         let seconds = start.elapsed().as_secs_f64();
-        match check(case, caps.storage, &out, expected) {
+        match check(case, stored, &out, expected) {
             Ok(d) => {
                 println!("{:9.1e} of {:8.1e}, nmse {:8.1e}, {seconds:6.3} s  {case:?}", d.max, case.tolerance(), d.nmse)
             }
@@ -137,6 +143,20 @@ fn gpu_with_half_precision() {
         Case::Attention { fused, spread, .. } => *fused || *spread > 1.0,
         _ => true,
     });
+}
+
+/// What a network mixes: a norm of an f32 stream, a product added to one, a joined skip. Results in f32 must be as near as
+/// in single precision, since all operands are exact in both types.
+#[test]
+fn gpu_with_mixed_precision() {
+    let backend = adapter::open_with(DType::F16, adapter::test_options());
+    for wide in [&["x", "q", "qkv", "a"] as &[_], &["k", "v", "b"], &["residual", "image_add"], &["out"]].map(Wide) {
+        run_table_with(&backend, backend.caps(), wide, |case| {
+            let operands = case.operands().0;
+            let concerned = wide.0 == ["out"] || operands.iter().any(|(name, _)| wide.0.contains(name));
+            concerned && operands.iter().all(|(_, values)| values.len() <= 20_000)
+        });
+    }
 }
 
 /// No optional feature and 16 KiB of workgroup memory: attention has smaller tiles, weights are unpacked by bits.
@@ -187,7 +207,7 @@ fn one_wrong_value_is_noticed() {
     }
     let case = Case::Geglu { x: Shape::tokens(3, 7, 8) };
     let operands = case.operands();
-    let mut out = run_case(&backend, backend.caps(), &case, &operands);
+    let (mut out, _) = run_case(&backend, backend.caps(), &case, &operands, Wide::default());
     let expected = reference(&case, &operands);
     assert!(check(&case, DType::F32, &out, &expected).is_ok());
     assert!(check(&case, DType::F32, &out[1..], &expected).is_err(), "a missing value passes");

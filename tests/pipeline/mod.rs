@@ -1,5 +1,6 @@
 //! Whole runs: prompts to pictures, against the reference pipelines.
 
+mod lookup;
 mod memory;
 mod oms_on_xl;
 mod prompts;

@@ -108,3 +108,50 @@ fn a_tensor_larger_than_a_binding_is_an_error_that_names_it() {
     let message = plan(&rec).expect_err("4 MiB do not fit in 1 MiB").to_string();
     assert!(message.contains("latents") && message.contains("4 MiB") && message.contains("1 MiB"), "{message}");
 }
+
+#[test]
+fn each_tensor_takes_the_bytes_of_its_own_type() {
+    let caps = Caps { storage: DType::F16, shader_f16: true, ..Caps::webgpu() };
+    let shape = Shape::image(1, 16, 16, 32);
+    let mut rec = Recording::new(&caps);
+    let wide = rec.in_f32(|rec| rec.input("wide", shape));
+    let narrow = rec.input("narrow", shape);
+    let w = weight(&mut rec, 32, 32);
+    let sum_with = |residual| Epilogue { residual: Some(residual), ..Epilogue::default() };
+    let product = matmul(&mut rec, wide, w, Epilogue::default()).expect("shapes fit");
+    let sum = matmul(&mut rec, narrow, w, sum_with(wide)).expect("shapes fit");
+    let narrow_sum = matmul(&mut rec, wide, w, sum_with(narrow)).expect("shapes fit");
+    let in_f32 = rec.in_f32(|rec| elementwise(rec, narrow, Activation::Silu)).expect("shapes fit");
+    let joined = concat(&mut rec, narrow, wide).expect("shapes fit");
+    let all = [wide, narrow, product, sum, narrow_sum, in_f32, joined];
+    all.iter().enumerate().for_each(|(i, tensor)| rec.output(format!("{i}"), *tensor));
+
+    let types = all.map(|tensor| rec.dtype(tensor));
+    use DType::{F16, F32};
+    assert_eq!(types, [F32, F16, F16, F32, F16, F32, F32]);
+    let planned = plan(&rec).expect("the net fits");
+    for (tensor, dtype) in all.iter().zip(types) {
+        let bytes = planned.placements[tensor.storage()].expect("every tensor is an output").bytes;
+        assert_eq!(bytes, tensor.shape.len() * dtype.size(), "{tensor:?}");
+    }
+    let results: usize = all.iter().zip(types).map(|(tensor, dtype)| tensor.shape.len() * dtype.size()).sum();
+    assert_eq!(planned.readback_bytes, results);
+
+    let mut single = Recording::new(&Caps::webgpu());
+    let x = single.input("x", shape);
+    assert_eq!(single.dtype(x), DType::F32, "nothing is f16 where storage is f32");
+}
+
+/// What f16 alone fits into a binding is not refused because f32 would be nicer.
+#[test]
+fn f32_gives_way_to_the_size_of_a_binding() {
+    let caps = Caps { storage: DType::F16, shader_f16: true, max_binding_bytes: 1 << 20, ..Caps::webgpu() };
+    let mut rec = Recording::new(&caps);
+    let mut stored = |c: usize| {
+        let tensor = rec.in_f32(|rec| rec.tensor(Shape::image(1, 256, 256, c)));
+        rec.dtype(tensor)
+    };
+    assert_eq!([stored(4), stored(8)], [DType::F32, DType::F16], "1 MiB and 2 MiB in f32");
+    let statistics = rec.scratch(Shape::image(1, 256, 256, 8));
+    assert_eq!(rec.dtype(statistics), DType::F32, "kernels declare them so");
+}

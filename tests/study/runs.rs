@@ -33,7 +33,7 @@ fn settings() -> Settings {
         sigmas: None,
         oms_guidance_scale: 1.25,
         grid_prompts: vec!["a house".into()],
-        oms_prompts: vec!["a dark image".into(), "a bright image".into()],
+        oms_prompts: vec!["[a dark:a red:0.5] image".into(), "a bright image".into()],
         oms_guidance_scales: vec![2.0],
     }
 }
@@ -118,7 +118,14 @@ fn report_is_whole(study: &Study, place: &Path) {
     assert!((measured.without.distance.expect("a reference") - to_ends).abs() < 1e-9);
     // Every picture of the report is there and has words for those who do not see it.
     let page = std::fs::read_to_string(place.join("report.md")).expect("text");
-    for words in ["chiaro study 'a b'", "a solid black image", "white \\| \"snow\", bright", "Figure 6", "Table 2"] {
+    for words in [
+        "\\[a dark:a red:0.5\\] image",
+        "chiaro study 'a b'",
+        "a solid black image",
+        "white \\| \"snow\", bright",
+        "Figure 6",
+        "Table 2",
+    ] {
         assert!(page.contains(words), "{words} is not in:\n{page}");
     }
     let links: Vec<&str> = page.split("](").skip(1).map(|rest| &rest[..rest.find(')').expect("closed")]).collect();
@@ -127,7 +134,7 @@ fn report_is_whole(study: &Study, place: &Path) {
         assert!(place.join(link).is_file(), "{link}");
     }
     for alt in page.split("![").skip(1) {
-        assert!(alt.find(']').is_some_and(|end| end > 20), "a picture without words: {alt}");
+        assert!(alt.find("](figures/").is_some_and(|end| end > 20), "a picture without words: {alt}");
     }
     let sheet = |name: &str| read_png(&place.join("figures").join(name)).expect("a PNG");
     assert!(sheet("oms-prompts.png").width > sheet("oms-guidances.png").width, "three columns and two");
@@ -166,12 +173,23 @@ fn a_folder_belongs_to_one_study() {
     std::fs::remove_file(&foreign).expect("removable");
     std::fs::copy(folder.path().join("pictures/0000-5-without.png"), &foreign).expect("copied");
     let message = study.count().expect_err("another picture").to_string();
-    assert!(message.contains("0000-5-with.png") && message.contains("OMS"), "{message}");
+    assert!(message.contains("0000-5-with.png") && message.contains("expected oms"), "{message}");
     let image = Rgb8Image { width: 1, height: 1, data: vec![0; 3] };
     write_png(&foreign, &image, &[], true).expect("written");
     assert!(study.count().expect_err("no parameters").to_string().contains("parameters"));
     std::fs::write(folder.path().join("study.json"), "{}").expect("writable");
     assert!(Study::new(folder.path(), small).err().expect("damaged").to_string().contains("study.json"));
+}
+
+/// A report is written over the one before it, so the folder must not hold anything else.
+#[test]
+fn a_folder_with_other_files_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join(".hidden"), "").expect("writable");
+    assert!(Study::new(folder.path(), settings()).is_ok());
+    std::fs::write(folder.path().join("report.md"), "precious").expect("writable");
+    let message = Study::new(folder.path(), settings()).err().expect("not empty").to_string();
+    assert!(message.contains("report.md") && message.contains("study.json"), "{message}");
 }
 
 #[test]

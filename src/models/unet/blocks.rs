@@ -166,7 +166,7 @@ impl UpBlock {
         }
         if let (Some(upsampler), Some(next)) = (&self.upsampler, skips.last()) {
             let size = (next.shape.h, next.shape.w);
-            hidden = rec.scoped("upsamplers.0", |rec| upsampler.forward(rec, hidden, size))?;
+            hidden = rec.scoped("upsamplers.0", |rec| rec.in_f32(|rec| upsampler.forward(rec, hidden, size)))?;
         }
         Ok(rec.tap(hidden))
     }

@@ -8,7 +8,7 @@ pub use config::{DownBlockType, UnetConfig, UpBlockType};
 
 use blocks::{Conditioning, DownBlock, MidBlock, UpBlock};
 
-use super::{names, new_recording};
+use super::{input, names, new_recording};
 use crate::Result;
 use crate::nn::{Conv2d, GroupNorm, TimestepEmbedding};
 use crate::ops::{Activation, Epilogue, elementwise};
@@ -94,10 +94,10 @@ impl Unet {
     pub fn record(&self, caps: &Caps, n: usize, h: usize, w: usize, tokens: usize, taps: bool) -> Result<Recording> {
         let mut recording = new_recording(caps, taps);
         let rec = &mut recording;
-        let sample = rec.input(names::SAMPLE, Shape::image(n, h, w, self.config.in_channels.next_multiple_of(4)));
+        let sample = input(rec, names::SAMPLE, Shape::image(n, h, w, self.config.in_channels.next_multiple_of(4)));
         let context = Shape::tokens(n, tokens, self.config.cross_attention_dim.next_multiple_of(4));
-        let context = rec.input(names::ENCODER_HIDDEN_STATES, context);
-        let silu_emb = self.record_time(rec, n)?;
+        let context = input(rec, names::ENCODER_HIDDEN_STATES, context);
+        let silu_emb = rec.in_f32(|rec| self.record_time(rec, n))?;
         let out = self.forward(rec, sample, Conditioning { context, silu_emb })?;
         rec.output(names::OUT, out);
         Ok(recording)
@@ -109,14 +109,14 @@ impl Unet {
             return Ok(None);
         };
         let vector = |c: usize| Shape::image(n, 1, 1, c.next_multiple_of(4));
-        let time_proj = rec.input(names::TIME_PROJ, vector(self.config.block_out_channels[0]));
-        let cond = self.config.time_cond_proj_dim.map(|dim| rec.input(names::TIMESTEP_COND, vector(dim)));
+        let time_proj = input(rec, names::TIME_PROJ, vector(self.config.block_out_channels[0]));
+        let cond = self.config.time_cond_proj_dim.map(|dim| input(rec, names::TIMESTEP_COND, vector(dim)));
         let mut emb = rec.scoped("time_embedding", |rec| {
             let emb = time_embedding.forward(rec, time_proj, cond, None)?;
             Result::Ok(rec.tap(emb))
         })?;
         if let (Some(add_embedding), Some(dim)) = (&self.add_embedding, self.config.add_embeds_dim()?) {
-            let add_embeds = rec.input(names::ADD_EMBEDS, vector(dim));
+            let add_embeds = input(rec, names::ADD_EMBEDS, vector(dim));
             emb = rec.scoped("add_embedding", |rec| add_embedding.forward(rec, add_embeds, None, Some(emb)))?;
             rec.tap_as("add_embedding + time_embedding", emb);
         }
@@ -124,23 +124,35 @@ impl Unet {
     }
 
     fn forward(&self, rec: &mut Recording, sample: Tensor, condition: Conditioning) -> Result<Tensor> {
-        let mut hidden = rec.scoped("conv_in", |rec| {
-            let hidden = self.conv_in.forward(rec, sample, Epilogue::default())?;
-            Result::Ok(rec.tap(hidden))
-        })?;
-        let mut skips = vec![hidden];
-        for (i, block) in self.down_blocks.iter().enumerate() {
-            hidden = rec.scoped(format!("down_blocks.{i}"), |rec| block.forward(rec, hidden, condition, &mut skips))?;
-        }
-        hidden = rec.scoped("mid_block", |rec| self.mid_block.forward(rec, hidden, condition))?;
+        let mut skips = Vec::new();
+        let mut hidden = rec.in_f32(|rec| self.forward_down(rec, sample, condition, &mut skips))?;
         for (i, block) in self.up_blocks.iter().enumerate() {
             hidden = rec.scoped(format!("up_blocks.{i}"), |rec| block.forward(rec, hidden, condition, &mut skips))?;
         }
         hidden = rec.scoped("conv_norm_out", |rec| self.conv_norm_out.forward_silu(rec, hidden))?;
         rec.tap_as("silu(conv_norm_out)", hidden);
         rec.scoped("conv_out", |rec| {
-            let out = self.conv_out.forward(rec, hidden, Epilogue::default())?;
+            let out = rec.in_f32(|rec| self.conv_out.forward(rec, hidden, Epilogue::default()))?;
             Ok(rec.tap(self.conv_out.unpadded(out)))
         })
+    }
+
+    /// The way down and the middle; leaves every state on the way in `skips`.
+    fn forward_down(
+        &self,
+        rec: &mut Recording,
+        sample: Tensor,
+        condition: Conditioning,
+        skips: &mut Vec<Tensor>,
+    ) -> Result<Tensor> {
+        let mut hidden = rec.scoped("conv_in", |rec| {
+            let hidden = self.conv_in.forward(rec, sample, Epilogue::default())?;
+            Result::Ok(rec.tap(hidden))
+        })?;
+        skips.push(hidden);
+        for (i, block) in self.down_blocks.iter().enumerate() {
+            hidden = rec.scoped(format!("down_blocks.{i}"), |rec| block.forward(rec, hidden, condition, skips))?;
+        }
+        rec.scoped("mid_block", |rec| self.mid_block.forward(rec, hidden, condition))
     }
 }

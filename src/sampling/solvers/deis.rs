@@ -20,7 +20,7 @@ pub(super) struct Deis {
 
 impl Deis {
     pub(super) fn new(plan: Plan<'_>) -> Result<Self> {
-        let grid = Grid::intervals(plan.config, &plan.schedule, plan.steps)?.from_step(plan.skip);
+        let grid = Grid::intervals(plan.config, &plan.schedule, plan.steps)?.starting_at(plan.skip);
         let first_order = plan.config.solver_order == 1;
         Ok(Deis { prediction: Prediction::free(plan.config), grid, first_order, last_eps: None })
     }

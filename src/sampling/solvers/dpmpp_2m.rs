@@ -46,7 +46,7 @@ impl DpmPp2m {
                 "scheduler_config.json: algorithm_type: expected dpmsolver++ or sde-dpmsolver++, got {name}"
             )));
         }
-        let grid = Grid::intervals(config, &plan.schedule, plan.steps)?.from_step(plan.skip);
+        let grid = Grid::intervals(config, &plan.schedule, plan.steps)?.starting_at(plan.skip);
         let heun = form == Form::SdeHeun || config.solver_type.as_deref() == Some("heun");
         Ok(DpmPp2m {
             prediction: Prediction::thresholded(config),

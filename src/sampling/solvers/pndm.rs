@@ -84,15 +84,16 @@ impl Pndm {
 
     fn runge_kutta_step(&mut self, i: usize, e: &[f32], x: &[f32]) -> Vec<f32> {
         let t = self.timesteps[i / 4 * 4] as i64;
-        let weight = if i % 4 == 0 || i % 4 == 3 { 1.0 / 6.0 } else { 1.0 / 3.0 };
-        if i % 4 == 0 {
+        let weight = if i.is_multiple_of(4) || i % 4 == 3 { 1.0 / 6.0 } else { 1.0 / 3.0 };
+        if i.is_multiple_of(4) {
             self.past.push(e.to_vec());
             self.start = x.to_vec();
             self.sum = vec![0.0; e.len()];
         }
         self.sum.iter_mut().zip(e).for_each(|(sum, &e)| *sum += weight * f64::from(e));
         // The first two evaluations lead to the middle of the interval, the others to its end.
-        let next = if i % 2 == 0 { self.timesteps[i] as i64 - self.stride / 2 } else { self.timesteps[i] as i64 };
+        let next =
+            if i.is_multiple_of(2) { self.timesteps[i] as i64 - self.stride / 2 } else { self.timesteps[i] as i64 };
         let e = if i % 4 == 3 { latents(e.len(), |i| self.sum[i]) } else { e.to_vec() };
         self.transfer(&self.start, &e, t, next)
     }

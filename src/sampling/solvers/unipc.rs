@@ -40,7 +40,7 @@ struct Expansion {
 
 impl UniPc {
     pub(super) fn new(plan: Plan<'_>) -> Result<Self> {
-        let grid = Grid::intervals(plan.config, &plan.schedule, plan.steps)?.from_step(plan.skip);
+        let grid = Grid::intervals(plan.config, &plan.schedule, plan.steps)?.starting_at(plan.skip);
         Ok(UniPc {
             prediction: Prediction::thresholded(plan.config),
             config: plan.config.clone(),

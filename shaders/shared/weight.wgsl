@@ -1,11 +1,4 @@
-// Element types. The flags come from the recording: STORAGE_F16 for activations, WEIGHT_F16 or WEIGHT_F16_PACKED (no
-// 16-bit type needed) for weights. Arithmetic is f32 throughout.
-
-//#if STORAGE_F16
-alias act4 = vec4<f16>;
-//#else
-alias act4 = vec4<f32>;
-//#endif
+// The element type of weights, by the flags WEIGHT_F16 and WEIGHT_F16_PACKED (no 16-bit type needed).
 
 //#if WEIGHT_F16
 alias weight4 = vec4<f16>;
