@@ -76,14 +76,14 @@ pub struct ModelArgs {
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub model: Option<String>,
     /// Another autoencoder: a folder, or a single file that has one
-    #[arg(long, value_name = "DIR|FILE")]
-    pub vae: Option<PathBuf>,
+    #[arg(long, value_name = "DIR|FILE|NAME")]
+    pub vae: Option<String>,
     /// Another UNet: a folder, or a single file that has one
-    #[arg(long, value_name = "DIR|FILE")]
-    pub unet: Option<PathBuf>,
+    #[arg(long, value_name = "DIR|FILE|NAME")]
+    pub unet: Option<String>,
     /// The text encoders and tokenizers of another model: a folder, or a single file
-    #[arg(long, value_name = "DIR|FILE")]
-    pub text_encoder: Option<PathBuf>,
+    #[arg(long, value_name = "DIR|FILE|NAME")]
+    pub text_encoder: Option<String>,
     /// What the network predicts, where a single file of Stable Diffusion 2.x does not say [default: the model's own; v for 2.x files]
     #[arg(long, value_enum)]
     pub prediction: Option<PredictionArg>,

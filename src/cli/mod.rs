@@ -75,15 +75,17 @@ impl ModelArgs {
     }
 
     /// What replaces parts of the model.
-    fn overrides(&self) -> Overrides {
-        Overrides {
-            unet: self.unet.clone(),
-            vae: self.vae.clone(),
-            text_encoder: self.text_encoder.clone(),
+    fn overrides(&self) -> Result<Overrides> {
+        let places = Places::from_env();
+        let find = |name: &Option<String>| name.as_deref().map(|name| places.find(name)).transpose();
+        Ok(Overrides {
+            unet: find(&self.unet)?,
+            vae: find(&self.vae)?,
+            text_encoder: find(&self.text_encoder)?,
             prediction: self.prediction.map(Into::into),
             scheduler: None,
             adapters: self.lora.iter().map(LoraArg::adapter).collect(),
-        }
+        })
     }
 
     /// The OMS module's files, or none.
@@ -113,7 +115,7 @@ impl ModelArgs {
         let device =
             Device::choose(&self.device, self.precision.into())?.with_weights(self.weights.unwrap_or_default());
         let (model, oms) = (self.source()?, self.oms_source()?);
-        let overrides = self.overrides();
+        let overrides = self.overrides()?;
         match self.vram {
             Some(MemorySize(bytes)) => Pipeline::load_within(&model, &overrides, oms.as_ref(), device, request, bytes),
             None => Ok((Pipeline::load_with(&model, &overrides, oms.as_ref(), device)?, Vec::new())),

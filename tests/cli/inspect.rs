@@ -4,8 +4,11 @@ use super::{chiaro, fails, json, stderr};
 use crate::support::golden::root;
 use crate::support::single_file::{Entry, full_size, holes, write};
 
+/// Networks with their numbers of parameters.
+type Counts = &'static [(&'static str, u64)];
+
 /// Parameters of the published networks, as diffusers and transformers count them.
-const PUBLISHED: [(&str, &str, &[(&str, u64)]); 3] = [
+const PUBLISHED: [(&str, &str, Counts); 3] = [
     ("sd15", "Stable Diffusion 1.x", &[("text_encoder", 123_060_480), ("unet", 859_520_964), ("vae", 83_653_863)]),
     ("sd21", "Stable Diffusion 2.x", &[("text_encoder", 340_387_840), ("unet", 865_910_724), ("vae", 83_653_863)]),
     (
@@ -65,7 +68,7 @@ fn what_is_missing_is_said() {
     assert!(report["problems"][0].as_str().is_some_and(|p| p.contains("transformer.h.0.weight")), "{report}");
     std::fs::write(folder.path().join("cut.safetensors"), b"12345").expect("a file");
     fails(folder.path(), &["inspect", "cut.safetensors"], 1, &["cut.safetensors", "cut short"]);
-    fails(folder.path(), &["inspect", "nowhere"], 1, &["nowhere", "model_index.json"]);
+    fails(folder.path(), &["inspect", "nowhere"], 1, &["nowhere", "no such file or folder"]);
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn what_is_dropped_or_not_understood_is_shown() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("warning: \"<lora:"), "{output:?}");
     fails(folder.path(), &["tokens", "(a:1.2.3)"], 2, &["weight", "1.2.3"]);
     fails(folder.path(), &["tokens", "a", "--prompt-syntax", "b"], 2, &["plain", "a1111", "comfy"]);
-    fails(folder.path(), &["tokens", "a", "--model", "nowhere"], 1, &["nowhere", "vocab.json"]);
+    fails(folder.path(), &["tokens", "a", "--model", "nowhere"], 1, &["nowhere", "no such file or folder"]);
     fails(folder.path(), &["tokens", "a", "--steps", "0"], 2, &["steps"]);
 }
 

@@ -68,7 +68,7 @@ fn indexes_and_shards_that_disagree_are_refused() {
     for index in ["", "[]", "{}", r#"{"weight_map": []}"#, r#"{"weight_map": {}}"#, r#"{"weight_map": {"a": 3}}"#] {
         refusal(folder, index);
     }
-    std::fs::write(folder.join("x.safetensors"), safetensors(&[("a", "F32", &[4], f32s(&counting(4)))])[..30].to_vec())
+    std::fs::write(folder.join("x.safetensors"), &safetensors(&[("a", "F32", &[4], f32s(&counting(4)))])[..30])
         .expect("a file cut short");
     let message = open(folder, r#"{"weight_map": {"a": "x.safetensors"}}"#).err().expect("cut short");
     assert!(message.contains("x.safetensors") && message.contains("cut short"), "{message}");
