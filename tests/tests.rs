@@ -5,6 +5,7 @@ mod gpu;
 mod image;
 mod kernels;
 mod models;
+mod mutations;
 mod ops;
 mod pipeline;
 mod record;

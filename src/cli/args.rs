@@ -9,7 +9,7 @@ use super::generate_args::GenerateArgs;
 use super::memory_size::MemorySize;
 
 use crate::pipeline::{Precision, PromptSyntax, WeightTypes};
-use crate::sampling::Sampler;
+use crate::sampling::{PredictionType, Sampler};
 
 /// Pictures from text with Stable Diffusion and One More Step, on any GPU and on none.
 ///
@@ -53,10 +53,14 @@ pub enum Command {
     Samplers(SamplersArgs),
     /// Show which tokens of a prompt are kept, with which weight and in which chunk
     Tokens(TokensArgs),
+    /// Say what a model's folder or file is: family, networks, what is missing, what memory it takes
+    Inspect(InspectArgs),
     /// List the graphics adapters with their limits and features.
     Devices(DevicesArgs),
     /// Print the work and the peak memory of each stage, without running anything.
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
+    /// Download a model from the Hugging Face hub into its cache, from where --model finds it by name
+    Pull(PullArgs),
     /// Print what noise schedules leave of a picture in the last step: Table 1 of the paper, recomputed
     Schedule(ScheduleArgs),
     /// Draw a list of prompts without and with OMS, compare the pictures' brightness, and write a report
@@ -66,11 +70,24 @@ pub enum Command {
 /// Which model, on what, at which size: shared by generate and plan.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Folder of a Stable Diffusion model in the diffusers layout [default: the demo model in this program]
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
-    /// One More Step: a module's folder, "demo", or "off" [default: demo with the demo model, else off]
-    #[arg(long, value_name = "DIR|demo|off")]
+    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors file as AUTOMATIC1111 and ComfyUI use them, or its
+    /// name in the folders of CHIARO_MODELS or in the Hugging Face cache [default: the demo model in this program]
+    #[arg(long, value_name = "DIR|FILE|NAME")]
+    pub model: Option<String>,
+    /// Another autoencoder: a folder, or a single file that has one
+    #[arg(long, value_name = "DIR|FILE")]
+    pub vae: Option<PathBuf>,
+    /// Another UNet: a folder, or a single file that has one
+    #[arg(long, value_name = "DIR|FILE")]
+    pub unet: Option<PathBuf>,
+    /// The text encoders and tokenizers of another model: a folder, or a single file
+    #[arg(long, value_name = "DIR|FILE")]
+    pub text_encoder: Option<PathBuf>,
+    /// What the network predicts, where a single file of Stable Diffusion 2.x does not say [default: the model's own; v for 2.x files]
+    #[arg(long, value_enum)]
+    pub prediction: Option<PredictionArg>,
+    /// One More Step: a module's folder or name, "demo", or "off" [default: demo with the demo model, else off]
+    #[arg(long, value_name = "DIR|NAME|demo|off")]
     pub oms: Option<String>,
     /// Folder with the text_encoder/ and tokenizer/ that the OMS module was trained with, where its own files only point to a
     /// place that is not here
@@ -135,9 +152,10 @@ pub struct TokensArgs {
     /// What to take apart
     #[arg(value_name = "PROMPT")]
     pub prompt: String,
-    /// Folder of a Stable Diffusion model in the diffusers layout [default: the demo model in this program]
-    #[arg(long, value_name = "DIR")]
-    pub model: Option<PathBuf>,
+    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors file as AUTOMATIC1111 and ComfyUI use them, or its
+    /// name in the folders of CHIARO_MODELS or in the Hugging Face cache [default: the demo model in this program]
+    #[arg(long, value_name = "DIR|FILE|NAME")]
+    pub model: Option<String>,
     /// SDXL: what the second text encoder reads [default: the prompt]
     #[arg(long, value_name = "TEXT")]
     pub prompt_2: Option<String>,
@@ -168,6 +186,17 @@ pub struct SamplersArgs {
     pub json: bool,
 }
 
+/// Options of `inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// A folder in the diffusers layout, one component's folder, a .safetensors file, or a model's name
+    #[arg(value_name = "DIR|FILE|NAME")]
+    pub name: String,
+    /// Print JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Options of `devices`.
 #[derive(Debug, Clone, Args)]
 pub struct DevicesArgs {
@@ -176,12 +205,45 @@ pub struct DevicesArgs {
     pub json: bool,
 }
 
+/// Options of `pull`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "HF_HOME or HF_HUB_CACHE say where the cache is, HF_TOKEN opens gated models, HF_ENDPOINT names another hub.\n\
+                        A download that was stopped goes on where it stood. Needs a build with the Cargo feature \"pull\"."
+)]
+pub struct PullArgs {
+    /// The repository, such as stabilityai/stable-diffusion-2-1
+    #[arg(value_name = "ORGANISATION/REPOSITORY")]
+    pub repository: String,
+    /// Branch, tag or commit
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    pub revision: String,
+    /// Which weights are taken where there are two forms
+    #[arg(long, value_enum, default_value_t = VariantArg::Fp16)]
+    pub variant: VariantArg,
+    /// No progress bar
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+    /// Print JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which form of the weights `pull` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VariantArg {
+    /// half precision: half the bytes
+    Fp16,
+    /// as trained
+    Full,
+}
+
 /// Options of `schedule`.
 #[derive(Debug, Clone, Args)]
 pub struct ScheduleArgs {
     /// Also the schedule of a model in the diffusers layout, or "demo"
-    #[arg(long, value_name = "DIR|demo")]
-    pub model: Option<PathBuf>,
+    #[arg(long, value_name = "DIR|NAME|demo")]
+    pub model: Option<String>,
     /// Draw log-SNR over the timesteps into a .png or .svg file
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
@@ -235,6 +297,24 @@ pub struct StudyArgs {
     /// No progress bar
     #[arg(long, short = 'q')]
     pub quiet: bool,
+}
+
+/// [`PredictionType`] as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PredictionArg {
+    /// the noise
+    Epsilon,
+    /// the velocity
+    V,
+}
+
+impl From<PredictionArg> for PredictionType {
+    fn from(arg: PredictionArg) -> Self {
+        match arg {
+            PredictionArg::Epsilon => PredictionType::Epsilon,
+            PredictionArg::V => PredictionType::VPrediction,
+        }
+    }
 }
 
 /// [`Precision`] as typed.

@@ -22,7 +22,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
         if args.compare { vec![Request { oms: None, ..request.clone() }, request] } else { vec![request] };
     let units = runs.iter().map(|r| pipeline.units(r)).sum();
     let progress = Progress::new(units, args.quiet || args.model.json);
-    progress.say(&format!("{} on {}", order.model.source(), pipeline.device().describe()));
+    progress.say(&format!("{} on {}", order.model.source()?, pipeline.device().describe()));
     for tried in too_large {
         progress.say(&format!("--vram: {tried}"));
     }

@@ -5,10 +5,13 @@ mod compose;
 mod devices;
 mod generate;
 mod generate_args;
+mod inspect;
 mod memory_size;
 mod output;
 mod plan;
 mod progress;
+#[cfg(feature = "pull")]
+mod pull;
 mod samplers;
 mod schedule;
 mod study;
@@ -17,13 +20,13 @@ mod tokens;
 use std::process::ExitCode;
 
 pub use args::{
-    Cli, Command, DevicesArgs, ModelArgs, PlanArgs, PrecisionArg, ReadingArgs, SamplersArgs, ScheduleArgs, StudyArgs,
-    TokensArgs,
+    Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, PullArgs, ReadingArgs,
+    SamplersArgs, ScheduleArgs, StudyArgs, TokensArgs, VariantArg,
 };
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 pub use memory_size::MemorySize;
 
-use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Request, Source, TooLarge};
+use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Places, Request, Source, TooLarge};
 use crate::{Error, Result};
 
 /// Parses the process's arguments, does what they say and gives the exit code.
@@ -33,7 +36,9 @@ pub fn main() -> ExitCode {
         Command::Samplers(args) => samplers::run(&args),
         Command::Tokens(args) => tokens::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Pull(args) => pull(&args),
         Command::Schedule(args) => schedule::run(&args),
         Command::Study(args) => study::run(&args),
     };
@@ -48,10 +53,34 @@ pub fn main() -> ExitCode {
     }
 }
 
+#[cfg(feature = "pull")]
+fn pull(args: &PullArgs) -> Result<()> {
+    pull::run(args)
+}
+
+#[cfg(not(feature = "pull"))]
+fn pull(_args: &PullArgs) -> Result<()> {
+    Err(Error::Request(
+        "pull: this program was built without network code; build it with `cargo build --release --features pull`"
+            .into(),
+    ))
+}
+
 impl ModelArgs {
     /// The model's files.
-    fn source(&self) -> Source {
-        self.model.clone().map_or(Source::DemoModel, Source::Folder)
+    fn source(&self) -> Result<Source> {
+        model_source(self.model.as_deref())
+    }
+
+    /// What replaces parts of the model.
+    fn overrides(&self) -> Overrides {
+        Overrides {
+            unet: self.unet.clone(),
+            vae: self.vae.clone(),
+            text_encoder: self.text_encoder.clone(),
+            prediction: self.prediction.map(Into::into),
+            scheduler: None,
+        }
     }
 
     /// The OMS module's files, or none.
@@ -60,7 +89,7 @@ impl ModelArgs {
             Some("off") => None,
             Some("demo") => Some(Source::DemoOms),
             Some("") => return Err(Error::Request("--oms: expected a folder, demo or off, got nothing".into())),
-            Some(folder) => Some(Source::Folder(folder.into())),
+            Some(name) => Some(Source::Folder(Places::from_env().find(name)?)),
             None if self.model.is_none() => Some(Source::DemoOms),
             None => None,
         };
@@ -80,12 +109,10 @@ impl ModelArgs {
     fn open(&self, request: &Request) -> Result<(Pipeline, Vec<TooLarge>)> {
         let device =
             Device::choose(&self.device, self.precision.into())?.with_weights(self.weights.unwrap_or_default());
-        let (model, oms) = (self.source(), self.oms_source()?);
+        let (model, overrides, oms) = (self.source()?, self.overrides(), self.oms_source()?);
         match self.vram {
-            Some(MemorySize(bytes)) => {
-                Pipeline::load_within(&model, &Overrides::default(), oms.as_ref(), device, request, bytes)
-            }
-            None => Ok((Pipeline::load(&model, oms.as_ref(), device)?, Vec::new())),
+            Some(MemorySize(bytes)) => Pipeline::load_within(&model, &overrides, oms.as_ref(), device, request, bytes),
+            None => Ok((Pipeline::load_with(&model, &overrides, oms.as_ref(), device)?, Vec::new())),
         }
     }
 
@@ -104,6 +131,11 @@ impl ModelArgs {
             ..default
         }
     }
+}
+
+/// The files that a name means; the demo model's without one.
+fn model_source(name: Option<&str>) -> Result<Source> {
+    name.map_or(Ok(Source::DemoModel), |name| Source::at(Places::from_env().find(name)?))
 }
 
 /// Prints a JSON value on standard output.

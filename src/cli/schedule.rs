@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ScheduleArgs, print_json, print_line};
+use super::{ScheduleArgs, model_source, print_json, print_line};
 use crate::pipeline::Source;
 use crate::sampling::NoiseSchedule;
 use crate::sampling::analysis::{PaperSchedule, TableRow, Terminal, log10_snr, table_1};
@@ -38,9 +38,9 @@ pub(super) fn run(args: &ScheduleArgs) -> Result<()> {
             )));
         }
     }
-    let own = match &args.model {
-        Some(name) if name.as_os_str() == "demo" => Some(Own::read(&Source::DemoModel)?),
-        Some(folder) => Some(Own::read(&Source::Folder(folder.clone()))?),
+    let own = match args.model.as_deref() {
+        Some("demo") => Some(Own::read(&Source::DemoModel)?),
+        Some(name) => Some(Own::read(&model_source(Some(name))?)?),
         None => None,
     };
     let rows = table_1();

@@ -34,7 +34,7 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
         given => given.to_vec(),
     };
     let settings = Settings {
-        model: args.model.source().to_string(),
+        model: args.model.source()?.to_string(),
         oms: oms.module.to_string(),
         prompts,
         count: args.count,

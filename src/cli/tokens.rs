@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::{TokensArgs, print_json, print_line};
+use super::{TokensArgs, model_source, print_json, print_line};
 use crate::Result;
-use crate::pipeline::{ChunkReport, PromptSyntax, Request, Source, TextReport, TokenEntry, TokenReport, token_reports};
+use crate::pipeline::{ChunkReport, PromptSyntax, Request, TextReport, TokenEntry, TokenReport, token_reports};
 
 pub(super) fn run(args: &TokensArgs) -> Result<()> {
     let default = Request::default();
@@ -16,7 +16,7 @@ pub(super) fn run(args: &TokensArgs) -> Result<()> {
         num_inference_steps: args.steps.unwrap_or(default.num_inference_steps),
         ..default
     };
-    let model = args.model.clone().map_or(Source::DemoModel, Source::Folder);
+    let model = model_source(args.model.as_deref())?;
     let reports = token_reports(&model, &request)?;
     if args.json {
         return print_json(&json!({ "syntax": request.prompt_syntax.to_string(), "tokenizers": reports }));

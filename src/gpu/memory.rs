@@ -4,14 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::device::Gpu;
+use super::upload::Upload;
 use crate::Result;
 use crate::record::Constant;
-
-/// Bytes that one copy into the device's staging memory takes along.
-const PIECE: usize = 16 << 20;
-
-/// Bytes staged before a submission hands them over. Two such loads may exist at a time.
-const LOAD: usize = 64 << 20;
 
 /// What the executor does with a buffer.
 #[derive(Clone, Copy)]
@@ -45,69 +40,6 @@ pub(super) fn buffer(gpu: &Gpu, label: &str, bytes: usize, purpose: Use) -> Resu
     )
 }
 
-/// Writes to buffers through bounded staging memory.
-pub(super) struct Upload<'a> {
-    gpu: &'a Gpu,
-    staged: usize,
-    in_flight: Option<wgpu::SubmissionIndex>,
-}
-
-impl<'a> Upload<'a> {
-    pub(super) fn new(gpu: &'a Gpu) -> Self {
-        Upload { gpu, staged: 0, in_flight: None }
-    }
-
-    /// Writes `bytes` to the start of `buffer`.
-    pub(super) fn write(&mut self, label: &str, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
-        let mut pieces = bytes.chunks(PIECE).enumerate();
-        pieces.try_for_each(|(index, piece)| self.write_piece(label, buffer, index * PIECE, piece))
-    }
-
-    /// Fills `buffer` with a pattern that is NaN in f32 and in f16.
-    pub(super) fn poison(&mut self, label: &str, buffer: &wgpu::Buffer) -> Result<()> {
-        let size = buffer.size() as usize;
-        let pattern = vec![0xFF; PIECE.min(size)];
-        let mut offsets = (0..size).step_by(PIECE);
-        offsets.try_for_each(|at| self.write_piece(label, buffer, at, &pattern[..PIECE.min(size - at)]))
-    }
-
-    /// Writes a part; a last odd word is filled up with zeros.
-    fn write_piece(&mut self, label: &str, buffer: &wgpu::Buffer, offset: usize, piece: &[u8]) -> Result<()> {
-        let (whole, rest) = piece.split_at(piece.len() / 4 * 4);
-        self.gpu.scoped(
-            || format!("upload of {label}"),
-            || {
-                if !whole.is_empty() {
-                    self.gpu.queue.write_buffer(buffer, offset as u64, whole);
-                }
-                if !rest.is_empty() {
-                    let mut last = [0; 4];
-                    last[..rest.len()].copy_from_slice(rest);
-                    self.gpu.queue.write_buffer(buffer, (offset + whole.len()) as u64, &last);
-                }
-            },
-        )?;
-        self.staged += piece.len();
-        if self.staged >= LOAD { self.hand_over() } else { Ok(()) }
-    }
-
-    /// Submits what is staged and waits for the load before it, so that reading the next one overlaps with the copy.
-    fn hand_over(&mut self) -> Result<()> {
-        self.staged = 0;
-        let submission = self.gpu.scoped(|| "upload".into(), || self.gpu.queue.submit([]))?;
-        match self.in_flight.replace(submission) {
-            Some(previous) => self.gpu.wait(&previous),
-            None => Ok(()),
-        }
-    }
-
-    /// Waits until everything is on the device.
-    pub(super) fn finish(mut self) -> Result<()> {
-        self.hand_over()?;
-        self.in_flight.take().map_or(Ok(()), |last| self.gpu.wait(&last))
-    }
-}
-
 /// A constant on the device.
 pub(super) struct GpuConstant {
     pub(super) buffer: wgpu::Buffer,
@@ -128,7 +60,9 @@ impl Constants {
     ) -> Result<HashMap<u32, Arc<GpuConstant>>> {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cache.retain(|_, weak| weak.strong_count() > 0);
-        let mut upload = Upload::new(gpu);
+        let constants: Vec<_> = constants.collect();
+        let bytes = constants.iter().map(|(_, constant)| constant.byte_len()).sum();
+        let mut upload = Upload::new(gpu, bytes);
         let mut found = HashMap::new();
         for (storage, constant) in constants {
             let key = Arc::as_ptr(constant) as usize;

@@ -6,7 +6,7 @@
 //! | `device` | opens a device; turns everything that wgpu reports into an [`Error`](crate::Error) |
 //! | `template`, `reflect` | a kernel's text → WGSL of one variant → its bindings by name |
 //! | `pipeline` | compiles variants, once per device |
-//! | `memory` | buffers, and constants that programs share |
+//! | `memory`, `upload` | buffers, and constants that programs share; bytes to them |
 //! | `pace` | how much work one submission holds |
 //! | `program` | a compiled recording: write inputs, submit, read results |
 //! | `backend` | the [`Backend`](crate::record::Backend) that ties them together |
@@ -20,6 +20,7 @@ mod pipeline;
 mod program;
 mod reflect;
 mod template;
+mod upload;
 
 pub use adapter::{AdapterInfo, adapters, choose_adapter};
 pub use backend::GpuBackend;

@@ -8,9 +8,10 @@ use std::time::Instant;
 use half::slice::HalfFloatSliceExt;
 
 use super::backend::Shared;
-use super::memory::{GpuConstant, Upload, Use, buffer};
+use super::memory::{GpuConstant, Use, buffer};
 use super::pace::work;
 use super::pipeline::Pipeline;
+use super::upload::Upload;
 use crate::Result;
 use crate::record::{DType, MemoryPlan, Outputs, PARAMS_STRIDE, Program, Recording, Role, gather, match_inputs, plan};
 
@@ -81,7 +82,8 @@ impl GpuProgram {
             .collect::<Result<Vec<_>>>()?;
         let params = (plan.params_bytes > 0).then(|| buffer(gpu, "parameters", plan.params_bytes, Use::Params));
         let params = params.transpose()?;
-        let mut upload = Upload::new(gpu);
+        let poisoned = if gpu.options.poison { plan.lanes.iter().sum() } else { 0 };
+        let mut upload = Upload::new(gpu, plan.params_bytes + poisoned);
         if let Some(params) = &params {
             let mut blocks = vec![0; plan.params_bytes];
             for (offset, dispatch) in params_offsets(&recording) {

@@ -8,6 +8,7 @@
 mod clip;
 mod config;
 pub mod layout;
+pub mod original;
 mod taesd;
 mod unet;
 mod vae;

@@ -24,6 +24,9 @@ const SUPPORTED: &[Supported] = &[
     ("up_block_types", r#"["UpDecoderBlock2D"]"#),
 ];
 
+/// Each level doubles the picture's side; more than these are no model.
+const MAX_LEVELS: usize = 16;
+
 /// What `config.json` says of an autoencoder. Defaults are those of diffusers' `AutoencoderKL`, levels those of
 /// Stable Diffusion.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -106,6 +109,8 @@ impl AutoencoderKlConfig {
         let groups = self.norm_num_groups;
         let fits = |&c: &usize| c > 0 && groups > 0 && c.is_multiple_of(groups) && c.is_multiple_of(4);
         let all = !self.block_out_channels.is_empty() && self.block_out_channels.iter().all(fits);
+        let levels = self.block_out_channels.len();
+        expect("block_out_channels", levels <= MAX_LEVELS, || format!("at most {MAX_LEVELS} levels"))?;
         expect("block_out_channels", all, || format!("multiples of 4 and of norm_num_groups = {groups}"))?;
         let finite = self.scaling_factor.is_finite() && self.scaling_factor != 0.0;
         expect("scaling_factor", finite, || "a number that is not 0".into())

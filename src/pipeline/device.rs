@@ -5,9 +5,22 @@ use std::sync::Arc;
 use super::Precision;
 use super::weight_types::{Part, WeightTypes};
 use crate::gpu;
-use crate::record::{AdapterKind, Backend, Caps, DType, HostBackend};
+use crate::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording};
 use crate::weights::WeightType;
 use crate::{Error, Result};
+
+/// A backend that plans are made for and nothing runs on.
+struct Paper(Caps);
+
+impl Backend for Paper {
+    fn caps(&self) -> &Caps {
+        &self.0
+    }
+
+    fn compile(&self, _: Recording) -> Result<Box<dyn Program>> {
+        Err(Error::Device("plans: expected a plan alone, got a network to run; choose a device".into()))
+    }
+}
 
 /// A backend and the storage type chosen for it.
 #[derive(Clone)]
@@ -72,6 +85,20 @@ impl Device {
             may_widen: precision == Precision::Auto && storage == DType::F16,
             remark: None,
         })
+    }
+
+    /// A GPU without limits that exists on paper only, for plans of what a real one would need.
+    pub(super) fn for_plans(storage: DType) -> Device {
+        let unlimited = Caps { binding_alignment: 256, max_workgroups: 65_535, ..Caps::host() };
+        let caps = Caps { name: "plans".into(), kind: AdapterKind::Virtual, shader_f16: true, ..unlimited };
+        Device {
+            backend: Arc::new(Paper(caps)),
+            storage,
+            weights: WeightTypes::default(),
+            budget: None,
+            may_widen: false,
+            remark: None,
+        }
     }
 
     /// The adapter's name, or "cpu".

@@ -1,16 +1,16 @@
 //! Files → networks.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 
 use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::source::Component;
-use super::{Device, Part, Pipeline, Source, time_ids};
+use super::{Device, Overrides, Part, Pipeline, Places, Source, time_ids};
 use crate::models::{AutoencoderKl, AutoencoderKlConfig, Unet, UnetConfig};
 use crate::sampling::SchedulerConfig;
-use crate::weights::{WeightFile, WeightType, Weights};
+use crate::weights::{WeightType, Weights};
 use crate::{Error, Result};
 
 /// An OMS module's folder, and where its text encoder is if not beside it.
@@ -20,15 +20,6 @@ pub struct OmsSource {
     pub module: Source,
     /// A folder with `text_encoder/` and `tokenizer/`, in place of what the module's own files point to.
     pub text_encoder: Option<PathBuf>,
-}
-
-/// Components taken from another folder than the model's own.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// A folder with `config.json` and weights of a UNet.
-    pub unet: Option<PathBuf>,
-    /// The text of a `scheduler_config.json`.
-    pub scheduler: Option<String>,
 }
 
 /// An OMS module with what reads its prompt.
@@ -66,17 +57,14 @@ impl Pipeline {
     pub fn load_with(model: &Source, overrides: &Overrides, oms: Option<&OmsSource>, device: Device) -> Result<Self> {
         let index = ModelIndex::read(&model.root())?;
         let stored = |part| device.weight_type(part);
-        let scheduler: SchedulerConfig = match &overrides.scheduler {
-            Some(text) => {
-                serde_json::from_str(text).map_err(|e| Error::Model(format!("scheduler_config.json: {e}")))?
-            }
-            None => model.scheduler()?,
-        };
-        scheduler.check()?;
-        let text_encoders = load_text_encoders(model, index.is_xl(), stored(Part::Text))?;
-        let unet_files = overrides.unet.clone().map_or_else(|| model.component("unet"), Component::Folder);
+        let scheduler = overrides.scheduler_of(model)?;
+        let texts = overrides.texts_of(model)?;
+        let text_encoders = load_text_encoders(&texts, index.is_xl(), stored(Part::Text))?;
+        let unet_files = overrides.unet_of(model)?;
         let unet = load_unet(&unet_files, "unet", stored(Part::Unet))?;
-        let vae = load_vae(&model.component("vae"), stored(Part::Vae))?;
+        let (vae_files, vae_config) = overrides.vae_of(model)?;
+        let vae_config = AutoencoderKlConfig::from_json(&vae_config, &vae_files.label("config.json"))?;
+        let vae = AutoencoderKl::load(vae_config, &open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?)?;
         check_unet(model, &unet, &text_encoders)?;
         // An inpainting UNet is shown the mask and the picture without what is repainted, too.
         let (takes, latents) = (unet.config().in_channels, vae.config().latent_channels);
@@ -90,7 +78,8 @@ impl Pipeline {
         let mut pipeline = Pipeline {
             device,
             label: model.name(),
-            files: model_files(model, unet_files, index.is_xl()),
+            assumptions: overrides.assumptions(model),
+            files: model_files(&texts, unet_files, vae_files, index.is_xl()),
             hashes: OnceLock::new(),
             text_encoders,
             zeros_for_no_negative: index.is_xl() && index.force_zeros_for_empty_prompt,
@@ -109,14 +98,19 @@ impl Pipeline {
 }
 
 /// The weight files of a base model, by component.
-fn model_files(model: &Source, unet: Component, dual: bool) -> Vec<(&'static str, Component, &'static str)> {
+fn model_files(
+    texts: &Source,
+    unet: Component,
+    vae: Component,
+    dual: bool,
+) -> Vec<(&'static str, Component, &'static str)> {
     let mut files = vec![
-        ("text_encoder", model.component("text_encoder"), TEXT_STEM),
+        ("text_encoder", texts.component("text_encoder"), TEXT_STEM),
         ("unet", unet, DIFFUSION_STEM),
-        ("vae", model.component("vae"), DIFFUSION_STEM),
+        ("vae", vae, DIFFUSION_STEM),
     ];
     if dual {
-        files.push(("text_encoder_2", model.component("text_encoder_2"), TEXT_STEM));
+        files.push(("text_encoder_2", texts.component("text_encoder_2"), TEXT_STEM));
     }
     files
 }
@@ -184,21 +178,15 @@ fn check_unet(model: &Source, unet: &Unet, text_encoders: &[TextEncoder]) -> Res
     Ok(())
 }
 
-const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
+pub(super) const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
 
 pub(super) fn open(files: &Component, stem: &str, model: &str, weight_type: WeightType) -> Result<Weights> {
-    let file: WeightFile = files.weights(stem, weight_type.prefers_halves())?;
-    Ok(Weights::new(Arc::new(file), model, weight_type))
+    Ok(Weights::new(files.weights(stem, weight_type.prefers_halves())?, model, weight_type))
 }
 
 fn load_unet(files: &Component, model: &str, weight_type: WeightType) -> Result<Unet> {
     let config = UnetConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
     Unet::load(config, &open(files, DIFFUSION_STEM, model, weight_type)?)
-}
-
-fn load_vae(files: &Component, weight_type: WeightType) -> Result<AutoencoderKl> {
-    let config = AutoencoderKlConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
-    AutoencoderKl::load(config, &open(files, DIFFUSION_STEM, "vae", weight_type)?)
 }
 
 /// `config.json` of a component whose weights may lie elsewhere: the published modules name a repository.
@@ -218,12 +206,16 @@ impl Pointer {
         if here.has("config.json") { here.json("config.json") } else { Ok(Pointer::default()) }
     }
 
-    /// The folder that it names, from the module's own if relative. Embedded files point nowhere.
+    /// The folder that it names: from the module's own if relative, else among the models of this machine, as the published modules name
+    /// repositories. Embedded files point nowhere.
     fn folder(&self, source: &OmsSource) -> Option<PathBuf> {
         let Source::Folder(root) = &source.module else {
             return None;
         };
-        Some(root.join(self.path.as_ref()?).join(self.subfolder.as_deref().unwrap_or_default()))
+        let named = self.path.as_ref()?;
+        let beside = root.join(named);
+        let place = if beside.is_dir() { beside } else { Places::from_env().find(named).unwrap_or(beside) };
+        Some(place.join(self.subfolder.as_deref().unwrap_or_default()))
     }
 }
 

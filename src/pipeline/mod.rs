@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | `request` | what a caller asks for, and whether it can be had |
 //! | `device` | where to compute, with which storage |
-//! | `source`, `demo` | a model's files: a folder, or inside the binary |
-//! | `load`, `encoders` | files → networks |
+//! | `source`, `demo`, `single_file` | a model's files: a folder, inside the binary, or seen in a single file |
+//! | `lookup` | a name → where its files are |
+//! | `load`, `encoders`, `overrides` | files → networks; networks from elsewhere |
 //! | `weight_types`, `budget` | how weights are stored; the best that fits a limit |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
 //! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
+//! | `inspect`, `lora` | what lies at a path, for a user to see |
 //! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
 //! | `parameters`, `repeat` | what goes into the PNG; a PNG → the request that made it |
 
@@ -19,13 +21,18 @@ mod device;
 mod encoders;
 mod generate;
 mod init;
+mod inspect;
 mod load;
+mod lookup;
+mod lora;
+mod overrides;
 mod parameters;
 mod pass;
 mod prompts;
 mod repeat;
 mod request;
 mod resize;
+mod single_file;
 mod source;
 mod stage;
 mod text;
@@ -37,10 +44,15 @@ pub use budget::TooLarge;
 pub use device::Device;
 pub use generate::{Event, Generation};
 pub use init::InitImage;
-pub use load::{OmsSource, Overrides};
+pub use inspect::{ComponentReport, Inspection, MemoryReport, OmsReport, inspect};
+pub use load::OmsSource;
+pub use lookup::Places;
+pub use lora::LoraReport;
+pub use overrides::Overrides;
 pub use parameters::Picture;
 pub use repeat::{Recipe, read_recipe};
 pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
+pub use single_file::SingleFile;
 pub use source::Source;
 pub use stage::StagePlan;
 pub use tokens::{ChunkReport, TextReport, TokenEntry, TokenReport, token_reports};
@@ -68,6 +80,8 @@ use crate::{Error, Result};
 pub struct Pipeline {
     device: Device,
     label: String,
+    /// What the model's files leave open, and what was assumed.
+    assumptions: Vec<String>,
     /// Component, folder and stem of each weight file.
     files: Vec<(&'static str, Component, &'static str)>,
     hashes: OnceLock<BTreeMap<&'static str, String>>,
@@ -295,9 +309,9 @@ impl Pipeline {
         }
     }
 
-    /// What has no effect in a request.
+    /// What was assumed of the model, and what has no effect in a request.
     fn notices(&self, request: &Request) -> Vec<String> {
-        let mut notices = Vec::new();
+        let mut notices = self.assumptions.clone();
         if request.oms.is_some() && self.skip(request) > 0 {
             notices.push("One More Step is left out: below strength 1 the picture itself sets the brightness".into());
         }

@@ -369,7 +369,8 @@ impl<'p> Pass<'p> {
             seed: again.seed,
             latents: one.latents.clone(),
             parameters: parameters(self.pipeline, &again, self.size)?,
-            infotext: infotext(self.pipeline, &again, self.size)?,
+            // AUTOMATIC1111 states the size of the first pass.
+            infotext: infotext(self.pipeline, &again, self.pipeline.size(&again)?)?,
             notes: std::mem::take(&mut self.notes),
         };
         if image + 1 < self.images.len() {

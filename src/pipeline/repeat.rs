@@ -191,4 +191,36 @@ mod tests {
             assert!(from_infotext(text).is_err(), "{text:?}");
         }
     }
+
+    /// Whatever a file says, reading it ends in a recipe or an error, and what is read is checked or refused.
+    #[test]
+    fn damaged_texts_never_panic() {
+        let request = Request { prompt: "a (red:1.2) \u{1f980}".into(), seed: 9, ..Request::default() };
+        let json = serde_json::json!({ "request": request, "model": "demo", "sha256": { "unet": "00" } }).to_string();
+        let text = "a\nNegative prompt: b\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64, Model: \"x, y\", Version: v1";
+        let mut state = 1u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for source in [json.as_str(), text] {
+            for _ in 0..5_000 {
+                let mut bytes = source.as_bytes().to_vec();
+                for _ in 0..=random(3) {
+                    let at = random(bytes.len());
+                    match random(3) {
+                        0 => bytes[at] = random(256) as u8,
+                        1 => bytes.truncate(at.max(1)),
+                        _ => bytes.insert(at, b"0123456789-.,:\"{}[]eE"[random(21)]),
+                    }
+                }
+                let damaged = String::from_utf8_lossy(&bytes);
+                let read = serde_json::from_str::<Recipe>(&damaged).ok().or_else(|| from_infotext(&damaged).ok());
+                if let Some(recipe) = read {
+                    // Out of range or not: an answer, not a panic.
+                    let _ = recipe.request.validate();
+                }
+            }
+        }
+    }
 }

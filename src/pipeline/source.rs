@@ -1,11 +1,14 @@
-//! Where the files of a model are: a folder in the diffusers layout, or the demo model inside the binary.
+//! Where the files of a model are: a folder in the diffusers layout, a single file, or the demo model inside the binary.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
 use super::demo;
-use crate::weights::WeightFile;
+use super::single_file::SingleFile;
+use crate::models::original::Patches;
+use crate::weights::{TensorSet, WeightFile, open_shards};
 use crate::{Error, Result};
 
 /// A folder of model files, on disk or embedded.
@@ -13,6 +16,8 @@ use crate::{Error, Result};
 pub enum Source {
     /// The folder with `model_index.json`.
     Folder(PathBuf),
+    /// A checkpoint in one file.
+    File(Arc<SingleFile>),
     /// The demo model.
     DemoModel,
     /// The demo model's OMS module.
@@ -20,10 +25,23 @@ pub enum Source {
 }
 
 impl Source {
+    /// What lies at a path: a folder, or a checkpoint in one file, which is opened.
+    ///
+    /// # Errors
+    /// When the file is damaged or of no kind that is known.
+    pub fn at(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        if path.is_file() {
+            return Ok(Source::File(SingleFile::open(path, &Patches::new())?));
+        }
+        Ok(Source::Folder(path))
+    }
+
     /// The files of one component.
     pub(super) fn component(&self, name: &str) -> Component {
         match self {
             Source::Folder(root) => Component::Folder(root.join(name)),
+            Source::File(file) => Component::Part(Arc::clone(file), name.to_owned()),
             Source::DemoModel => Component::Embedded(format!("model/{name}")),
             Source::DemoOms => Component::Embedded(format!("oms/{name}")),
         }
@@ -33,6 +51,7 @@ impl Source {
     pub(super) fn root(&self) -> Component {
         match self {
             Source::Folder(root) => Component::Folder(root.clone()),
+            Source::File(file) => Component::Part(Arc::clone(file), String::new()),
             Source::DemoModel => Component::Embedded("model".into()),
             Source::DemoOms => Component::Embedded("oms".into()),
         }
@@ -47,6 +66,9 @@ impl Source {
                 let whole = root.canonicalize().unwrap_or_else(|_| root.clone());
                 whole.file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
             }
+            Source::File(file) => {
+                file.path().file_stem().map_or_else(|| "model".into(), |name| name.to_string_lossy().into_owned())
+            }
             Source::DemoModel | Source::DemoOms => "demo".into(),
         }
     }
@@ -56,6 +78,7 @@ impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Source::Folder(root) => write!(f, "{}", root.display()),
+            Source::File(file) => write!(f, "{}", file.path().display()),
             Source::DemoModel => f.write_str("demo"),
             Source::DemoOms => f.write_str("demo"),
         }
@@ -66,6 +89,8 @@ impl std::fmt::Display for Source {
 #[derive(Debug, Clone)]
 pub(super) enum Component {
     Folder(PathBuf),
+    /// A component of a single file; an empty name is the folder itself.
+    Part(Arc<SingleFile>, String),
     Embedded(String),
 }
 
@@ -76,6 +101,7 @@ impl Component {
     pub(super) fn label(&self, file: &str) -> String {
         match self {
             Component::Folder(path) => path.join(file).display().to_string(),
+            Component::Part(single, name) => format!("{}: {name}/{file}", single.path().display()),
             Component::Embedded(path) => format!("demo {path}/{file}"),
         }
     }
@@ -84,6 +110,7 @@ impl Component {
     pub(super) fn has(&self, file: &str) -> bool {
         match self {
             Component::Folder(path) => path.join(file).is_file(),
+            Component::Part(single, name) => single.read(name, file).is_some(),
             Component::Embedded(path) => demo::file(&format!("{path}/{file}")).is_some(),
         }
     }
@@ -92,6 +119,7 @@ impl Component {
     pub(super) fn read(&self, file: &str) -> Result<Vec<u8>> {
         match self {
             Component::Folder(path) => read_small(&path.join(file)),
+            Component::Part(single, name) => single.read(name, file).ok_or_else(|| single.lacks(name)),
             Component::Embedded(path) => demo::file(&format!("{path}/{file}"))
                 .map(<[u8]>::to_vec)
                 .ok_or_else(|| Error::Model(format!("demo {path}/{file}: not part of the embedded model"))),
@@ -111,22 +139,32 @@ impl Component {
             .map_err(|e| Error::Model(format!("{}: not the JSON expected there: {e}", self.label(file))))
     }
 
-    /// The component's weights: `<stem>.safetensors` or its `.fp16` variant, the variant first when halves are wanted.
-    pub(super) fn weights(&self, stem: &str, prefer_f16: bool) -> Result<WeightFile> {
-        let plain = format!("{stem}.safetensors");
-        let variant = format!("{stem}.fp16.safetensors");
-        let order = if prefer_f16 { [&variant, &plain] } else { [&plain, &variant] };
-        let Some(file) = order.into_iter().find(|file| self.has(file)) else {
-            return Err(Error::Model(self.missing_weights(stem)));
-        };
+    /// The component's weights: one file or shards, plain or the `.fp16` variant, the variant first when halves are wanted.
+    pub(super) fn weights(&self, stem: &str, prefer_f16: bool) -> Result<TensorSet> {
         match self {
-            Component::Folder(path) => WeightFile::open(path.join(file)),
+            Component::Folder(path) => {
+                let file = path.join(self.weight_file(stem, prefer_f16)?);
+                if file.extension().is_some_and(|extension| extension == "json") {
+                    return open_shards(file);
+                }
+                Ok(Arc::new(WeightFile::open(file)?).into())
+            }
+            Component::Part(single, name) => single.weights(name).cloned().ok_or_else(|| single.lacks(name)),
             Component::Embedded(path) => {
-                let name = format!("{path}/{file}");
+                let name = format!("{path}/{}", self.weight_file(stem, prefer_f16)?);
                 let bytes = demo::file(&name).expect("has() found the file");
-                WeightFile::from_static(bytes, format!("demo {name}"))
+                Ok(Arc::new(WeightFile::from_static(bytes, format!("demo {name}"))?).into())
             }
         }
+    }
+
+    fn weight_file(&self, stem: &str, prefer_f16: bool) -> Result<String> {
+        let [mut first, mut second] = weight_files(stem);
+        if prefer_f16 {
+            std::mem::swap(&mut first, &mut second);
+        }
+        let found = first.into_iter().chain(second).find(|file| self.has(file));
+        found.ok_or_else(|| Error::Model(self.missing_weights(stem)))
     }
 
     /// SHA-256 of the weights' file, in hexadecimal.
@@ -134,16 +172,16 @@ impl Component {
         Ok(self.weights(stem, prefer_f16)?.sha256())
     }
 
-    /// Whether either form of the weights is there.
+    /// Whether any form of the weights is there.
     pub(super) fn has_weights(&self, stem: &str) -> bool {
-        self.has(&format!("{stem}.safetensors")) || self.has(&format!("{stem}.fp16.safetensors"))
+        if let Component::Part(single, name) = self {
+            return single.weights(name).is_some();
+        }
+        weight_files(stem).iter().flatten().any(|file| self.has(file))
     }
 
     fn missing_weights(&self, stem: &str) -> String {
         let wanted = self.label(&format!("{stem}.safetensors"));
-        if self.has(&format!("{stem}.safetensors.index.json")) {
-            return format!("{wanted}: not found; the folder holds a sharded model, which is not supported yet");
-        }
         for old in [format!("{stem}.bin"), format!("{stem}.fp16.bin"), "pytorch_model.bin".into()] {
             if self.has(&old) {
                 return format!(
@@ -153,6 +191,21 @@ impl Component {
         }
         format!("{wanted}: not found, nor its .fp16 variant; is the download complete?")
     }
+}
+
+/// What ends the name of a sharded model's index.
+const INDEX: &str = ".safetensors.index.json";
+
+/// The names that weights go by: whole or sharded, plain or the half-precision variant, where diffusers and transformers put the
+/// variant's name in different places of the index's.
+fn weight_files(stem: &str) -> [Vec<String>; 2] {
+    let plain = vec![format!("{stem}.safetensors"), format!("{stem}{INDEX}")];
+    let variant = vec![
+        format!("{stem}.fp16.safetensors"),
+        format!("{stem}.fp16{INDEX}"),
+        format!("{stem}.safetensors.index.fp16.json"),
+    ];
+    [plain, variant]
 }
 
 fn read_small(path: &Path) -> Result<Vec<u8>> {

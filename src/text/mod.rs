@@ -9,10 +9,12 @@ mod comfy;
 mod schedule;
 mod syntax;
 mod tokenizer;
+mod vocabulary;
 mod weigh;
 
 pub use chunk::{Chunk, Chunks, Reading};
 pub use schedule::Schedule;
 pub use syntax::{Piece, PromptSyntax, parse};
 pub use tokenizer::{ClipTokenizer, Encoding};
+pub use vocabulary::{Vocabulary, clip_vocabulary};
 pub use weigh::{weigh_from_empty, weigh_restoring_mean};

@@ -1,20 +1,19 @@
 //! Element types and layouts: from what a checkpoint stores to what kernels read.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use half::{bf16, f16};
+use half::f16;
 use rayon::prelude::*;
-use safetensors::Dtype;
 
-use super::file::{StoredTensor, WeightFile};
+use super::element::StoredType;
+use super::set::TensorView;
 use crate::record::{ConstantData, DType};
 use crate::{Error, Result};
 
 /// The element type of matrices and convolutions on the device. Biases and norms are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum WeightType {
-    /// As stored: f16 stays f16, f32 stays f32; bf16 becomes f32, which holds every bf16 value.
+    /// As exact as stored: f32 stays f32, f16 stays f16 and fp8 becomes f16, which holds all its values; the rest becomes f32.
     #[default]
     Keep,
     /// f16, rounded to nearest even; a value that f16 cannot hold is an error.
@@ -41,62 +40,47 @@ impl WeightType {
     }
 
     /// The device type for tensors stored as these.
-    pub(super) fn device_type(self, stored: &[Dtype]) -> DType {
+    pub(super) fn device_type(self, stored: &[StoredType]) -> DType {
         match self {
             WeightType::F16 | WeightType::Q8_0 | WeightType::Q4_0 => DType::F16,
-            WeightType::Keep if stored.iter().all(|&d| d == Dtype::F16) => DType::F16,
+            WeightType::Keep if stored.iter().all(|d| d.fits_f16()) => DType::F16,
             WeightType::Keep => DType::F32,
         }
     }
 }
 
-/// One tensor of a file, under its full name.
+/// A tensor under its full name.
 #[derive(Clone)]
 pub(super) struct Source {
-    pub(super) file: Arc<WeightFile>,
-    pub(super) tensor: StoredTensor,
+    pub(super) view: TensorView,
     pub(super) name: String,
 }
 
 impl Source {
     /// The elements as `to`, little-endian; borrowed from the map where nothing changes.
     fn elements(&self, to: DType) -> Result<Cow<'_, [u8]>> {
-        let bytes = self.file.bytes(&self.tensor);
-        match (self.tensor.dtype, to) {
-            (Dtype::F32, DType::F32) | (Dtype::F16, DType::F16) => Ok(Cow::Borrowed(bytes)),
-            (_, DType::F32) => Ok(Cow::Owned(bytemuck::cast_slice(&self.values()).to_vec())),
+        match (self.view.dtype(), to) {
+            (StoredType::F32, DType::F32) | (StoredType::F16, DType::F16) if !self.view.transposed => {
+                Ok(Cow::Borrowed(self.view.bytes()))
+            }
+            (_, DType::F32) => Ok(Cow::Owned(bytemuck::cast_slice(&self.view.values()).to_vec())),
             (_, DType::F16) => self.halves().map(Cow::Owned),
             (_, DType::Q8_0 | DType::Q4_0) => unreachable!("blocks are made of f16 or f32 values"),
         }
     }
 
-    /// The elements as f32.
-    pub(super) fn values(&self) -> Vec<f32> {
-        decode(self.tensor.dtype, self.file.bytes(&self.tensor))
-    }
-
     fn halves(&self) -> Result<Vec<u8>> {
-        let values = self.values();
+        let values = self.view.values();
         let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
         let lost = values.iter().zip(&halves).filter(|(v, h)| v.is_finite() && h.is_infinite()).count();
         if lost > 0 {
             return Err(Error::Model(format!(
                 "{}: {}: {lost} values are beyond the range of f16 (65504); keep this model's weights in f32",
-                self.file.label(),
+                self.view.file.label(),
                 self.name
             )));
         }
         Ok(bytemuck::cast_slice(&halves).to_vec())
-    }
-}
-
-/// f32 values of stored elements; the type was checked when the tensor was asked for.
-pub(super) fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
-    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
-    match dtype {
-        Dtype::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
-        Dtype::BF16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
-        _ => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
     }
 }
 

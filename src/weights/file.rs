@@ -4,20 +4,23 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use memmap2::Mmap;
+use safetensors::SafeTensors;
 use safetensors::tensor::SafeTensorError;
-use safetensors::{Dtype, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 
+use super::element::StoredType;
+use super::set::hex;
 use crate::{Error, Result};
 
 /// Where a tensor of a [`WeightFile`] lies, and what it is.
 #[derive(Debug, Clone)]
 pub struct StoredTensor {
     /// Element type as stored.
-    pub dtype: Dtype,
+    pub dtype: StoredType,
     /// Extents as stored, slowest first.
     pub shape: Vec<usize>,
     /// Bytes of the file.
@@ -29,11 +32,13 @@ pub struct WeightFile {
     label: String,
     data: Data,
     tensors: BTreeMap<String, StoredTensor>,
+    sha256: OnceLock<String>,
 }
 
 enum Data {
     Mapped(Mmap),
     Static(&'static [u8]),
+    Owned(Vec<u8>),
 }
 
 impl WeightFile {
@@ -68,9 +73,22 @@ impl WeightFile {
         WeightFile::parse(label.into(), Data::Static(bytes))
     }
 
-    /// SHA-256 of the whole file, in hexadecimal: what model sites and AUTOMATIC1111 know a file by.
-    pub fn sha256(&self) -> String {
-        Sha256::digest(self.data.bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    /// A file's bytes in memory; `label` names them in messages.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_bytes(bytes: Vec<u8>, label: impl Into<String>) -> Result<Self> {
+        WeightFile::parse(label.into(), Data::Owned(bytes))
+    }
+
+    /// SHA-256 of the whole file, in hexadecimal, read once.
+    pub(crate) fn sha256(&self) -> &str {
+        self.sha256.get_or_init(|| hex(&Sha256::digest(self.data.bytes())))
+    }
+
+    /// Bytes of the whole file.
+    pub fn byte_len(&self) -> usize {
+        self.data.bytes().len()
     }
 
     fn parse(label: String, data: Data) -> Result<Self> {
@@ -83,10 +101,10 @@ impl WeightFile {
             .into_iter()
             .map(|(name, info)| {
                 let range = start + info.data_offsets.0..start + info.data_offsets.1;
-                (name, StoredTensor { dtype: info.dtype, shape: info.shape.clone(), range })
+                (name, StoredTensor { dtype: info.dtype.into(), shape: info.shape.clone(), range })
             })
             .collect();
-        Ok(WeightFile { label, data, tensors })
+        Ok(WeightFile { label, data, tensors, sha256: OnceLock::new() })
     }
 
     /// The path, or the label of bytes in the program.
@@ -110,6 +128,7 @@ impl Data {
         match self {
             Data::Mapped(map) => map,
             Data::Static(bytes) => bytes,
+            Data::Owned(bytes) => bytes,
         }
     }
 }

@@ -1,14 +1,20 @@
 //! Checkpoints: named tensors in mapped safetensors files, and the strict accounting of who asked for which.
 //!
-//! [`WeightFile`] is a file (or bytes in the binary) whose header was checked. [`Weights`] walks it by the checkpoint's
-//! own paths and gives [`Constant`](crate::record::Constant)s that read, convert and repack only when a backend uploads
+//! [`WeightFile`] is a file (or bytes in the binary) whose header was checked. [`TensorSet`] is the tensors of one, of
+//! several shards ([`open_shards`]), or of one under other names. [`Weights`] walks a set by the checkpoint's own paths and gives [`Constant`](crate::record::Constant)s that read, convert and repack only when a backend uploads
 //! them, so a model costs no host memory beyond the mapping.
 
 mod convert;
+mod element;
 mod file;
 mod quantize;
+mod set;
+mod shards;
 mod tree;
 
 pub use convert::WeightType;
+pub use element::StoredType;
 pub use file::{StoredTensor, WeightFile};
+pub use set::{TensorSet, TensorView};
+pub use shards::{join_shards, open_shards};
 pub use tree::{Table, Weights};

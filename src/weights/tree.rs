@@ -5,18 +5,17 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use safetensors::Dtype;
-
-use super::convert::{Packed, Source, WeightType, decode};
-use super::file::WeightFile;
+use super::convert::{Packed, Source, WeightType};
+use super::element::StoredType;
 use super::quantize::quantized;
+use super::set::TensorSet;
 use crate::record::{Constant, ConstantData, DType};
 use crate::{Error, Result};
 
 /// How many names a message lists before it counts the rest.
 const LISTED: usize = 8;
 
-/// A place in a checkpoint: a file and a path prefix. [`at`](Self::at) steps down, as the module tree does.
+/// A place in a checkpoint: its tensors and a path prefix. [`at`](Self::at) steps down, as the module tree does.
 ///
 /// A tensor that the file lacks is noted and stood in for, so that [`finish`](Self::finish) can list all of them; a
 /// model must not be used before `finish` succeeded, and every `load` in `models` calls it.
@@ -28,7 +27,7 @@ pub struct Weights {
 }
 
 struct Shared {
-    file: Arc<WeightFile>,
+    tensors: TensorSet,
     model: String,
     weight_type: WeightType,
     asked: Mutex<Asked>,
@@ -41,9 +40,9 @@ struct Asked {
 }
 
 impl Weights {
-    /// The root of a file. `model` opens every message: `unet`, `vae`, `text_encoder_2`, …
-    pub fn new(file: Arc<WeightFile>, model: impl Into<String>, weight_type: WeightType) -> Self {
-        let shared = Shared { file, model: model.into(), weight_type, asked: Mutex::default() };
+    /// The root of a file, or of another set of tensors. `model` opens every message: `unet`, `vae`, `text_encoder_2`, …
+    pub fn new(tensors: impl Into<TensorSet>, model: impl Into<String>, weight_type: WeightType) -> Self {
+        let shared = Shared { tensors: tensors.into(), model: model.into(), weight_type, asked: Mutex::default() };
         Weights {
             shared: Arc::new(shared),
             path: String::new(),
@@ -63,13 +62,13 @@ impl Weights {
 
     /// Whether the file has this tensor. Does not count as asking for it.
     pub fn contains(&self, name: &str) -> bool {
-        self.shared.file.tensors().contains_key(&self.name(name))
+        self.shared.tensors.contains(&self.name(name))
     }
 
     /// `[len]`, in f32, with zeros up to a multiple of 4: a bias, or the scale and shift of a norm.
     ///
     /// # Errors
-    /// When the file has another shape, or a type that is not f32, f16 or bf16.
+    /// When the file has another shape, or a type that is not read.
     pub fn vector(&self, name: &str, len: usize) -> Result<Arc<Constant>> {
         self.fused_vector(&[name], len)
     }
@@ -129,11 +128,11 @@ impl Weights {
         let asked = self.asked();
         let unread: Vec<String> = self
             .shared
-            .file
+            .tensors
             .tensors()
             .iter()
             .filter(|(name, _)| !asked.read.contains(*name) && !extras.contains(&name.as_str()))
-            .map(|(name, tensor)| format!("{name} {:?}", tensor.shape))
+            .map(|(name, tensor)| format!("{name} {:?}", tensor.shape()))
             .collect();
         let complaints: Vec<String> = [("missing", &asked.missing), ("unknown to this model", &unread)]
             .into_iter()
@@ -146,7 +145,7 @@ impl Weights {
         Err(Error::Model(format!(
             "{}: {}: {}; the weights and config.json belong to different models, or the file is incomplete",
             self.shared.model,
-            self.shared.file.label(),
+            self.shared.tensors.label(),
             complaints.join(" and ")
         )))
     }
@@ -164,7 +163,7 @@ impl Weights {
             let data = Box::new(Missing(label.clone()));
             return Ok(Arc::new(Constant { label, shape: padded.to_vec(), dtype: DType::F32, data }));
         };
-        let types: Vec<Dtype> = sources.iter().map(|s| s.tensor.dtype).collect();
+        let types: Vec<StoredType> = sources.iter().map(|s| s.view.dtype()).collect();
         let dtype = forced.unwrap_or_else(|| self.shared.weight_type.device_type(&types));
         let channels = stored.get(1).copied().unwrap_or(1);
         let data = Packed {
@@ -182,24 +181,24 @@ impl Weights {
     /// Notes that the tensor was asked for and checks it; `None` when the file lacks it.
     fn ask(&self, name: &str, shape: &[usize]) -> Result<Option<Source>> {
         let full = self.name(name);
-        let Some(tensor) = self.shared.file.tensors().get(&full) else {
+        let Some(view) = self.shared.tensors.tensors().get(&full) else {
             self.asked().missing.push(format!("{full} {shape:?}"));
             return Ok(None);
         };
         self.asked().read.insert(full.clone());
         let model = &self.shared.model;
-        if tensor.shape != shape {
+        if view.shape() != shape {
             let remedy = self.remedy;
-            let found = &tensor.shape;
+            let found = view.shape();
             return Err(Error::Model(format!("{model}: {full}: expected {shape:?}, file has {found:?}; {remedy}")));
         }
-        if !matches!(tensor.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+        if !view.dtype().is_readable() {
             return Err(Error::Model(format!(
-                "{model}: {full}: expected F32, F16 or BF16, file has {:?}; convert the file to one of them",
-                tensor.dtype
+                "{model}: {full}: expected F32, F16, BF16, F8_E4M3 or F8_E5M2, file has {}; convert the file to one of them",
+                view.dtype()
             )));
         }
-        Ok(Some(Source { file: Arc::clone(&self.shared.file), tensor: tensor.clone(), name: full }))
+        Ok(Some(Source { view: view.clone(), name: full }))
     }
 
     fn name(&self, leaf: &str) -> String {
@@ -252,8 +251,6 @@ impl Table {
                 self.model, self.name, self.rows
             )));
         };
-        let bytes = source.file.bytes(&source.tensor);
-        let row = bytes.len() / self.rows;
-        Ok(decode(source.tensor.dtype, &bytes[index * row..(index + 1) * row]))
+        Ok(source.view.row(index))
     }
 }

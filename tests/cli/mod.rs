@@ -1,8 +1,11 @@
 //! The real binary: what it prints, what it writes, how it fails.
 
 mod failures;
+mod inspect;
 mod options;
 mod pictures;
+#[cfg(feature = "pull")]
+mod pull;
 mod schedule;
 mod study;
 mod tokens;
@@ -15,6 +18,9 @@ pub(crate) fn chiaro(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_chiaro"))
         .args(arguments)
         .current_dir(folder)
+        // Names are looked up in the test's folder alone.
+        .env("HF_HUB_CACHE", folder)
+        .env_remove("CHIARO_MODELS")
         .output()
         .expect("the binary under test starts")
 }

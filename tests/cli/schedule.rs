@@ -41,7 +41,7 @@ fn curves_are_drawn_as_svg_and_png() {
 fn what_it_refuses() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     fails(folder.path(), &["schedule", "--plot", "snr.jpg"], 2, &["snr.jpg", ".png or .svg"]);
-    fails(folder.path(), &["schedule", "--model", "nowhere"], 1, &["nowhere", "scheduler_config.json"]);
+    fails(folder.path(), &["schedule", "--model", "nowhere"], 1, &["nowhere", "nowhere", "no such file"]);
     std::fs::write(folder.path().join("snr.svg"), "precious").expect("writable");
     fails(folder.path(), &["schedule", "--plot", "snr.svg"], 2, &["snr.svg", "exists", "--overwrite"]);
     assert_eq!(std::fs::read_to_string(folder.path().join("snr.svg")).expect("text"), "precious");

@@ -8,5 +8,6 @@ mod autoencoders;
 mod bench;
 mod clip;
 mod configs;
+mod original;
 mod quantised;
 mod unet;

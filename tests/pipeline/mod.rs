@@ -1,9 +1,11 @@
 //! Whole runs: prompts to pictures, against the reference pipelines.
 
 mod budget;
+mod lookup;
 mod memory;
 mod oms_on_xl;
 mod prompts;
 mod runs;
+mod single_files;
 mod starts;
 mod widening;

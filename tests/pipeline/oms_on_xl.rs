@@ -22,7 +22,7 @@ fn device() -> Device {
 
 /// The pipeline of a golden OMS run, on another base.
 fn open(base: &Path, run: &Value, module: &Path, text_encoder: Option<&Path>) -> chiaro::Result<Pipeline> {
-    let overrides = Overrides { scheduler: Some(scheduler(run)), unet: None };
+    let overrides = Overrides { scheduler: Some(scheduler(run)), ..Overrides::default() };
     let oms = OmsSource { module: Source::Folder(module.into()), text_encoder: text_encoder.map(Into::into) };
     Pipeline::load_with(&Source::Folder(base.into()), &overrides, Some(&oms), device())
 }

@@ -129,8 +129,11 @@ fn run_family(family: &str, device: &Device) -> Vec<String> {
             _ => own.clone(),
         };
         let own_unet = ["lcm", "inpaint9"].contains(&family);
-        let overrides =
-            Overrides { scheduler: Some(scheduler(&run)), unet: own_unet.then(|| golden.path().join("unet")) };
+        let overrides = Overrides {
+            scheduler: Some(scheduler(&run)),
+            unet: own_unet.then(|| golden.path().join("unet")),
+            ..Overrides::default()
+        };
         let oms = (family == "oms").then(|| OmsSource { module: Source::Folder(golden.path()), text_encoder: None });
         let pipeline = Pipeline::load_with(&Source::Folder(base), &overrides, oms.as_ref(), device.clone())
             .unwrap_or_else(|e| panic!("{family}/{name}: {e}"));

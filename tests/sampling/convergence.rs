@@ -61,7 +61,7 @@ fn error(kind: SolverKind, steps: usize) -> f64 {
 
 #[test]
 fn orders_of_convergence() {
-    // Multistep solvers begin with a step of first order, which limits them to the second.
+    // Multistep solvers begin with a step of first order, which limits them to the second; where that step is small, more is seen.
     let orders = [
         (SolverKind::Ddim, 1, 40),
         (SolverKind::Tcd, 1, 40),
@@ -71,7 +71,7 @@ fn orders_of_convergence() {
         (SolverKind::Heun, 2, 20),
         (SolverKind::Dpm2, 2, 20),
         (SolverKind::Dpm2Ancestral, 2, 20),
-        (SolverKind::Lms, 2, 20),
+        (SolverKind::Lms, 3, 20),
         (SolverKind::Ipndm, 2, 20),
         (SolverKind::DpmPp2m, 2, 40),
         (SolverKind::DpmPp2sAncestral, 2, 20),

@@ -10,46 +10,41 @@
 
 use std::collections::VecDeque;
 
-use super::super::prediction::{Level, Prediction};
-use super::super::sigmas::Grid;
+use super::super::prediction::Level;
+use super::sigma_scaled::SigmaScaled;
 use super::{Noise, Plan, Rule, latents};
 use crate::Result;
 
 pub(super) struct DpmPp3mSde {
-    prediction: Prediction,
-    grid: Grid,
+    scaled: SigmaScaled,
     eta: f64,
-    init_noise_sigma: f64,
     /// x̃_0 of this step and of earlier ones, the newest first.
     x0s: VecDeque<Vec<f64>>,
 }
 
 impl DpmPp3mSde {
-    pub(super) fn new(plan: Plan<'_>, eta: f64) -> Result<Self> {
-        let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
-        let init_noise_sigma = grid.init_noise_sigma(plan.config);
-        let grid = grid.starting_at(plan.skip);
-        Ok(DpmPp3mSde { prediction: Prediction::free(plan.config), grid, eta, init_noise_sigma, x0s: VecDeque::new() })
+    pub(super) fn new(plan: &Plan<'_>, eta: f64) -> Result<Self> {
+        Ok(DpmPp3mSde { scaled: SigmaScaled::new(plan)?, eta, x0s: VecDeque::new() })
     }
 }
 
 impl Rule for DpmPp3mSde {
     fn timesteps(&self) -> &[f64] {
-        &self.grid.timesteps
+        &self.scaled.grid.timesteps
     }
 
     fn level(&self, i: usize) -> Level {
-        Level::ve(self.grid.sigmas[i])
+        self.scaled.level(i)
     }
 
     fn init_noise_sigma(&self) -> f64 {
-        self.init_noise_sigma
+        self.scaled.init_noise_sigma
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], noise: Noise<'_>) -> Vec<f32> {
-        let sigmas = &self.grid.sigmas;
+        let sigmas = &self.scaled.grid.sigmas;
         let next = sigmas[i + 1];
-        let x0 = self.prediction.x0(model_output, x, Level::ve(sigmas[i]));
+        let x0 = self.scaled.prediction.x0(model_output, x, self.level(i));
         if next == 0.0 {
             return latents(x.len(), |i| x0[i]);
         }

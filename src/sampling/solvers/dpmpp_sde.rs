@@ -10,71 +10,54 @@
 //! | `down`, `up` | the level stepped down to, and the noise added, to the middle and to σ_{i+1} |
 //! | `path` | W(σ_i) - W(middle) over √(σ_i - middle) |
 
-use super::super::prediction::{Level, Prediction};
-use super::super::sigmas::Grid;
+use super::super::prediction::Level;
 use super::dpmpp_2s_ancestral::towards;
+use super::sigma_scaled::Halves;
 use super::{Noise, Plan, Rule, ancestral, latents};
 use crate::Result;
 
 pub(super) struct DpmPpSde {
-    prediction: Prediction,
-    timesteps: Vec<f64>,
-    levels: Vec<f64>,
+    halves: Halves,
     eta: f64,
-    init_noise_sigma: f64,
     start: Vec<f32>,
     path: Vec<f32>,
 }
 
 impl DpmPpSde {
-    pub(super) fn new(plan: Plan<'_>, eta: f64) -> Result<Self> {
-        let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
-        let init_noise_sigma = grid.init_noise_sigma(plan.config);
-        let grid = grid.starting_at(plan.skip);
-        let (mut timesteps, mut levels) = (Vec::new(), Vec::new());
-        for (&t, pair) in grid.timesteps.iter().zip(grid.sigmas.windows(2)) {
-            timesteps.push(t);
-            levels.push(pair[0]);
-            if pair[1] > 0.0 {
-                let middle = (pair[0] * pair[1]).sqrt();
-                timesteps.push(grid.timestep_of(middle));
-                levels.push(middle);
-            }
-        }
-        levels.push(grid.sigmas[grid.sigmas.len() - 1]);
-        let prediction = Prediction::free(plan.config);
-        Ok(DpmPpSde { prediction, timesteps, levels, eta, init_noise_sigma, start: Vec::new(), path: Vec::new() })
+    pub(super) fn new(plan: &Plan<'_>, eta: f64) -> Result<Self> {
+        Ok(DpmPpSde { halves: Halves::of_intervals(plan, eta)?, eta, start: Vec::new(), path: Vec::new() })
     }
 }
 
 impl Rule for DpmPpSde {
     fn timesteps(&self) -> &[f64] {
-        &self.timesteps
+        &self.halves.timesteps
     }
 
     fn level(&self, i: usize) -> Level {
-        Level::ve(self.levels[i])
+        self.halves.level(i)
     }
 
     fn init_noise_sigma(&self) -> f64 {
-        self.init_noise_sigma
+        self.halves.init_noise_sigma
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], noise: Noise<'_>) -> Vec<f32> {
-        let x0 = self.prediction.x0(model_output, x, Level::ve(self.levels[i]));
-        let next = self.levels[i + 1];
+        let x0 = self.halves.x0(i, model_output, x);
+        let levels = &self.halves.levels;
+        let next = levels[i + 1];
         if i.is_multiple_of(2) {
             if next == 0.0 {
                 return latents(x.len(), |i| x0[i]);
             }
-            let (down, up) = ancestral(self.levels[i], next, self.eta);
-            let ratio = down / self.levels[i];
+            let (down, up) = ancestral(levels[i], next, self.eta);
+            let ratio = down / levels[i];
             self.path = if self.eta > 0.0 { noise(x.len()) } else { vec![0.0; x.len()] };
             self.start = x.to_vec();
             return latents(x.len(), |i| towards(f64::from(x[i]), x0[i], ratio) + up * f64::from(self.path[i]));
         }
-        let (sigma, middle) = (self.levels[i - 1], self.levels[i]);
-        let (down, up) = ancestral(sigma, next, self.eta);
+        let (sigma, middle) = (levels[i - 1], levels[i]);
+        let (down, up) = self.halves.targets[i / 2];
         let ratio = down / sigma;
         let z = if self.eta > 0.0 { noise(x.len()) } else { vec![0.0; x.len()] };
         let share = (sigma - middle) / (sigma - next);

@@ -8,55 +8,42 @@
 //! | `derivative` | dx/dσ = (x - D)/σ |
 //! | `down`, `up` | the level stepped down to, and the noise added: down² + up² = σ_{i+1}² |
 
-use super::super::prediction::{Level, Prediction};
-use super::super::sigmas::Grid;
+use super::super::prediction::Level;
+use super::sigma_scaled::SigmaScaled;
 use super::{Noise, Plan, Rule, ancestral, latents};
 use crate::Result;
 
 pub(super) struct Euler {
-    prediction: Prediction,
-    grid: Grid,
-    init_noise_sigma: f64,
+    scaled: SigmaScaled,
     /// η of the ancestral form.
     eta: Option<f64>,
 }
 
 impl Euler {
-    pub(super) fn new(plan: Plan<'_>, eta: Option<f64>) -> Result<Self> {
-        let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
-        let init_noise_sigma = grid.init_noise_sigma(plan.config);
-        Ok(Euler {
-            prediction: Prediction::free(plan.config),
-            grid: grid.starting_at(plan.skip),
-            init_noise_sigma,
-            eta,
-        })
+    pub(super) fn new(plan: &Plan<'_>, eta: Option<f64>) -> Result<Self> {
+        Ok(Euler { scaled: SigmaScaled::new(plan)?, eta })
     }
 }
 
 impl Rule for Euler {
     fn timesteps(&self) -> &[f64] {
-        &self.grid.timesteps
+        &self.scaled.grid.timesteps
     }
 
     fn level(&self, i: usize) -> Level {
-        Level::ve(self.grid.sigmas[i])
+        self.scaled.level(i)
     }
 
     fn init_noise_sigma(&self) -> f64 {
-        self.init_noise_sigma
+        self.scaled.init_noise_sigma
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], noise: Noise<'_>) -> Vec<f32> {
-        let (sigma, next) = (self.grid.sigmas[i], self.grid.sigmas[i + 1]);
+        let (sigma, next) = (self.scaled.grid.sigmas[i], self.scaled.grid.sigmas[i + 1]);
         let (down, up) = self.eta.map_or((next, 0.0), |eta| ancestral(sigma, next, eta));
         // Drawn in the last step too, where nothing is added: diffusers does.
         let z = if self.eta.is_some() { noise(x.len()) } else { vec![0.0; x.len()] };
-        let x0 = self.prediction.x0(model_output, x, Level::ve(sigma));
-        latents(x.len(), |i| {
-            let x = f64::from(x[i]);
-            let derivative = (x - x0[i]) / sigma;
-            x + derivative * (down - sigma) + up * f64::from(z[i])
-        })
+        let (_, derivative) = self.scaled.derivative(i, model_output, x);
+        latents(x.len(), |i| f64::from(x[i]) + derivative[i] * (down - sigma) + up * f64::from(z[i]))
     }
 }

@@ -9,26 +9,21 @@
 //! | `derivative` | d_i' at σ_{i+1} |
 
 use super::super::prediction::{Level, Prediction};
-use super::super::sigmas::Grid;
+use super::sigma_scaled::SigmaScaled;
 use super::{Noise, Plan, Rule, latents};
 use crate::Result;
 
 pub(super) struct Heun {
-    prediction: Prediction,
-    grid: Grid,
+    scaled: SigmaScaled,
     timesteps: Vec<f64>,
-    init_noise_sigma: f64,
     first: Option<(Vec<f64>, Vec<f32>)>,
 }
 
 impl Heun {
-    pub(super) fn new(plan: Plan<'_>) -> Result<Self> {
-        let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
-        let init_noise_sigma = grid.init_noise_sigma(plan.config);
-        let grid = grid.starting_at(plan.skip);
-        let twice = grid.timesteps.iter().flat_map(|&t| [t, t]).skip(1).collect();
-        let prediction = Prediction::new(plan.config, false);
-        Ok(Heun { prediction, grid, timesteps: twice, init_noise_sigma, first: None })
+    pub(super) fn new(plan: &Plan<'_>) -> Result<Self> {
+        let scaled = SigmaScaled { prediction: Prediction::new(plan.config, false), ..SigmaScaled::new(plan)? };
+        let twice = scaled.grid.timesteps.iter().flat_map(|&t| [t, t]).skip(1).collect();
+        Ok(Heun { scaled, timesteps: twice, first: None })
     }
 }
 
@@ -38,25 +33,24 @@ impl Rule for Heun {
     }
 
     fn level(&self, i: usize) -> Level {
-        Level::ve(self.grid.sigmas[i.div_ceil(2)])
+        self.scaled.level(i.div_ceil(2))
     }
 
     fn init_noise_sigma(&self) -> f64 {
-        self.init_noise_sigma
+        self.scaled.init_noise_sigma
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], _noise: Noise<'_>) -> Vec<f32> {
         let at = i.div_ceil(2);
-        let sigma = self.grid.sigmas[at];
-        let x0 = self.prediction.x0(model_output, x, Level::ve(sigma));
-        let derivative: Vec<f64> = x.iter().zip(&x0).map(|(&x, x0)| (f64::from(x) - x0) / sigma).collect();
+        let sigmas = &self.scaled.grid.sigmas;
+        let (_, derivative) = self.scaled.derivative(at, model_output, x);
         match self.first.take() {
             Some((first, start)) => {
-                let step = sigma - self.grid.sigmas[at - 1];
+                let step = sigmas[at] - sigmas[at - 1];
                 latents(x.len(), |i| f64::from(start[i]) + (first[i] + derivative[i]) / 2.0 * step)
             }
             None => {
-                let step = self.grid.sigmas[at + 1] - sigma;
+                let step = sigmas[at + 1] - sigmas[at];
                 let next = latents(x.len(), |i| f64::from(x[i]) + derivative[i] * step);
                 self.first = Some((derivative, x.to_vec()));
                 next

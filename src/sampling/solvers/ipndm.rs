@@ -7,8 +7,8 @@
 
 use std::collections::VecDeque;
 
-use super::super::prediction::{Level, Prediction};
-use super::super::sigmas::Grid;
+use super::super::prediction::Level;
+use super::sigma_scaled::SigmaScaled;
 use super::{Noise, Plan, Rule, latents};
 use crate::Result;
 
@@ -21,41 +21,35 @@ const WEIGHTS: [&[f64]; 4] = [
 ];
 
 pub(super) struct Ipndm {
-    prediction: Prediction,
-    grid: Grid,
-    init_noise_sigma: f64,
+    scaled: SigmaScaled,
     derivatives: VecDeque<Vec<f64>>,
 }
 
 impl Ipndm {
-    pub(super) fn new(plan: Plan<'_>) -> Result<Self> {
-        let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
-        let init_noise_sigma = grid.init_noise_sigma(plan.config);
-        let grid = grid.starting_at(plan.skip);
-        Ok(Ipndm { prediction: Prediction::free(plan.config), grid, init_noise_sigma, derivatives: VecDeque::new() })
+    pub(super) fn new(plan: &Plan<'_>) -> Result<Self> {
+        Ok(Ipndm { scaled: SigmaScaled::new(plan)?, derivatives: VecDeque::new() })
     }
 }
 
 impl Rule for Ipndm {
     fn timesteps(&self) -> &[f64] {
-        &self.grid.timesteps
+        &self.scaled.grid.timesteps
     }
 
     fn level(&self, i: usize) -> Level {
-        Level::ve(self.grid.sigmas[i])
+        self.scaled.level(i)
     }
 
     fn init_noise_sigma(&self) -> f64 {
-        self.init_noise_sigma
+        self.scaled.init_noise_sigma
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], _noise: Noise<'_>) -> Vec<f32> {
-        let (sigma, next) = (self.grid.sigmas[i], self.grid.sigmas[i + 1]);
-        let x0 = self.prediction.x0(model_output, x, Level::ve(sigma));
+        let (sigma, next) = (self.scaled.grid.sigmas[i], self.scaled.grid.sigmas[i + 1]);
+        let (x0, derivative) = self.scaled.derivative(i, model_output, x);
         if next == 0.0 {
             return latents(x.len(), |i| x0[i]);
         }
-        let derivative = x.iter().zip(&x0).map(|(&x, x0)| (f64::from(x) - x0) / sigma).collect();
         self.derivatives.push_front(derivative);
         self.derivatives.truncate(WEIGHTS.len());
         let weights = WEIGHTS[self.derivatives.len() - 1];

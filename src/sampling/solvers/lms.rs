@@ -7,50 +7,44 @@
 
 use std::collections::VecDeque;
 
-use super::super::prediction::{Level, Prediction};
-use super::super::sigmas::Grid;
+use super::super::prediction::Level;
+use super::sigma_scaled::SigmaScaled;
 use super::{Noise, Plan, Rule, latents};
 use crate::Result;
 
 const ORDER: usize = 4;
 
 pub(super) struct Lms {
-    prediction: Prediction,
-    grid: Grid,
-    init_noise_sigma: f64,
+    scaled: SigmaScaled,
     derivatives: VecDeque<Vec<f64>>,
 }
 
 impl Lms {
-    pub(super) fn new(plan: Plan<'_>) -> Result<Self> {
-        let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
-        let init_noise_sigma = grid.init_noise_sigma(plan.config);
-        let grid = grid.starting_at(plan.skip);
-        Ok(Lms { prediction: Prediction::free(plan.config), grid, init_noise_sigma, derivatives: VecDeque::new() })
+    pub(super) fn new(plan: &Plan<'_>) -> Result<Self> {
+        Ok(Lms { scaled: SigmaScaled::new(plan)?, derivatives: VecDeque::new() })
     }
 }
 
 impl Rule for Lms {
     fn timesteps(&self) -> &[f64] {
-        &self.grid.timesteps
+        &self.scaled.grid.timesteps
     }
 
     fn level(&self, i: usize) -> Level {
-        Level::ve(self.grid.sigmas[i])
+        self.scaled.level(i)
     }
 
     fn init_noise_sigma(&self) -> f64 {
-        self.init_noise_sigma
+        self.scaled.init_noise_sigma
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], _noise: Noise<'_>) -> Vec<f32> {
-        let sigma = self.grid.sigmas[i];
-        let x0 = self.prediction.x0(model_output, x, Level::ve(sigma));
-        let derivative = x.iter().zip(&x0).map(|(&x, x0)| (f64::from(x) - x0) / sigma).collect();
+        let (_, derivative) = self.scaled.derivative(i, model_output, x);
         self.derivatives.push_front(derivative);
         self.derivatives.truncate(ORDER);
-        let past: Vec<f64> = (0..self.derivatives.len()).map(|k| self.grid.sigmas[i - k]).collect();
-        let weights: Vec<f64> = (0..past.len()).map(|j| coefficient(&past, j, self.grid.sigmas[i + 1])).collect();
+        let past: Vec<f64> = (0..self.derivatives.len()).map(|k| self.scaled.grid.sigmas[i - k]).collect();
+        let weights: Vec<f64> =
+            (0..past.len()).map(|j| coefficient(&past, j, self.scaled.grid.sigmas[i + 1])).collect();
         latents(x.len(), |i| {
             f64::from(x[i]) + weights.iter().zip(&self.derivatives).map(|(w, d)| w * d[i]).sum::<f64>()
         })

@@ -18,6 +18,7 @@ mod kind;
 mod lcm;
 mod lms;
 mod pndm;
+mod sigma_scaled;
 mod tcd;
 mod unipc;
 

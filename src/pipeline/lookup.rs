@@ -1,0 +1,135 @@
+//! Where a model's name leads: a path, the local Hugging Face cache, or a folder of models.
+//!
+//! | place | a name there | variable |
+//! | --- | --- | --- |
+//! | the file system | any path that exists | |
+//! | folders of models | `NAME`, `NAME.safetensors`, also below `checkpoints/` and `diffusers/` (ComfyUI), `Stable-diffusion/` (AUTOMATIC1111) | `CHIARO_MODELS`, several as in `PATH` |
+//! | Hugging Face's cache | `ORGANISATION/REPOSITORY`, at its `main` as last fetched | `HF_HUB_CACHE`, or `HF_HOME` with `hub/` below it |
+//!
+//! Nothing is fetched: a name that is not here is an error that says where was looked.
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Folders inside a folder of models in which other programs keep whole models.
+const INNER: [&str; 4] = ["", "checkpoints", "diffusers", "Stable-diffusion"];
+/// How many near names an error offers.
+const OFFERED: usize = 3;
+
+/// Where names are looked up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Folders of models.
+    pub models: Vec<PathBuf>,
+    /// Hugging Face caches: folders with `models--ORGANISATION--REPOSITORY` in them.
+    pub hubs: Vec<PathBuf>,
+}
+
+impl Places {
+    /// What the environment names.
+    pub fn from_env() -> Self {
+        let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let models = var("CHIARO_MODELS").map(|list| std::env::split_paths(&list).collect()).unwrap_or_default();
+        let home = || var("HOME").or_else(|| var("USERPROFILE")).map(|home| PathBuf::from(home).join(".cache"));
+        let cache = || var("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+        let hub = var("HF_HUB_CACHE")
+            .map(PathBuf::from)
+            .or_else(|| var("HF_HOME").map(|home| PathBuf::from(home).join("hub")))
+            .or_else(|| cache().map(|cache| cache.join("huggingface/hub")));
+        Places { models, hubs: hub.into_iter().collect() }
+    }
+
+    /// The path that a name means.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is nowhere, with the places that were searched and the nearest names there.
+    pub fn find(&self, name: &str) -> Result<PathBuf> {
+        let path = Path::new(name);
+        if path.exists() {
+            return Ok(path.to_owned());
+        }
+        if let Some(found) = self.models.iter().filter(|_| path.is_relative()).find_map(|folder| inside(folder, name)) {
+            return Ok(found);
+        }
+        match self.hubs.iter().find_map(|hub| snapshot(hub, name)) {
+            Some(found) => Ok(found),
+            None => Err(self.unknown(name)),
+        }
+    }
+
+    /// Every name that can be found, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for folder in &self.models {
+            for entry in INNER.iter().flat_map(|inner| entries(&folder.join(inner))) {
+                let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let is_model = entry.join("model_index.json").is_file();
+                match name.strip_suffix(".safetensors") {
+                    Some(stem) => names.push(stem.to_owned()),
+                    None if is_model => names.push(name),
+                    None => {}
+                }
+            }
+        }
+        for entry in self.hubs.iter().flat_map(|hub| entries(hub)) {
+            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            names.extend(name.strip_prefix("models--").map(|rest| rest.replacen("--", "/", 1)));
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let known = self.names();
+        let mut near: Vec<(f64, &String)> = known
+            .iter()
+            .map(|known| (strsim::jaro_winkler(&name.to_lowercase(), &known.to_lowercase()), known))
+            .collect();
+        near.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let near: Vec<&str> =
+            near.iter().filter(|(score, _)| *score > 0.7).take(OFFERED).map(|(_, name)| name.as_str()).collect();
+        let offer = if near.is_empty() { String::new() } else { format!("; near names: {}", near.join(", ")) };
+        let searched: Vec<String> =
+            self.models.iter().chain(&self.hubs).map(|place| place.display().to_string()).collect();
+        let searched = if searched.is_empty() { String::new() } else { format!(", nor in {}", searched.join(", ")) };
+        Error::Model(format!("{name}: no such file or folder{searched}{offer}"))
+    }
+}
+
+/// A model of that name in a folder of models.
+fn inside(folder: &Path, name: &str) -> Option<PathBuf> {
+    let forms = INNER.iter().flat_map(|inner| {
+        let folder = folder.join(inner);
+        [folder.join(name), folder.join(format!("{name}.safetensors"))]
+    });
+    forms.into_iter().find(|path| path.exists())
+}
+
+/// The folder of a repository's files in a cache: what `refs/main` names, or the only snapshot.
+fn snapshot(hub: &Path, name: &str) -> Option<PathBuf> {
+    let mut parts = name.split('/');
+    let (owner, repository) = (parts.next()?, parts.next()?);
+    let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
+    if parts.next().is_some() || !plain(owner) || !plain(repository) {
+        return None;
+    }
+    let folder = hub.join(format!("models--{owner}--{repository}"));
+    let snapshots = folder.join("snapshots");
+    let main = std::fs::read_to_string(folder.join("refs/main")).ok().map(|hash| hash.trim().to_owned());
+    let named = main.filter(|hash| hash.chars().all(|c| c.is_ascii_hexdigit())).map(|hash| snapshots.join(hash));
+    let only = || match &entries(&snapshots)[..] {
+        [one] => Some(one.clone()),
+        _ => None,
+    };
+    named.filter(|path| path.is_dir()).or_else(only)
+}
+
+/// A folder's entries; none where it cannot be read.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let Ok(read) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = read.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}

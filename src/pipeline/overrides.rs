@@ -1,0 +1,86 @@
+//! Components taken from elsewhere than the model's own files.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::Source;
+use super::source::Component;
+use crate::sampling::{PredictionType, SchedulerConfig};
+use crate::{Error, Result};
+
+/// What replaces parts of a model. A path is a folder in the diffusers layout (the component's own, or a whole model's) or a
+/// single file that has the component.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Overrides {
+    /// A UNet.
+    pub unet: Option<PathBuf>,
+    /// An autoencoder. One alone in a single file takes the model's own scaling of latents.
+    pub vae: Option<PathBuf>,
+    /// A model whose text encoders and tokenizers are used.
+    pub text_encoder: Option<PathBuf>,
+    /// The text of a `scheduler_config.json`.
+    pub scheduler: Option<String>,
+    /// What the network predicts, where the model's files do not say or are wrong.
+    pub prediction: Option<PredictionType>,
+}
+
+impl Overrides {
+    pub(super) fn scheduler_of(&self, model: &Source) -> Result<SchedulerConfig> {
+        let mut scheduler: SchedulerConfig = match &self.scheduler {
+            Some(text) => {
+                serde_json::from_str(text).map_err(|e| Error::Model(format!("scheduler_config.json: {e}")))?
+            }
+            None => model.scheduler()?,
+        };
+        scheduler.prediction_type = self.prediction.unwrap_or(scheduler.prediction_type);
+        scheduler.check()?;
+        Ok(scheduler)
+    }
+
+    pub(super) fn texts_of(&self, model: &Source) -> Result<Source> {
+        self.text_encoder.as_ref().map_or_else(|| Ok(model.clone()), Source::at)
+    }
+
+    pub(super) fn unet_of(&self, model: &Source) -> Result<Component> {
+        Ok(component(self.unet.as_deref(), "unet")?.unwrap_or_else(|| model.component("unet")))
+    }
+
+    /// The autoencoder's files and its `config.json`.
+    pub(super) fn vae_of(&self, model: &Source) -> Result<(Component, String)> {
+        let own = model.component("vae");
+        let Some(files) = component(self.vae.as_deref(), "vae")? else {
+            let text = own.text("config.json")?;
+            return Ok((own, text));
+        };
+        let text = files.text("config.json")?;
+        let is_alone = matches!(&files, Component::Part(file, _) if !file.checkpoint().parts.contains_key("unet"));
+        if !is_alone {
+            return Ok((files, text));
+        }
+        let factor = match model {
+            Source::File(file) => file.checkpoint().family.scaling_factor().into(),
+            _ => own.json::<Value>("config.json")?["scaling_factor"].clone(),
+        };
+        let mut config: Value = files.json("config.json")?;
+        if factor.is_number() {
+            config["scaling_factor"] = factor;
+        }
+        Ok((files, config.to_string()))
+    }
+
+    /// What the user of a model should know that its files leave open.
+    pub(super) fn assumptions(&self, model: &Source) -> Vec<String> {
+        match model {
+            Source::File(file) => file.notices(self.prediction.is_some() || self.scheduler.is_some()),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A component's files at a path.
+fn component(path: Option<&Path>, name: &str) -> Result<Option<Component>> {
+    let Some(path) = path else { return Ok(None) };
+    let own = Component::Folder(path.to_owned());
+    Ok(Some(if own.has("config.json") { own } else { Source::at(path)?.component(name) }))
+}

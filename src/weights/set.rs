@@ -1,0 +1,171 @@
+//! Named tensors, wherever their bytes lie.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::element::StoredType;
+use super::file::{StoredTensor, WeightFile};
+
+/// Named tensors of one file, of the shards of a model, or of a file seen under other names. Cheap to clone: bytes stay where
+/// they are mapped.
+#[derive(Clone)]
+pub struct TensorSet {
+    label: String,
+    tensors: Arc<BTreeMap<String, TensorView>>,
+}
+
+/// A tensor of a file, or a part of it, or it with its axes swapped. Nothing is read before values are asked for.
+#[derive(Clone)]
+pub struct TensorView {
+    pub(super) file: Arc<WeightFile>,
+    pub(super) stored: StoredTensor,
+    /// The matrix is stored with its axes swapped.
+    pub(super) transposed: bool,
+}
+
+impl TensorSet {
+    /// `label` names the set in messages.
+    pub fn new(label: impl Into<String>, tensors: BTreeMap<String, TensorView>) -> Self {
+        TensorSet { label: label.into(), tensors: Arc::new(tensors) }
+    }
+
+    /// Where the tensors are from, in words.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// All tensors by name.
+    pub fn tensors(&self) -> &BTreeMap<String, TensorView> {
+        &self.tensors
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The extents of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(TensorView::shape)
+    }
+
+    /// The tensors whose name begins with `prefix`, under the rest of their names.
+    pub fn under(&self, prefix: &str) -> TensorSet {
+        let from = self.tensors.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
+        let tensors = from.map(|(name, view)| (name[prefix.len()..].to_owned(), view.clone())).collect();
+        TensorSet { label: self.label.clone(), tensors: Arc::new(tensors) }
+    }
+
+    /// SHA-256 of the file, in hexadecimal: what model sites and AUTOMATIC1111 know a file by. Of several files it is that of
+    /// their hashes after each other, by name.
+    pub fn sha256(&self) -> String {
+        let files: BTreeMap<&str, &Arc<WeightFile>> =
+            self.tensors.values().map(|view| (view.file.label(), &view.file)).collect();
+        let hashes: Vec<String> = files.values().map(|file| file.sha256().to_owned()).collect();
+        match hashes.as_slice() {
+            [one] => one.clone(),
+            many => hex(&Sha256::digest(many.concat())),
+        }
+    }
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl From<Arc<WeightFile>> for TensorSet {
+    fn from(file: Arc<WeightFile>) -> Self {
+        let view =
+            |stored: &StoredTensor| TensorView { file: Arc::clone(&file), stored: stored.clone(), transposed: false };
+        let tensors = file.tensors().iter().map(|(name, stored)| (name.clone(), view(stored))).collect();
+        TensorSet::new(file.label(), tensors)
+    }
+}
+
+impl TensorView {
+    /// Element type as stored.
+    pub fn dtype(&self) -> StoredType {
+        self.stored.dtype
+    }
+
+    /// Extents, slowest first.
+    pub fn shape(&self) -> &[usize] {
+        &self.stored.shape
+    }
+
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.stored.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes in the file.
+    pub fn byte_len(&self) -> usize {
+        self.stored.range.len()
+    }
+
+    /// The same elements in another shape; `None` when their counts differ.
+    pub fn reshaped(&self, shape: &[usize]) -> Option<Self> {
+        let count = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent))?;
+        let stored = StoredTensor { shape: shape.to_vec(), ..self.stored.clone() };
+        (count == self.len() && !self.transposed).then(|| TensorView { stored, ..self.clone() })
+    }
+
+    /// Part `index` of `parts` equal ones along the first extent; `None` when it cannot be divided so.
+    pub fn part(&self, index: usize, parts: usize) -> Option<Self> {
+        let mut shape = self.stored.shape.clone();
+        let rows = shape.first_mut()?;
+        let bytes = self.stored.range.len();
+        if parts == 0 || index >= parts || self.transposed {
+            return None;
+        }
+        if !rows.is_multiple_of(parts) || !bytes.is_multiple_of(parts) {
+            return None;
+        }
+        *rows /= parts;
+        let start = self.stored.range.start + bytes / parts * index;
+        let stored = StoredTensor { shape, range: start..start + bytes / parts, ..self.stored.clone() };
+        Some(TensorView { stored, ..self.clone() })
+    }
+
+    /// The matrix with its axes swapped; `None` for anything else.
+    pub fn swapped(&self) -> Option<Self> {
+        let [rows, columns] = *self.stored.shape.as_slice() else { return None };
+        let stored = StoredTensor { shape: vec![columns, rows], ..self.stored.clone() };
+        Some(TensorView { stored, transposed: !self.transposed, ..self.clone() })
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.file.bytes(&self.stored)
+    }
+
+    /// The elements as f32, in the order of the shape.
+    pub(super) fn values(&self) -> Vec<f32> {
+        let values = self.stored.dtype.decode(self.bytes());
+        if !self.transposed {
+            return values;
+        }
+        let (rows, columns) = (self.stored.shape[0], self.stored.shape[1]);
+        (0..rows * columns).map(|i| values[i % columns * rows + i / columns]).collect()
+    }
+
+    /// Row `index` of a matrix as f32.
+    pub(super) fn row(&self, index: usize) -> Vec<f32> {
+        let (rows, columns) = (self.stored.shape[0], self.stored.shape[1]);
+        if self.transposed {
+            // The table is small where this happens (a text projection), and read once per picture.
+            let values = self.stored.dtype.decode(self.bytes());
+            return (0..columns).map(|column| values[column * rows + index]).collect();
+        }
+        let bytes = self.bytes();
+        let row = bytes.len() / rows;
+        self.stored.dtype.decode(&bytes[index * row..(index + 1) * row])
+    }
+}

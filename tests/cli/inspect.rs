@@ -1,0 +1,117 @@
+//! `chiaro inspect`: what files are, without reading their weights.
+
+use super::{chiaro, fails, json, stderr};
+use crate::support::golden::root;
+use crate::support::single_file::{Entry, full_size, holes, write};
+
+/// Parameters of the published networks, as diffusers and transformers count them.
+const PUBLISHED: [(&str, &str, &[(&str, u64)]); 3] = [
+    ("sd15", "Stable Diffusion 1.x", &[("text_encoder", 123_060_480), ("unet", 859_520_964), ("vae", 83_653_863)]),
+    ("sd21", "Stable Diffusion 2.x", &[("text_encoder", 340_387_840), ("unet", 865_910_724), ("vae", 83_653_863)]),
+    (
+        "sdxl",
+        "Stable Diffusion XL",
+        &[("text_encoder", 123_060_480), ("text_encoder_2", 694_659_840), ("unet", 2_567_463_684), ("vae", 83_653_863)],
+    ),
+];
+
+#[test]
+fn full_size_files_are_named_and_counted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (model, family, components) in PUBLISHED {
+        let name = "model.safetensors";
+        write(&folder.path().join(name), &full_size(model));
+        let report = json(folder.path(), &["inspect", name, "--json"]);
+        assert_eq!((&report["kind"], &report["family"]), (&"single file".into(), &family.into()), "{model}");
+        let prediction = if model == "sd21" { ("v", false) } else { ("epsilon", true) };
+        assert_eq!(report["prediction"], prediction.0);
+        assert_eq!(report["prediction_is_known"], prediction.1);
+        let found: Vec<(&str, u64)> = report["components"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|c| (c["name"].as_str().expect("text"), c["parameters"].as_u64().expect("a number")))
+            .collect();
+        assert_eq!(found, components, "{model}");
+        assert_eq!(report["problems"], serde_json::json!([]), "{model}");
+        assert_eq!(report["missing"], serde_json::json!([]), "{model}");
+        let memory = report["memory"].as_array().expect("a list");
+        assert_eq!(memory.len(), 6, "three sizes in two types");
+        for entry in memory.iter().filter(|entry| entry["storage"] == "f16" && entry["side"] == 512) {
+            // No less than the largest network's weights.
+            let weights = 2 * components.iter().map(|c| c.1).max().expect("networks");
+            assert!(entry["peak_bytes"].as_u64().expect("a number") > weights, "{model}: {entry}");
+        }
+        let output = chiaro(folder.path(), &["inspect", name]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(text.contains(family) && text.contains("1024×1024 in f16"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut entries = holes("sdxl_unet");
+    entries.push(Entry::hole("model_ema.decay", &[1]));
+    entries.push(Entry::hole("strange", &[1]));
+    write(&folder.path().join("unet.safetensors"), &entries);
+    let report = json(folder.path(), &["inspect", "unet.safetensors", "--json"]);
+    assert_eq!(report["missing"], serde_json::json!(["text_encoder", "text_encoder_2", "vae"]));
+    assert_eq!((&report["ema_tensors"], &report["foreign"]), (&1.into(), &serde_json::json!(["strange"])));
+    write(&folder.path().join("other.safetensors"), &[Entry::hole("transformer.h.0.weight", &[4])]);
+    let report = json(folder.path(), &["inspect", "other.safetensors", "--json"]);
+    assert_eq!(report["kind"], "tensors");
+    assert!(report["problems"][0].as_str().is_some_and(|p| p.contains("transformer.h.0.weight")), "{report}");
+    std::fs::write(folder.path().join("cut.safetensors"), b"12345").expect("a file");
+    fails(folder.path(), &["inspect", "cut.safetensors"], 1, &["cut.safetensors", "cut short"]);
+    fails(folder.path(), &["inspect", "nowhere"], 1, &["nowhere", "model_index.json"]);
+}
+
+#[test]
+fn adapters_are_recognised() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let check = |names: &[(&str, &[usize])], kind: &str, style: &str, layers: serde_json::Value, ranks: &[usize]| {
+        let entries: Vec<Entry> = names.iter().map(|(name, shape)| Entry::hole(*name, shape)).collect();
+        write(&folder.path().join("lora.safetensors"), &entries);
+        let report = json(folder.path(), &["inspect", "lora.safetensors", "--json"]);
+        assert_eq!(report["kind"], "LoRA");
+        let found = &report["lora"];
+        assert_eq!((&found["kind"], &found["names"]), (&kind.into(), &style.into()), "{found}");
+        assert_eq!((&found["layers"], &found["ranks"]), (&layers, &serde_json::json!(ranks)), "{found}");
+    };
+    let kohya: &[(&str, &[usize])] = &[
+        ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", &[16, 320, 1, 1]),
+        ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight", &[320, 16, 1, 1]),
+        ("lora_unet_down_blocks_0_attentions_0_proj_in.alpha", &[]),
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", &[8, 768]),
+        ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", &[8, 1280]),
+    ];
+    check(kohya, "LoRA", "kohya", serde_json::json!({"text_encoder": 1, "text_encoder_2": 1, "unet": 1}), &[8, 16]);
+    let peft: &[(&str, &[usize])] = &[
+        ("unet.mid_block.attentions.0.proj_in.lora_A.weight", &[4, 1280]),
+        ("unet.mid_block.attentions.0.proj_in.lora_B.weight", &[1280, 4]),
+        ("unet.mid_block.attentions.0.proj_in.lora_magnitude_vector", &[1280]),
+    ];
+    check(peft, "DoRA", "PEFT", serde_json::json!({"unet": 1}), &[4]);
+    let hada: &[(&str, &[usize])] = &[("lora_unet_mid_block_attentions_0_proj_in.hada_w1_b", &[6, 1280])];
+    check(hada, "LoHa", "kohya", serde_json::json!({"unet": 1}), &[6]);
+}
+
+#[test]
+fn folders_and_modules() {
+    let here = std::env::current_dir().expect("a folder");
+    let golden = |family: &str| root().join(family).display().to_string();
+    let report = json(&here, &["inspect", &golden("sd15"), "--json"]);
+    assert_eq!((&report["kind"], &report["family"]), (&"model folder".into(), &"Stable Diffusion 1.x".into()));
+    assert_eq!(report["memory"].as_array().map(Vec::len), Some(6), "{report}");
+    assert_eq!(json(&here, &["inspect", &golden("sd21"), "--json"])["prediction"], "v");
+    // The golden is kept without its tokenizers.
+    let report = json(&here, &["inspect", &golden("sdxl"), "--json"]);
+    assert_eq!(report["family"], "Stable Diffusion XL");
+    let unet = format!("{}/unet", golden("lcm"));
+    assert_eq!(json(&here, &["inspect", &unet, "--json"])["kind"], "component folder");
+    let report = json(&here, &["inspect", &golden("oms"), "--json"]);
+    assert_eq!(report["kind"], "OMS module");
+    assert_eq!((&report["oms"]["latent_channels"], &report["oms"]["text_width"]), (&4.into(), &16.into()), "{report}");
+}

@@ -1,0 +1,218 @@
+//! `chiaro pull` against a hub on this machine that serves ranges, breaks off, and lies.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use super::stderr;
+
+/// How the hub behaves.
+#[derive(Clone, Copy, PartialEq)]
+enum Temper {
+    Honest,
+    /// Ends each answer after so many bytes.
+    BreaksOff(usize),
+    /// As before, and does not know ranges.
+    ForgetsRanges(usize),
+    /// Sends other bytes than it lists.
+    Lies,
+}
+
+struct Hub {
+    address: String,
+    /// Requests with their first lines, ranges and authorisation.
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn git_hash(bytes: &[u8]) -> String {
+    use sha1::{Digest, Sha1};
+    let mut hash = Sha1::new();
+    hash.update(format!("blob {}\0", bytes.len()));
+    hash.update(bytes);
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn serve(files: HashMap<String, Vec<u8>>, temper: Temper) -> Hub {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = format!("http://{}", listener.local_addr().expect("bound"));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A client that hangs up is part of the test.
+            let _ = answer(stream, &files, temper, &log);
+        }
+    });
+    Hub { address, seen }
+}
+
+fn answer(
+    mut stream: TcpStream,
+    files: &HashMap<String, Vec<u8>>,
+    temper: Temper,
+    log: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    let headers: Vec<String> = lines.map_while(|line| line.ok().filter(|line| !line.is_empty())).collect();
+    let header = |name: &str| {
+        let found = headers.iter().find(|line| line.to_lowercase().starts_with(&format!("{name}:")));
+        found.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned())
+    };
+    let range = header("range");
+    log.lock().expect("not poisoned").push(format!(
+        "{first} range={} auth={}",
+        range.clone().unwrap_or_default(),
+        header("authorization").unwrap_or_default()
+    ));
+    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    if path.starts_with("/api/models/some/model/revision/main") {
+        let list: Vec<_> = files
+            .iter()
+            .map(|(name, bytes)| match name.ends_with(".safetensors") {
+                true => serde_json::json!({
+                    "rfilename": name, "size": bytes.len(), "blobId": "0".repeat(40),
+                    "lfs": { "sha256": sha256(bytes), "size": bytes.len() },
+                }),
+                false => serde_json::json!({ "rfilename": name, "size": bytes.len(), "blobId": git_hash(bytes) }),
+            })
+            .collect();
+        let body = serde_json::json!({ "sha": COMMIT, "siblings": list }).to_string();
+        return write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    }
+    let name = path.strip_prefix(&format!("/some/model/resolve/{COMMIT}/")).unwrap_or_default();
+    let Some(bytes) = files.get(name) else {
+        return write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    };
+    let mut bytes = bytes.clone();
+    if temper == Temper::Lies && name.ends_with(".safetensors") {
+        bytes[0] ^= 1;
+    }
+    let from: usize = match (&range, temper) {
+        (Some(range), Temper::Honest | Temper::BreaksOff(_) | Temper::Lies) => {
+            range.trim_start_matches("bytes=").trim_end_matches('-').parse().expect("a range")
+        }
+        _ => 0,
+    };
+    let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
+    let rest = &bytes[from..];
+    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", rest.len())?;
+    let most = match temper {
+        Temper::BreaksOff(most) | Temper::ForgetsRanges(most) => most.min(rest.len()),
+        Temper::Honest | Temper::Lies => rest.len(),
+    };
+    stream.write_all(&rest[..most])
+}
+
+fn model() -> HashMap<String, Vec<u8>> {
+    let weights = |seed: u8| (0..100_000u32).map(|i| (i as u8).wrapping_mul(7).wrapping_add(seed)).collect::<Vec<u8>>();
+    HashMap::from([
+        ("model_index.json".to_owned(), b"{}".to_vec()),
+        ("unet/config.json".to_owned(), b"{\"a\": 1}".to_vec()),
+        ("unet/empty.json".to_owned(), Vec::new()),
+        ("unet/diffusion_pytorch_model.safetensors".to_owned(), weights(1)),
+        ("unet/diffusion_pytorch_model.fp16.safetensors".to_owned(), weights(2)),
+        ("vae/diffusion_pytorch_model.safetensors".to_owned(), weights(3)),
+        ("v1-5-pruned.safetensors".to_owned(), weights(4)),
+        ("README.md".to_owned(), b"words".to_vec()),
+        ("unet/diffusion_pytorch_model.bin".to_owned(), weights(5)),
+    ])
+}
+
+fn pull(hub: &Hub, home: &Path, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_chiaro"))
+        .args(["pull", "some/model"])
+        .args(more)
+        .env("HF_ENDPOINT", &hub.address)
+        .env("HF_HOME", home)
+        .env("HF_TOKEN", "hf_secret")
+        .env_remove("HF_HUB_CACHE")
+        .output()
+        .expect("the binary under test starts")
+}
+
+fn snapshot(home: &Path) -> std::path::PathBuf {
+    home.join("hub/models--some--model/snapshots").join(COMMIT)
+}
+
+#[test]
+fn a_model_comes_whole_and_only_what_is_needed() {
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let (files, hub) = (model(), serve(model(), Temper::Honest));
+    let output = pull(&hub, home.path(), &["--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(told["files"].as_array().map(Vec::len), Some(5));
+    let folder = snapshot(home.path());
+    for name in
+        ["model_index.json", "unet/config.json", "unet/empty.json", "unet/diffusion_pytorch_model.fp16.safetensors"]
+    {
+        assert_eq!(std::fs::read(folder.join(name)).expect("readable"), files[name], "{name}");
+    }
+    for name in ["v1-5-pruned.safetensors", "README.md", "unet/diffusion_pytorch_model.safetensors"] {
+        assert!(!folder.join(name).exists(), "{name}");
+    }
+    let main = std::fs::read_to_string(home.path().join("hub/models--some--model/refs/main")).expect("readable");
+    assert_eq!(main, COMMIT);
+    assert!(hub.seen.lock().expect("not poisoned").iter().all(|line| line.contains("auth=Bearer hf_secret")));
+    // Again: the listing alone is asked for.
+    let before = hub.seen.lock().expect("not poisoned").len();
+    assert!(pull(&hub, home.path(), &[]).status.success());
+    assert_eq!(hub.seen.lock().expect("not poisoned").len(), before + 1);
+    // The full form is the other file.
+    assert!(pull(&hub, home.path(), &["--variant", "full"]).status.success());
+    assert!(folder.join("unet/diffusion_pytorch_model.safetensors").exists());
+}
+
+#[test]
+fn a_download_that_breaks_off_goes_on() {
+    for temper in [Temper::BreaksOff(30_000), Temper::ForgetsRanges(60_000)] {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let hub = serve(model(), temper);
+        let output = pull(&hub, home.path(), &["-q"]);
+        if let Temper::ForgetsRanges(_) = temper {
+            // It never gets further than 60 000 bytes: an error, not an endless loop, and no file under its name.
+            assert!(!output.status.success());
+            assert!(!snapshot(home.path()).join("vae/diffusion_pytorch_model.safetensors").exists());
+            continue;
+        }
+        assert!(output.status.success(), "{}", stderr(&output));
+        let weights =
+            std::fs::read(snapshot(home.path()).join("vae/diffusion_pytorch_model.safetensors")).expect("readable");
+        assert_eq!(weights, model()["vae/diffusion_pytorch_model.safetensors"]);
+        let seen = hub.seen.lock().expect("not poisoned").join("\n");
+        assert!(seen.contains("range=bytes=30000-") && seen.contains("range=bytes=90000-"), "{seen}");
+    }
+}
+
+#[test]
+fn what_is_not_what_was_promised_is_refused() {
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let hub = serve(model(), Temper::Lies);
+    let output = pull(&hub, home.path(), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("not what the hub promised"), "{}", stderr(&output));
+    assert!(!home.path().join("hub/models--some--model/refs/main").exists());
+    // Names that lead out of the repository, hashes that are none, repositories that are none.
+    let escaping =
+        HashMap::from([("../../escape.json".to_owned(), b"{}".to_vec()), ("a.safetensors".to_owned(), vec![0; 9])]);
+    let output = pull(&serve(escaping, Temper::Honest), home.path(), &[]);
+    assert!(stderr(&output).contains("leads out"), "{}", stderr(&output));
+    let none = HashMap::from([("model.bin".to_owned(), vec![0; 9])]);
+    let output = pull(&serve(none, Temper::Honest), home.path(), &[]);
+    assert!(stderr(&output).contains(".safetensors"), "{}", stderr(&output));
+    let output = pull(&hub, home.path(), &["--revision", "../x"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let output = pull(&hub, home.path(), &["--revision", "other"]);
+    assert!(stderr(&output).contains("does not know") || stderr(&output).contains("404"), "{}", stderr(&output));
+}

@@ -1,0 +1,346 @@
+//! Damaged and hostile files: every reader answers with an error or with sound tensors, never with a panic, and asks for no memory that
+//! the file's size does not account for.
+
+use std::sync::Arc;
+
+use chiaro::Result;
+use chiaro::models::original::{Checkpoint, Patches};
+use chiaro::models::{AutoencoderKl, AutoencoderKlConfig, ClipTextConfig, ClipTextModel, Unet, UnetConfig};
+use chiaro::weights::{TensorSet, WeightFile, WeightType, Weights, join_shards};
+use serde_json::{Value, json};
+
+use crate::support::allocations::largest;
+use crate::support::single_file::{Entry, header};
+
+const CASES: u64 = 10_000;
+
+/// A deterministic sequence (Vigna's splitmix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
+    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
+    }
+}
+
+const HUGE: [&str; 6] =
+    ["4294967296", "9223372036854775807", "18446744073709551615", "18446744073709551616", "-1", "1e30"];
+
+const TYPES: [&str; 7] = ["F32", "BF16", "F8_E4M3", "F8_E5M2", "I64", "U8", "nonsense"];
+
+/// A whole file of entries; their bytes are zeros.
+fn whole(entries: &[Entry]) -> Vec<u8> {
+    let mut file = header(entries);
+    let data: usize = entries.iter().map(Entry::len).sum();
+    file.resize(file.len() + data, 0);
+    file
+}
+
+/// A number in a text, replaced by a huge one; the text's length in front is kept true.
+fn enlarge(file: &mut Vec<u8>, numbers: &mut Numbers) {
+    let end = 8 + u64::from_le_bytes(file[..8].try_into().expect("eight bytes")) as usize;
+    let digits: Vec<usize> = (8..end).filter(|&i| file[i].is_ascii_digit() && !file[i - 1].is_ascii_digit()).collect();
+    let from = *numbers.pick(&digits);
+    let to = (from..end).find(|&i| !file[i].is_ascii_digit()).unwrap_or(end);
+    let huge = *numbers.pick(&HUGE);
+    file.splice(from..to, huge.bytes());
+    let length = (end - 8 + huge.len() - (to - from)) as u64;
+    file[..8].copy_from_slice(&length.to_le_bytes());
+}
+
+/// A file of `entries` with one thing wrong.
+fn damaged(entries: &[Entry], numbers: &mut Numbers) -> Vec<u8> {
+    let mut changed = entries.to_vec();
+    let at = numbers.below(changed.len());
+    match numbers.below(10) {
+        0 => {
+            let file = whole(entries);
+            let cut = numbers.below(file.len());
+            return file[..cut].to_vec();
+        }
+        1 | 2 => {
+            let mut file = whole(entries);
+            let header = header(entries).len();
+            for _ in 0..1 + numbers.below(3) {
+                file[numbers.below(header)] ^= 1 << numbers.below(8);
+            }
+            return file;
+        }
+        3 => {
+            let mut file = whole(entries);
+            enlarge(&mut file, numbers);
+            return file;
+        }
+        4 => {
+            let mut file = whole(entries);
+            let length = match numbers.below(3) {
+                0 => numbers.next(),
+                1 => numbers.next() >> numbers.below(64),
+                _ => u64::MAX - numbers.next() % 16,
+            };
+            file[..8].copy_from_slice(&length.to_le_bytes());
+            return file;
+        }
+        5 => {
+            let axes = numbers.below(5);
+            let extents = [0, 1, 2, 3, 4, 8, 64, 1 << 40, 1 << 62, usize::MAX];
+            changed[at].shape = (0..axes).map(|_| *numbers.pick(&extents)).collect();
+            // Only an empty tensor can have such extents and still lie in the file.
+            let size = changed[at].shape.iter().try_fold(2usize, |n, &e| n.checked_mul(e));
+            if !changed[at].shape.contains(&0) && size.is_none_or(|size| size > 1 << 16) {
+                changed[at].shape.insert(0, 0);
+            }
+        }
+        6 => changed.push(entries[at].clone()),
+        7 => {
+            changed.remove(at);
+        }
+        8 => {
+            let digits: Vec<usize> =
+                changed[at].name.match_indices(|c: char| c.is_ascii_digit()).map(|m| m.0).collect();
+            if let Some(&digit) = digits.get(numbers.below(digits.len())) {
+                changed[at].name.replace_range(digit..=digit, HUGE[numbers.below(HUGE.len())]);
+            }
+        }
+        _ => changed[at].dtype = TYPES[numbers.below(TYPES.len())],
+    }
+    whole(&changed)
+}
+
+/// Runs a reader on one case; gives whether it accepted the file.
+fn survives<T>(case: u64, size: usize, read: impl FnOnce() -> Result<T>) -> bool {
+    let (result, largest) = largest(read);
+    let allowed = size + (64 << 10);
+    assert!(largest <= allowed, "case {case}: {largest} bytes at once for a file of {size}");
+    match result {
+        Ok(_) => true,
+        Err(error) => {
+            let message = error.to_string();
+            assert!(!message.is_empty() && !message.contains('\n'), "case {case}: {message:?}");
+            false
+        }
+    }
+}
+
+/// Not all damage matters (a bit of a name), but most does.
+fn check_counts(accepted: u64, cases: u64) {
+    assert!(accepted < cases / 2, "{accepted} of {cases} damaged files were accepted");
+}
+
+fn entry(name: &str, shape: &[usize]) -> Entry {
+    Entry::hole(name, shape)
+}
+
+#[test]
+fn damaged_headers() {
+    let entries = [entry("a.weight", &[4, 3, 2, 2]), entry("a.bias", &[4]), entry("b", &[8, 4]), entry("c", &[0])];
+    let mut numbers = Numbers(1);
+    let mut accepted = 0;
+    for case in 0..CASES {
+        let file = damaged(&entries, &mut numbers);
+        let size = file.len();
+        accepted += u64::from(survives(case, size, || {
+            let w = Weights::new(Arc::new(WeightFile::from_bytes(file, "bytes")?), "m", WeightType::F16);
+            let constants = [w.conv("a.weight", [4, 3], 2)?, w.vector("a.bias", 4)?, w.matrix("b", [8, 4])?];
+            w.table("b", [8, 4])?.row(7)?;
+            w.finish(&["c"])?;
+            for constant in constants {
+                assert_eq!(constant.data.bytes()?.len(), constant.byte_len());
+            }
+            Ok(())
+        }));
+    }
+    check_counts(accepted, CASES);
+}
+
+#[test]
+fn damaged_indexes() {
+    let shards = [
+        ("m-00001-of-00002.safetensors", vec![entry("a", &[4, 4]), entry("b", &[4])]),
+        ("m-00002-of-00002.safetensors", vec![entry("c", &[4, 4])]),
+    ];
+    let map: serde_json::Map<String, Value> = shards
+        .iter()
+        .flat_map(|(name, entries)| entries.iter().map(move |e| (e.name.clone(), (*name).into())))
+        .collect();
+    let index = json!({"metadata": {"total_size": 72}, "weight_map": map}).to_string().into_bytes();
+    let mut numbers = Numbers(2);
+    let mut accepted = 0;
+    for case in 0..CASES {
+        let mut index = index.clone();
+        let mut files: Vec<(&str, Vec<u8>)> = shards.iter().map(|(name, entries)| (*name, whole(entries))).collect();
+        match numbers.below(4) {
+            0 => index.truncate(numbers.below(index.len())),
+            1 => {
+                let at = numbers.below(index.len());
+                index[at] ^= 1 << numbers.below(8);
+            }
+            2 => {
+                // An entry twice, or one of another shard's.
+                let text = String::from_utf8(index).expect("JSON");
+                let name = numbers.pick(&["a", "b", "c", "d"]);
+                let file = numbers.pick(&["m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors", "../x", ""]);
+                index =
+                    text.replace("\"weight_map\":{", &format!("\"weight_map\":{{\"{name}\":\"{file}\",")).into_bytes();
+            }
+            _ => {
+                let at = numbers.below(files.len());
+                files[at].1 = damaged(&shards[at].1, &mut numbers);
+            }
+        }
+        let size = index.len() + files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        accepted += u64::from(survives(case, size, || {
+            join_shards("index", &index, |name| {
+                let file = files.iter().find(|(own, _)| *own == name);
+                file.map(|(_, bytes)| WeightFile::from_bytes(bytes.clone(), name)).transpose()
+            })
+        }));
+    }
+    check_counts(accepted, CASES);
+}
+
+/// The smallest checkpoint in the layout of Stable Diffusion 2.x: one level, one block.
+fn smallest() -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut put = |name: &str, shape: &[usize]| {
+        entries.push(entry(&format!("{name}.weight"), shape));
+        entries.push(entry(&format!("{name}.bias"), &shape[..1]));
+    };
+    let unet = "model.diffusion_model";
+    put(&format!("{unet}.input_blocks.0.0"), &[64, 4, 3, 3]);
+    put(&format!("{unet}.time_embed.0"), &[256, 64]);
+    put(&format!("{unet}.time_embed.2"), &[256, 256]);
+    put(&format!("{unet}.out.0"), &[64]);
+    put(&format!("{unet}.out.2"), &[4, 64, 3, 3]);
+    let blocks = [("input_blocks.1.0", 64), ("middle_block.0", 64), ("middle_block.2", 64), ("output_blocks.0.0", 128)];
+    for (block, inner) in [blocks.as_slice(), &[("output_blocks.1.0", 128)]].concat() {
+        let at = format!("{unet}.{block}");
+        put(&format!("{at}.in_layers.0"), &[inner]);
+        put(&format!("{at}.in_layers.2"), &[64, inner, 3, 3]);
+        put(&format!("{at}.emb_layers.1"), &[64, 256]);
+        put(&format!("{at}.out_layers.0"), &[64]);
+        put(&format!("{at}.out_layers.3"), &[64, 64, 3, 3]);
+        if inner != 64 {
+            put(&format!("{at}.skip_connection"), &[64, inner, 1, 1]);
+        }
+    }
+    for half in ["encoder", "decoder"] {
+        let at = format!("first_stage_model.{half}");
+        let (first, last) = if half == "encoder" { (3, 8) } else { (4, 3) };
+        put(&format!("{at}.conv_in"), &[32, first, 3, 3]);
+        put(&format!("{at}.conv_out"), &[last, 32, 3, 3]);
+        put(&format!("{at}.norm_out"), &[32]);
+        let blocks: &[&str] = if half == "encoder" { &["down.0.block.0"] } else { &["up.0.block.0", "up.0.block.1"] };
+        for block in [blocks, &["mid.block_1", "mid.block_2"]].concat() {
+            for norm in ["norm1", "norm2"] {
+                put(&format!("{at}.{block}.{norm}"), &[32]);
+            }
+            for conv in ["conv1", "conv2"] {
+                put(&format!("{at}.{block}.{conv}"), &[32, 32, 3, 3]);
+            }
+        }
+        put(&format!("{at}.mid.attn_1.norm"), &[32]);
+        for projection in ["q", "k", "v", "proj_out"] {
+            put(&format!("{at}.mid.attn_1.{projection}"), &[32, 32, 1, 1]);
+        }
+    }
+    put("first_stage_model.quant_conv", &[8, 8, 1, 1]);
+    put("first_stage_model.post_quant_conv", &[4, 4, 1, 1]);
+    let text = "cond_stage_model.model";
+    put(&format!("{text}.ln_final"), &[64]);
+    for layer in 0..2 {
+        let at = format!("{text}.transformer.resblocks.{layer}");
+        put(&format!("{at}.ln_1"), &[64]);
+        put(&format!("{at}.ln_2"), &[64]);
+        put(&format!("{at}.attn.out_proj"), &[64, 64]);
+        put(&format!("{at}.mlp.c_fc"), &[64, 64]);
+        put(&format!("{at}.mlp.c_proj"), &[64, 64]);
+    }
+    for layer in 0..2 {
+        let at = format!("{text}.transformer.resblocks.{layer}.attn");
+        entries.push(entry(&format!("{at}.in_proj_weight"), &[192, 64]));
+        entries.push(entry(&format!("{at}.in_proj_bias"), &[192]));
+    }
+    entries.push(entry(&format!("{text}.token_embedding.weight"), &[16, 64]));
+    entries.push(entry(&format!("{text}.positional_embedding"), &[4, 64]));
+    entries
+}
+
+/// The transformers of [`smallest`].
+fn attentions() -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for block in ["input_blocks.1.1", "middle_block.1", "output_blocks.0.1", "output_blocks.1.1"] {
+        let at = format!("model.diffusion_model.{block}");
+        let inner = format!("{at}.transformer_blocks.0");
+        let mut put = |name: String, shape: &[usize], bias: bool| {
+            entries.push(entry(&format!("{name}.weight"), shape));
+            if bias {
+                entries.push(entry(&format!("{name}.bias"), &shape[..1]));
+            }
+        };
+        put(format!("{at}.norm"), &[64], true);
+        put(format!("{at}.proj_in"), &[64, 64], true);
+        put(format!("{at}.proj_out"), &[64, 64], true);
+        for norm in ["norm1", "norm2", "norm3"] {
+            put(format!("{inner}.{norm}"), &[64], true);
+        }
+        for attention in ["attn1", "attn2"] {
+            for projection in ["to_q", "to_k", "to_v"] {
+                put(format!("{inner}.{attention}.{projection}"), &[64, 64], false);
+            }
+            put(format!("{inner}.{attention}.to_out.0"), &[64, 64], true);
+        }
+        put(format!("{inner}.ff.net.0.proj"), &[512, 64], true);
+        put(format!("{inner}.ff.net.2"), &[64, 256], true);
+    }
+    entries
+}
+
+/// Recognises a file and loads every network that a picture needs.
+fn load(bytes: Vec<u8>) -> Result<()> {
+    let file = TensorSet::from(Arc::new(WeightFile::from_bytes(bytes, "bytes")?));
+    let found = Checkpoint::read(&file, &Patches::new())?;
+    for name in ["unet", "vae", "text_encoder"] {
+        let Some(part) = found.parts.get(name) else {
+            return Err(chiaro::Error::Model(format!("{name} is gone")));
+        };
+        let config = Value::Object(part.config.clone()).to_string();
+        let w = Weights::new(part.tensors.clone(), name, WeightType::Keep);
+        match name {
+            "unet" => drop(Unet::load(UnetConfig::from_json(&config, name)?, &w)?),
+            "vae" => drop(AutoencoderKl::load(AutoencoderKlConfig::from_json(&config, name)?, &w)?),
+            _ => drop(ClipTextModel::load(ClipTextConfig::from_json(&config, name)?, &w)?),
+        }
+    }
+    if let Some(stranger) = found.foreign.first() {
+        return Err(chiaro::Error::Model(format!("{stranger} is foreign")));
+    }
+    Ok(())
+}
+
+#[test]
+fn damaged_checkpoints() {
+    let entries = [smallest(), attentions()].concat();
+    let file = whole(&entries);
+    load(file).unwrap_or_else(|e| panic!("the whole file loads: {e}"));
+    let mut numbers = Numbers(3);
+    let mut accepted = 0;
+    for case in 0..CASES {
+        let file = damaged(&entries, &mut numbers);
+        let size = file.len();
+        accepted += u64::from(survives(case, size, || load(file)));
+    }
+    check_counts(accepted, CASES);
+}
