@@ -12,15 +12,21 @@ fn demo(device: Device) -> Pipeline {
     Pipeline::load(&Source::DemoModel, Some(&oms), device).expect("the demo model is whole")
 }
 
-/// Every stage of the demo model, on both executors.
+/// Every stage of the demo model, on both executors, with weights as they are and in blocks.
 #[test]
 fn the_plan_is_what_is_allocated() {
     let gpu: Arc<dyn Backend> = Arc::new(adapter::open(DType::F32));
     let host: Arc<dyn Backend> = Arc::new(HostBackend::default());
-    for (backend, precision) in
-        [(Arc::clone(&host), Precision::F32), (Arc::clone(&gpu), Precision::F32), (gpu, Precision::Auto)]
-    {
-        let pipeline = demo(Device::new(backend, precision).expect("automatic or f32"));
+    for (backend, precision, weights) in [
+        (Arc::clone(&host), Precision::F32, "auto"),
+        (host, Precision::F32, "q8_0"),
+        (Arc::clone(&gpu), Precision::F32, "auto"),
+        (Arc::clone(&gpu), Precision::F32, "q4_0"),
+        (Arc::clone(&gpu), Precision::Auto, "auto"),
+        (gpu, Precision::Auto, "q8_0"),
+    ] {
+        let device = Device::new(backend, precision).expect("automatic or f32");
+        let pipeline = demo(device.with_weights(weights.parse().expect("weight types")));
         let request = Request { prompt: "a red circle".into(), oms: Some(OmsRequest::default()), ..Request::default() };
         let mut stages = 0;
         for (planned, allocated) in pipeline.measure(&request).expect("every stage opens") {

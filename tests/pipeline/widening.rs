@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use chiaro::pipeline::{Device, Event, Pipeline, Precision, Request, Source};
+use chiaro::pipeline::{Device, Event, Overrides, Pipeline, Precision, Request, Source};
 use chiaro::record::{Backend, DType, HostBackend};
 
 use crate::support::adapter;
@@ -55,6 +55,35 @@ fn an_overflow_in_f16_is_redone_in_f32() {
     assert!(notes.iter().any(|n| n.contains("VAE decoder") && n.contains("f32")), "{notes:?}");
     let message = draw(&source, gpu, Precision::F16).expect_err("f16 was asked for").to_string();
     assert!(message.contains("VAE decoder") && message.contains("not finite"), "{message}");
+}
+
+/// A decoder that overflows in f16 and fits the limit only so is an error, not a larger program.
+#[test]
+fn a_limit_of_memory_holds_for_what_is_redone() {
+    let gpu: Arc<dyn Backend> = Arc::new(adapter::open(DType::F32));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = shifted(folder.path(), 1e5);
+    let device = Device::new(gpu, Precision::Auto).expect("automatic");
+    let side = Some(128);
+    let request = Request {
+        prompt: "x".into(),
+        num_inference_steps: 1,
+        width: side,
+        height: side,
+        guidance_scale: 1.0,
+        ..Request::default()
+    };
+    // With its UNet in q4_0, the decoder is the demo model's largest stage.
+    let small = device.clone().with_weights("unet=q4_0".parse().expect("one part"));
+    let stages = Pipeline::load(&source, None, small).and_then(|p| p.plan(&request)).unwrap_or_else(|e| panic!("{e}"));
+    let largest = stages.iter().max_by_key(|s| s.peak_bytes()).expect("stages");
+    assert_eq!(largest.name, "VAE decoder");
+    let limit = largest.peak_bytes();
+    let (pipeline, _) = Pipeline::load_within(&source, &Overrides::default(), None, device, &request, limit)
+        .unwrap_or_else(|e| panic!("{e}"));
+    let run = pipeline.generate(request).unwrap_or_else(|e| panic!("{e}"));
+    let error = run.filter_map(Result::err).next().expect("the decoder overflows").to_string();
+    assert!(error.contains("VAE decoder") && error.contains("more than --vram allows"), "{error}");
 }
 
 #[test]
