@@ -30,7 +30,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
         let layers: Vec<String> = lora.layers.iter().map(|(network, count)| format!("{count} of {network}")).collect();
         let ranks: Vec<String> = lora.ranks.iter().map(usize::to_string).collect();
         print_line(&format!(
-            "{} under {}'s names: layers {}; rank {}; adapters are not applied yet",
+            "{} under {}'s names: layers {}; rank {}; --lora applies it",
             lora.kind,
             lora.names,
             layers.join(", "),

@@ -1,4 +1,4 @@
-//! Recognising adapters: LoRA and its relatives. They are listed, not applied yet.
+//! Recognising adapters: LoRA and its relatives, for a report. `adapters` applies them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
