@@ -6,51 +6,46 @@
 //! | `std` | σ_t = η √((1-ᾱ_{t-1})/(1-ᾱ_t)) √(1-ᾱ_t/ᾱ_{t-1}) |
 //! | `x0`, `eps` | predicted x_0, ε_θ |
 
-use super::super::prediction::{Level, Prediction};
-use super::super::{NoiseSchedule, SchedulerConfig};
-use super::{Noise, Plan, Rule, alpha_bar_or_final, latents, whole_timesteps};
+use super::super::SchedulerConfig;
+use super::super::prediction::Prediction;
+use super::variance_preserving::Visited;
+use super::{Frame, Noise, Plan, Rule, latents};
 
 pub(super) struct Ddim {
     config: SchedulerConfig,
-    schedule: NoiseSchedule,
     prediction: Prediction,
-    timesteps: Vec<f64>,
+    visited: Visited,
     stride: i64,
     eta: f64,
 }
 
 impl Ddim {
-    pub(super) fn new(plan: Plan<'_>, eta: f64) -> Self {
+    pub(super) fn new(plan: &Plan<'_>, eta: f64) -> Self {
         Ddim {
             config: plan.config.clone(),
             prediction: Prediction::new(plan.config, true),
-            timesteps: whole_timesteps(&plan),
+            visited: Visited::spaced(plan),
             stride: (plan.config.num_train_timesteps / plan.steps) as i64,
-            schedule: plan.schedule,
             eta,
         }
     }
 }
 
 impl Rule for Ddim {
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
-    }
-
-    fn level(&self, i: usize) -> Level {
-        self.timesteps.get(i).map_or(Level::CLEAN, |&t| Level::vp(self.schedule.alpha_bar(t as usize)))
+    fn frame(&self) -> &dyn Frame {
+        &self.visited
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], noise: Noise<'_>) -> Vec<f32> {
-        let t = self.timesteps[i] as i64;
-        let alpha_bar = self.schedule.alpha_bar(t as usize);
-        let alpha_bar_next = alpha_bar_or_final(&self.schedule, &self.config, t - self.stride, true);
+        let t = self.visited.timesteps[i] as i64;
+        let alpha_bar = self.visited.schedule.alpha_bar(t as usize);
+        let alpha_bar_next = self.visited.alpha_bar_or_final(&self.config, t - self.stride, true);
         let variance = (1.0 - alpha_bar_next) / (1.0 - alpha_bar) * (1.0 - alpha_bar / alpha_bar_next);
         let std = self.eta * variance.max(0.0).sqrt();
         let towards_x = (1.0 - alpha_bar_next - std * std).max(0.0).sqrt();
         // Drawn only when used: the generator's later draws stay where diffusers has them.
         let z = if self.eta > 0.0 { noise(x.len()) } else { vec![0.0; x.len()] };
-        let (x0, eps) = self.prediction.split(model_output, x, Level::vp(alpha_bar));
+        let (x0, eps) = self.prediction.split(model_output, x, self.visited.level(i));
         latents(x.len(), |i| alpha_bar_next.sqrt() * x0[i] + towards_x * eps[i] + std * f64::from(z[i]))
     }
 }

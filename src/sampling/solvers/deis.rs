@@ -8,7 +8,7 @@
 
 use super::super::prediction::{Level, Prediction};
 use super::super::sigmas::Grid;
-use super::{Noise, Plan, Rule, latents};
+use super::{Frame, Noise, Plan, Rule, latents};
 use crate::Result;
 
 pub(super) struct Deis {
@@ -19,14 +19,14 @@ pub(super) struct Deis {
 }
 
 impl Deis {
-    pub(super) fn new(plan: Plan<'_>) -> Result<Self> {
+    pub(super) fn new(plan: &Plan<'_>) -> Result<Self> {
         let grid = Grid::intervals(plan.config, &plan.schedule, plan.steps)?.starting_at(plan.skip);
         let first_order = plan.config.solver_order == 1;
         Ok(Deis { prediction: Prediction::free(plan.config), grid, first_order, last_eps: None })
     }
 }
 
-impl Rule for Deis {
+impl Frame for Deis {
     fn timesteps(&self) -> &[f64] {
         &self.grid.timesteps
     }
@@ -37,6 +37,12 @@ impl Rule for Deis {
 
     fn init_noise_sigma(&self) -> f64 {
         self.level(0).scale()
+    }
+}
+
+impl Rule for Deis {
+    fn frame(&self) -> &dyn Frame {
+        self
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], y: &[f32], _noise: Noise<'_>) -> Vec<f32> {

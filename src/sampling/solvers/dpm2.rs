@@ -8,9 +8,8 @@
 //! | `down`, `up` | the level stepped down to, and the noise added: down² + up² = σ_{i+1}²; (σ_{i+1}, 0) without noise |
 //! | `middle` | √(σ_i·down) |
 
-use super::super::prediction::Level;
 use super::sigma_scaled::Halves;
-use super::{Noise, Plan, Rule, latents};
+use super::{Frame, Noise, Plan, Rule, latents};
 use crate::Result;
 
 pub(super) struct Dpm2 {
@@ -25,16 +24,8 @@ impl Dpm2 {
 }
 
 impl Rule for Dpm2 {
-    fn timesteps(&self) -> &[f64] {
-        &self.halves.timesteps
-    }
-
-    fn level(&self, i: usize) -> Level {
-        self.halves.level(i)
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.halves.init_noise_sigma
+    fn frame(&self) -> &dyn Frame {
+        &self.halves
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], noise: Noise<'_>) -> Vec<f32> {

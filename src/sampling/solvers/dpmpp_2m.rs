@@ -10,10 +10,10 @@
 
 use std::collections::VecDeque;
 
-use super::super::prediction::{Level, Prediction};
-use super::super::sigmas::Grid;
+use super::super::prediction::Prediction;
 use super::super::{FinalSigma, SchedulerConfig};
-use super::{Noise, Plan, Rule, latents};
+use super::variance_preserving::Intervals;
+use super::{Frame, Noise, Plan, Rule, latents};
 use crate::{Error, Result};
 
 /// What is solved, and how the second-order term is written.
@@ -30,7 +30,7 @@ pub(super) enum Form {
 pub(super) struct DpmPp2m {
     config: SchedulerConfig,
     prediction: Prediction,
-    grid: Grid,
+    intervals: Intervals,
     skip: usize,
     stochastic: bool,
     heun: bool,
@@ -39,19 +39,19 @@ pub(super) struct DpmPp2m {
 }
 
 impl DpmPp2m {
-    pub(super) fn new(plan: Plan<'_>, form: Form) -> Result<Self> {
+    pub(super) fn new(plan: &Plan<'_>, form: Form) -> Result<Self> {
         let config = plan.config;
         if let Some(name @ ("dpmsolver" | "sde-dpmsolver")) = config.algorithm_type.as_deref() {
             return Err(Error::Model(format!(
                 "scheduler_config.json: algorithm_type: expected dpmsolver++ or sde-dpmsolver++, got {name}"
             )));
         }
-        let grid = Grid::intervals(config, &plan.schedule, plan.steps)?.starting_at(plan.skip);
+        let intervals = Intervals::new(plan)?;
         let heun = form == Form::SdeHeun || config.solver_type.as_deref() == Some("heun");
         Ok(DpmPp2m {
             prediction: Prediction::thresholded(config),
             config: config.clone(),
-            grid,
+            intervals,
             skip: plan.skip,
             stochastic: form != Form::Ode,
             heun,
@@ -61,7 +61,7 @@ impl DpmPp2m {
 
     /// The order of step `i`: lower at the start, where little is known, and at the end, where steps are large.
     fn order(&self, i: usize) -> usize {
-        let (at, steps) = (self.skip + i, self.grid.steps);
+        let (at, steps) = (self.skip + i, self.intervals.0.steps);
         let few = self.config.lower_order_final && steps < 15;
         let to_clean = self.config.final_sigmas_type == FinalSigma::Zero;
         let final_order = if at + 1 == steps && (self.config.euler_at_final || few || to_clean) {
@@ -73,35 +73,27 @@ impl DpmPp2m {
         };
         self.config.solver_order.min(final_order).min(i + 1)
     }
-
-    fn lambda(&self, i: usize) -> f64 {
-        -self.grid.sigmas[i].ln()
-    }
 }
 
 impl Rule for DpmPp2m {
-    fn timesteps(&self) -> &[f64] {
-        &self.grid.timesteps
-    }
-
-    fn level(&self, i: usize) -> Level {
-        Level::vp_of_sigma(self.grid.sigmas[i])
+    fn frame(&self) -> &dyn Frame {
+        &self.intervals
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], noise: Noise<'_>) -> Vec<f32> {
-        let (now, next) = (self.level(i), self.level(i + 1));
+        let (now, next) = (self.intervals.level(i), self.intervals.level(i + 1));
         let x0 = self.prediction.x0(model_output, x, now);
         self.x0s.push_front(x0);
         self.x0s.truncate(3);
         let z = if self.stochastic { noise(x.len()) } else { vec![0.0; x.len()] };
-        let h = self.lambda(i + 1) - self.lambda(i);
+        let h = self.intervals.lambda(i + 1) - self.intervals.lambda(i);
         // The SDE decays twice as fast, and noise makes up for it.
         let decay = if self.stochastic { 2.0 * h } else { h };
         let of_x = next.noise / now.noise * if self.stochastic { (-h).exp() } else { 1.0 };
         let of_d0 = -next.signal * (-decay).exp_m1();
         let of_noise = if self.stochastic { next.noise * (-(-2.0 * h).exp_m1()).sqrt() } else { 0.0 };
         let order = self.order(i);
-        let r = |k: usize| (self.lambda(i - k) - self.lambda(i - k - 1)) / h;
+        let r = |k: usize| (self.intervals.lambda(i - k) - self.intervals.lambda(i - k - 1)) / h;
         let phi_1 = (-decay).exp_m1() / decay + 1.0;
         let m = &self.x0s;
         let (r0, r1) = (if order > 1 { r(0) } else { 1.0 }, if order > 2 { r(1) } else { 1.0 });

@@ -8,9 +8,8 @@
 //! | `down`, `up` | the level stepped down to, and the noise added: down² + up² = σ_{i+1}² |
 //! | `middle` | exp(-s), s halfway between t = -ln σ_i and -ln down |
 
-use super::super::prediction::Level;
 use super::sigma_scaled::Halves;
-use super::{Noise, Plan, Rule, latents};
+use super::{Frame, Noise, Plan, Rule, latents};
 use crate::Result;
 
 pub(super) struct DpmPp2sAncestral {
@@ -25,16 +24,8 @@ impl DpmPp2sAncestral {
 }
 
 impl Rule for DpmPp2sAncestral {
-    fn timesteps(&self) -> &[f64] {
-        &self.halves.timesteps
-    }
-
-    fn level(&self, i: usize) -> Level {
-        self.halves.level(i)
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.halves.init_noise_sigma
+    fn frame(&self) -> &dyn Frame {
+        &self.halves
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], noise: Noise<'_>) -> Vec<f32> {

@@ -10,9 +10,8 @@
 
 use std::collections::VecDeque;
 
-use super::super::prediction::Level;
 use super::sigma_scaled::SigmaScaled;
-use super::{Noise, Plan, Rule, latents};
+use super::{Frame, Noise, Plan, Rule, latents};
 use crate::Result;
 
 pub(super) struct DpmPp3mSde {
@@ -29,22 +28,14 @@ impl DpmPp3mSde {
 }
 
 impl Rule for DpmPp3mSde {
-    fn timesteps(&self) -> &[f64] {
-        &self.scaled.grid.timesteps
-    }
-
-    fn level(&self, i: usize) -> Level {
-        self.scaled.level(i)
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.scaled.init_noise_sigma
+    fn frame(&self) -> &dyn Frame {
+        &self.scaled
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], noise: Noise<'_>) -> Vec<f32> {
         let sigmas = &self.scaled.grid.sigmas;
         let next = sigmas[i + 1];
-        let x0 = self.scaled.prediction.x0(model_output, x, self.level(i));
+        let x0 = self.scaled.prediction.x0(model_output, x, self.scaled.level(i));
         if next == 0.0 {
             return latents(x.len(), |i| x0[i]);
         }

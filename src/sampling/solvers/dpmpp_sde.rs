@@ -10,10 +10,9 @@
 //! | `down`, `up` | the level stepped down to, and the noise added, to the middle and to σ_{i+1} |
 //! | `path` | W(σ_i) - W(middle) over √(σ_i - middle) |
 
-use super::super::prediction::Level;
 use super::dpmpp_2s_ancestral::towards;
 use super::sigma_scaled::Halves;
-use super::{Noise, Plan, Rule, ancestral, latents};
+use super::{Frame, Noise, Plan, Rule, ancestral, latents};
 use crate::Result;
 
 pub(super) struct DpmPpSde {
@@ -30,16 +29,8 @@ impl DpmPpSde {
 }
 
 impl Rule for DpmPpSde {
-    fn timesteps(&self) -> &[f64] {
-        &self.halves.timesteps
-    }
-
-    fn level(&self, i: usize) -> Level {
-        self.halves.level(i)
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.halves.init_noise_sigma
+    fn frame(&self) -> &dyn Frame {
+        &self.halves
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], noise: Noise<'_>) -> Vec<f32> {

@@ -8,9 +8,8 @@
 //! | `derivative` | dx/dσ = (x - D)/σ |
 //! | `down`, `up` | the level stepped down to, and the noise added: down² + up² = σ_{i+1}² |
 
-use super::super::prediction::Level;
 use super::sigma_scaled::SigmaScaled;
-use super::{Noise, Plan, Rule, ancestral, latents};
+use super::{Frame, Noise, Plan, Rule, ancestral, latents};
 use crate::Result;
 
 pub(super) struct Euler {
@@ -26,16 +25,8 @@ impl Euler {
 }
 
 impl Rule for Euler {
-    fn timesteps(&self) -> &[f64] {
-        &self.scaled.grid.timesteps
-    }
-
-    fn level(&self, i: usize) -> Level {
-        self.scaled.level(i)
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.scaled.init_noise_sigma
+    fn frame(&self) -> &dyn Frame {
+        &self.scaled
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], noise: Noise<'_>) -> Vec<f32> {

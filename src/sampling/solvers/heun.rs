@@ -10,7 +10,7 @@
 
 use super::super::prediction::{Level, Prediction};
 use super::sigma_scaled::SigmaScaled;
-use super::{Noise, Plan, Rule, latents};
+use super::{Frame, Noise, Plan, Rule, latents};
 use crate::Result;
 
 pub(super) struct Heun {
@@ -27,7 +27,7 @@ impl Heun {
     }
 }
 
-impl Rule for Heun {
+impl Frame for Heun {
     fn timesteps(&self) -> &[f64] {
         &self.timesteps
     }
@@ -38,6 +38,12 @@ impl Rule for Heun {
 
     fn init_noise_sigma(&self) -> f64 {
         self.scaled.init_noise_sigma
+    }
+}
+
+impl Rule for Heun {
+    fn frame(&self) -> &dyn Frame {
+        self
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], _noise: Noise<'_>) -> Vec<f32> {

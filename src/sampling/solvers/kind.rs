@@ -244,27 +244,27 @@ impl SolverKind {
         }
     }
 
-    pub(super) fn rule(self, plan: Plan<'_>) -> Result<Box<dyn Rule>> {
+    pub(super) fn rule(self, plan: &Plan<'_>) -> Result<Box<dyn Rule>> {
         let eta = plan.eta.or(self.eta()).unwrap_or(0.0);
         Ok(match self {
             SolverKind::Ddim => Box::new(ddim::Ddim::new(plan, eta)),
             SolverKind::Ddpm => Box::new(ddpm::Ddpm::new(plan)?),
             SolverKind::Pndm => Box::new(pndm::Pndm::new(plan)?),
-            SolverKind::Euler => Box::new(euler::Euler::new(&plan, None)?),
-            SolverKind::EulerAncestral => Box::new(euler::Euler::new(&plan, Some(eta))?),
-            SolverKind::Heun => Box::new(heun::Heun::new(&plan)?),
-            SolverKind::Dpm2 => Box::new(dpm2::Dpm2::new(&plan, 0.0)?),
-            SolverKind::Dpm2Ancestral => Box::new(dpm2::Dpm2::new(&plan, eta)?),
-            SolverKind::Lms => Box::new(lms::Lms::new(&plan)?),
+            SolverKind::Euler => Box::new(euler::Euler::new(plan, None)?),
+            SolverKind::EulerAncestral => Box::new(euler::Euler::new(plan, Some(eta))?),
+            SolverKind::Heun => Box::new(heun::Heun::new(plan)?),
+            SolverKind::Dpm2 => Box::new(dpm2::Dpm2::new(plan, 0.0)?),
+            SolverKind::Dpm2Ancestral => Box::new(dpm2::Dpm2::new(plan, eta)?),
+            SolverKind::Lms => Box::new(lms::Lms::new(plan)?),
             SolverKind::DpmPp2m => Box::new(dpmpp_2m::DpmPp2m::new(plan, dpmpp_2m::Form::Ode)?),
             SolverKind::DpmPp2mSde => Box::new(dpmpp_2m::DpmPp2m::new(plan, dpmpp_2m::Form::Sde)?),
             SolverKind::DpmPp2mSdeHeun => Box::new(dpmpp_2m::DpmPp2m::new(plan, dpmpp_2m::Form::SdeHeun)?),
-            SolverKind::DpmPpSde => Box::new(dpmpp_sde::DpmPpSde::new(&plan, eta)?),
-            SolverKind::DpmPp2sAncestral => Box::new(dpmpp_2s_ancestral::DpmPp2sAncestral::new(&plan, eta)?),
-            SolverKind::DpmPp3mSde => Box::new(dpmpp_3m_sde::DpmPp3mSde::new(&plan, eta)?),
+            SolverKind::DpmPpSde => Box::new(dpmpp_sde::DpmPpSde::new(plan, eta)?),
+            SolverKind::DpmPp2sAncestral => Box::new(dpmpp_2s_ancestral::DpmPp2sAncestral::new(plan, eta)?),
+            SolverKind::DpmPp3mSde => Box::new(dpmpp_3m_sde::DpmPp3mSde::new(plan, eta)?),
             SolverKind::UniPc => Box::new(unipc::UniPc::new(plan)?),
             SolverKind::Deis => Box::new(deis::Deis::new(plan)?),
-            SolverKind::Ipndm => Box::new(ipndm::Ipndm::new(&plan)?),
+            SolverKind::Ipndm => Box::new(ipndm::Ipndm::new(plan)?),
             SolverKind::Lcm => Box::new(lcm::Lcm::new(plan)),
             SolverKind::Tcd => Box::new(tcd::Tcd::new(plan, eta)),
         })

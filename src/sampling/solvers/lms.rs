@@ -7,9 +7,8 @@
 
 use std::collections::VecDeque;
 
-use super::super::prediction::Level;
 use super::sigma_scaled::SigmaScaled;
-use super::{Noise, Plan, Rule, latents};
+use super::{Frame, Noise, Plan, Rule, latents};
 use crate::Result;
 
 const ORDER: usize = 4;
@@ -26,16 +25,8 @@ impl Lms {
 }
 
 impl Rule for Lms {
-    fn timesteps(&self) -> &[f64] {
-        &self.scaled.grid.timesteps
-    }
-
-    fn level(&self, i: usize) -> Level {
-        self.scaled.level(i)
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        self.scaled.init_noise_sigma
+    fn frame(&self) -> &dyn Frame {
+        &self.scaled
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], _noise: Noise<'_>) -> Vec<f32> {

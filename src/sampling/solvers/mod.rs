@@ -21,6 +21,7 @@ mod pndm;
 mod sigma_scaled;
 mod tcd;
 mod unipc;
+mod variance_preserving;
 
 pub use kind::{Sampler, SolverKind};
 
@@ -28,8 +29,8 @@ use super::prediction::Level;
 use super::{NoiseSchedule, PredictionType, SchedulerConfig};
 use crate::{Error, Result};
 
-/// The rule of one solver.
-trait Rule: Send {
+/// The steps of a solver, and what its latents hold at each.
+trait Frame: Send {
     /// The time that the network is told, one a step; fractions where the schedule is interpolated.
     fn timesteps(&self) -> &[f64];
     /// How much of x_0 and of noise the latents hold that step `i` sees; [`Level::CLEAN`] after the last.
@@ -38,6 +39,12 @@ trait Rule: Send {
     fn init_noise_sigma(&self) -> f64 {
         1.0
     }
+}
+
+/// The rule of one solver.
+trait Rule: Send {
+    /// Where it steps.
+    fn frame(&self) -> &dyn Frame;
     /// Scaled latents after step `i`, from those before it; `noise` draws fresh noise.
     fn step(&mut self, i: usize, model_output: &[f32], scaled_latents: &[f32], noise: Noise<'_>) -> Vec<f32>;
 }
@@ -110,9 +117,9 @@ impl Solver {
             skip: options.skip,
             eta: options.eta,
         };
-        let rule = kind.rule(plan)?;
+        let rule = kind.rule(&plan)?;
         // A fraction is cut, not rounded, as the authors' code of One More Step does.
-        let alpha_bar_first = schedule.alpha_bar(rule.timesteps()[0] as usize);
+        let alpha_bar_first = schedule.alpha_bar(rule.frame().timesteps()[0] as usize);
         if alpha_bar_first == 0.0 && config.prediction_type == PredictionType::Epsilon {
             return Err(Error::Request(
                 "schedule: it ends at zero SNR, where epsilon-prediction says nothing of the picture; only a v- or sample-predicting \
@@ -125,19 +132,19 @@ impl Solver {
 
     /// The time that the network is told, one a step.
     pub fn timesteps(&self) -> &[f64] {
-        self.rule.timesteps()
+        self.rule.frame().timesteps()
     }
 
     /// σ = √((1-ᾱ)/ᾱ) of the latents that step `i` sees.
     pub fn sigma(&self, i: usize) -> f64 {
-        let level = self.rule.level(i);
+        let level = self.rule.frame().level(i);
         level.noise / level.signal
     }
 
     /// What VP latents x_T are multiplied with at the start: 1 for VP solvers. Euler's is diffusers': √(σ²+1) with leading spacing, σ_max
     /// (0.23 % less) otherwise.
     pub fn init_noise_sigma(&self) -> f64 {
-        self.rule.init_noise_sigma()
+        self.rule.frame().init_noise_sigma()
     }
 
     /// ᾱ at the first timestep: what One More Step restores.
@@ -147,7 +154,7 @@ impl Solver {
 
     /// Takes VP latents x_T (pure noise, or One More Step's x̃_T).
     pub fn start(&mut self, latents: &[f32]) {
-        let scale = self.rule.init_noise_sigma();
+        let scale = self.rule.frame().init_noise_sigma();
         self.scaled_latents = latents.iter().map(|&x| (f64::from(x) * scale) as f32).collect();
     }
 
@@ -158,7 +165,7 @@ impl Solver {
 
     /// The network's input at step `i`: variance-preserving latents.
     pub fn model_input(&self, i: usize) -> Vec<f32> {
-        let scale = 1.0 / self.rule.level(i).scale();
+        let scale = 1.0 / self.rule.frame().level(i).scale();
         self.scaled_latents.iter().map(|&x| (f64::from(x) * scale) as f32).collect()
     }
 
@@ -185,7 +192,7 @@ impl Solver {
     }
 
     fn at_level(&self, i: usize, x0: &[f32], noise: &[f32]) -> Vec<f32> {
-        let Level { signal, noise: sigma } = self.rule.level(i);
+        let Level { signal, noise: sigma } = self.rule.frame().level(i);
         x0.iter().zip(noise).map(|(&x, &z)| (signal * f64::from(x) + sigma * f64::from(z)) as f32).collect()
     }
 
@@ -203,24 +210,6 @@ impl Solver {
 /// `len` values of a formula over the index.
 fn latents(len: usize, formula: impl Fn(usize) -> f64) -> Vec<f32> {
     (0..len).map(|i| formula(i) as f32).collect()
-}
-
-/// ᾱ at an integer timestep, or after the last step where it is below 0; `to_one` is the solver's default.
-fn alpha_bar_or_final(schedule: &NoiseSchedule, config: &SchedulerConfig, timestep: i64, to_one: bool) -> f64 {
-    match usize::try_from(timestep) {
-        Ok(t) => schedule.alpha_bar(t.min(schedule.alphas_cumprod.len() - 1)),
-        Err(_) if config.set_alpha_to_one.unwrap_or(to_one) => 1.0,
-        Err(_) => schedule.alpha_bar(0),
-    }
-}
-
-/// Whole timesteps of the spacing, as DDIM and DDPM visit them.
-fn whole_timesteps(plan: &Plan<'_>) -> Vec<f64> {
-    let config = plan.config;
-    let spacing = config.timestep_spacing.unwrap_or(super::TimestepSpacing::Leading);
-    let last = config.num_train_timesteps as f64 - 1.0;
-    let points = spacing.points(config.num_train_timesteps, plan.steps, config.steps_offset).into_iter();
-    points.map(|t| t.round_ties_even().min(last)).skip(plan.skip).collect()
 }
 
 /// An ancestral step from σ to `next` (k-diffusion, `get_ancestral_step`): the level to step down to, and the noise to add after it.

@@ -9,9 +9,10 @@
 //! | `past` | e_t, e_{t+δ}, …: the network's outputs, the newest last |
 //! | `sum` | e_t^{(1)}/6 + e_t^{(2)}/3 + e_t^{(3)}/3 of a Runge-Kutta step |
 
+use super::super::SchedulerConfig;
 use super::super::prediction::{Level, Prediction};
-use super::super::{NoiseSchedule, SchedulerConfig};
-use super::{Noise, Plan, Rule, alpha_bar_or_final, latents, whole_timesteps};
+use super::variance_preserving::Visited;
+use super::{Frame, Noise, Plan, Rule, latents};
 use crate::{Error, Result};
 
 /// Multistep weights by the number of outputs known, the newest last.
@@ -24,9 +25,8 @@ const MULTISTEP: [&[f64]; 4] = [
 
 pub(super) struct Pndm {
     config: SchedulerConfig,
-    schedule: NoiseSchedule,
     prediction: Prediction,
-    timesteps: Vec<f64>,
+    visited: Visited,
     stride: i64,
     /// Runge-Kutta steps at the start: 12 or none.
     runge_kutta: usize,
@@ -37,10 +37,10 @@ pub(super) struct Pndm {
 }
 
 impl Pndm {
-    pub(super) fn new(plan: Plan<'_>) -> Result<Self> {
+    pub(super) fn new(plan: &Plan<'_>) -> Result<Self> {
         let config = plan.config;
         let stride = (config.num_train_timesteps / plan.steps) as i64;
-        let visited = whole_timesteps(&plan);
+        let Visited { timesteps: visited, schedule } = Visited::spaced(plan);
         let multistep_only = config.skip_prk_steps.unwrap_or(true);
         let (timesteps, runge_kutta) = if multistep_only {
             let second = visited.get(1).copied();
@@ -61,8 +61,7 @@ impl Pndm {
         Ok(Pndm {
             config: config.clone(),
             prediction: Prediction::free(config),
-            schedule: plan.schedule,
-            timesteps,
+            visited: Visited { timesteps, schedule },
             stride,
             runge_kutta,
             past: Vec::new(),
@@ -73,8 +72,8 @@ impl Pndm {
 
     /// Eq. 9: from timestep `t` to `next` with the output `e`. The network's output is combined first and then read as ε.
     fn transfer(&self, x: &[f32], e: &[f32], t: i64, next: i64) -> Vec<f32> {
-        let alpha_bar = alpha_bar_or_final(&self.schedule, &self.config, t, false);
-        let alpha_bar_next = alpha_bar_or_final(&self.schedule, &self.config, next, false);
+        let alpha_bar = self.visited.alpha_bar_or_final(&self.config, t, false);
+        let alpha_bar_next = self.visited.alpha_bar_or_final(&self.config, next, false);
         let (_, eps) = self.prediction.split(e, x, Level::vp(alpha_bar));
         let of_x = (alpha_bar_next / alpha_bar).sqrt();
         let divisor =
@@ -83,7 +82,7 @@ impl Pndm {
     }
 
     fn runge_kutta_step(&mut self, i: usize, e: &[f32], x: &[f32]) -> Vec<f32> {
-        let t = self.timesteps[i / 4 * 4] as i64;
+        let t = self.visited.timesteps[i / 4 * 4] as i64;
         let weight = if i.is_multiple_of(4) || i % 4 == 3 { 1.0 / 6.0 } else { 1.0 / 3.0 };
         if i.is_multiple_of(4) {
             self.past.push(e.to_vec());
@@ -92,27 +91,26 @@ impl Pndm {
         }
         self.sum.iter_mut().zip(e).for_each(|(sum, &e)| *sum += weight * f64::from(e));
         // The first two evaluations lead to the middle of the interval, the others to its end.
-        let next =
-            if i.is_multiple_of(2) { self.timesteps[i] as i64 - self.stride / 2 } else { self.timesteps[i] as i64 };
+        let next = if i.is_multiple_of(2) {
+            self.visited.timesteps[i] as i64 - self.stride / 2
+        } else {
+            self.visited.timesteps[i] as i64
+        };
         let e = if i % 4 == 3 { latents(e.len(), |i| self.sum[i]) } else { e.to_vec() };
         self.transfer(&self.start, &e, t, next)
     }
 }
 
 impl Rule for Pndm {
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
-    }
-
-    fn level(&self, i: usize) -> Level {
-        self.timesteps.get(i).map_or(Level::CLEAN, |&t| Level::vp(self.schedule.alpha_bar(t as usize)))
+    fn frame(&self) -> &dyn Frame {
+        &self.visited
     }
 
     fn step(&mut self, i: usize, e: &[f32], x: &[f32], _noise: Noise<'_>) -> Vec<f32> {
         if i < self.runge_kutta {
             return self.runge_kutta_step(i, e, x);
         }
-        let t = self.timesteps[i] as i64;
+        let t = self.visited.timesteps[i] as i64;
         if self.runge_kutta == 0 && i == 1 {
             // The first interval again, with the mean of the outputs at its ends.
             let first = &self.past[0];

@@ -2,7 +2,7 @@
 
 use super::super::prediction::{Level, Prediction};
 use super::super::sigmas::Grid;
-use super::{Plan, ancestral};
+use super::{Frame, Plan, ancestral};
 use crate::Result;
 
 /// A grid with one evaluation a step.
@@ -23,16 +23,26 @@ impl SigmaScaled {
         })
     }
 
-    pub(super) fn level(&self, i: usize) -> Level {
-        Level::ve(self.grid.sigmas[i])
-    }
-
     /// x̃_0 and dx/dσ = (x - x̃_0)/σ of step `i`.
     pub(super) fn derivative(&self, i: usize, model_output: &[f32], x: &[f32]) -> (Vec<f64>, Vec<f64>) {
         let x0 = self.prediction.x0(model_output, x, self.level(i));
         let sigma = self.grid.sigmas[i];
         let derivative = x.iter().zip(&x0).map(|(&x, x0)| (f64::from(x) - x0) / sigma).collect();
         (x0, derivative)
+    }
+}
+
+impl Frame for SigmaScaled {
+    fn timesteps(&self) -> &[f64] {
+        &self.grid.timesteps
+    }
+
+    fn level(&self, i: usize) -> Level {
+        Level::ve(self.grid.sigmas[i])
+    }
+
+    fn init_noise_sigma(&self) -> f64 {
+        self.init_noise_sigma
     }
 }
 
@@ -76,10 +86,6 @@ impl Halves {
         Ok(Halves { prediction, timesteps, levels, targets, init_noise_sigma })
     }
 
-    pub(super) fn level(&self, i: usize) -> Level {
-        Level::ve(self.levels[i])
-    }
-
     /// x̃_0 of step `i`.
     pub(super) fn x0(&self, i: usize, model_output: &[f32], x: &[f32]) -> Vec<f64> {
         self.prediction.x0(model_output, x, self.level(i))
@@ -89,5 +95,19 @@ impl Halves {
     pub(super) fn half(&self, i: usize) -> f64 {
         let (down, _) = self.targets[i / 2];
         if down > 0.0 { self.levels[i + 1] } else { down }
+    }
+}
+
+impl Frame for Halves {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn level(&self, i: usize) -> Level {
+        Level::ve(self.levels[i])
+    }
+
+    fn init_noise_sigma(&self) -> f64 {
+        self.init_noise_sigma
     }
 }

@@ -11,15 +11,15 @@
 use std::collections::VecDeque;
 
 use super::super::SchedulerConfig;
-use super::super::prediction::{Level, Prediction};
-use super::super::sigmas::Grid;
-use super::{Noise, Plan, Rule, latents};
+use super::super::prediction::Prediction;
+use super::variance_preserving::Intervals;
+use super::{Frame, Noise, Plan, Rule, latents};
 use crate::Result;
 
 pub(super) struct UniPc {
     config: SchedulerConfig,
     prediction: Prediction,
-    grid: Grid,
+    intervals: Intervals,
     skip: usize,
     /// B(h) = h.
     bh1: bool,
@@ -39,12 +39,11 @@ struct Expansion {
 }
 
 impl UniPc {
-    pub(super) fn new(plan: Plan<'_>) -> Result<Self> {
-        let grid = Grid::intervals(plan.config, &plan.schedule, plan.steps)?.starting_at(plan.skip);
+    pub(super) fn new(plan: &Plan<'_>) -> Result<Self> {
         Ok(UniPc {
             prediction: Prediction::thresholded(plan.config),
             config: plan.config.clone(),
-            grid,
+            intervals: Intervals::new(plan)?,
             skip: plan.skip,
             bh1: plan.config.solver_type.as_deref() == Some("bh1"),
             x0s: VecDeque::new(),
@@ -54,14 +53,14 @@ impl UniPc {
 
     /// The order of step `i`: what is known, and falling to 1 at the end.
     fn order(&self, i: usize) -> usize {
-        let left = self.grid.steps - self.skip - i;
+        let left = self.intervals.0.steps - self.skip - i;
         let most =
             if self.config.lower_order_final { self.config.solver_order.min(left) } else { self.config.solver_order };
         most.min(i + 1)
     }
 
     fn expansion(&self, from: usize, order: usize) -> Expansion {
-        let lambda = |i: usize| -self.grid.sigmas[i].ln();
+        let lambda = |i: usize| self.intervals.lambda(i);
         let h = lambda(from + 1) - lambda(from);
         let hh = -h;
         let h_phi_1 = hh.exp_m1();
@@ -79,7 +78,7 @@ impl UniPc {
 
     /// Both rules without their sum: `σ_t/σ_s·x - α_t(e^{-h} - 1)·x̃_0(s)`, less `α_t·B(h)` times the weighted differences.
     fn advance(&self, from: usize, e: &Expansion, x: &[f32], m0: &[f64], weighted: impl Fn(usize) -> f64) -> Vec<f32> {
-        let (s, t) = (Level::vp_of_sigma(self.grid.sigmas[from]), Level::vp_of_sigma(self.grid.sigmas[from + 1]));
+        let (s, t) = (self.intervals.level(from), self.intervals.level(from + 1));
         let (of_x, of_m0, of_sum) = (t.noise / s.noise, t.signal * e.h_phi_1, t.signal * e.b_h);
         latents(x.len(), |i| of_x * f64::from(x[i]) - of_m0 * m0[i] - of_sum * weighted(i))
     }
@@ -109,16 +108,12 @@ impl UniPc {
 }
 
 impl Rule for UniPc {
-    fn timesteps(&self) -> &[f64] {
-        &self.grid.timesteps
-    }
-
-    fn level(&self, i: usize) -> Level {
-        Level::vp_of_sigma(self.grid.sigmas[i])
+    fn frame(&self) -> &dyn Frame {
+        &self.intervals
     }
 
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], _noise: Noise<'_>) -> Vec<f32> {
-        let x0 = self.prediction.x0(model_output, x, self.level(i));
+        let x0 = self.prediction.x0(model_output, x, self.intervals.level(i));
         let corrected = match self.last.take() {
             Some((last, order)) => self.correct(i, &x0, &last, order),
             None => x.to_vec(),
