@@ -47,7 +47,7 @@ impl Order {
         };
         request.image = start_image(&args.start, recipe.as_ref(), &request)?;
         request.validate()?;
-        Pipeline::check_schedule(&model.source()?, &request)?;
+        Pipeline::check_schedule(&model.source()?, &model.overrides()?, &request)?;
         Ok(Order { model, request, recipe })
     }
 

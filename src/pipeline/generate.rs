@@ -65,7 +65,7 @@ impl Pipeline {
         // A decoder that exceeds the device should not be found out after the last step.
         self.plan(&request)?;
         let mut warnings = self.notices(&request);
-        let skip = self.skip(&request);
+        let skip = request.skip();
         let (first, second) = match request.hires.clone() {
             None => {
                 let part = Part { request: request.clone(), start: Start::Request, skip, end: End::Pictures };
@@ -91,7 +91,7 @@ impl Pipeline {
             let oms = if request.oms.is_some() && skip == 0 { request.count } else { 0 };
             1 + oms + request.count.div_ceil(request.batch.max(1)) * steps
         };
-        let first = pass(request, self.skip(request));
+        let first = pass(request, request.skip());
         let second = request.hires.as_ref().and_then(|hires| Some((self.second_pass(request, hires).ok()?, hires)));
         let second = second.map_or(0, |(request, hires)| pass(&request, hires.skip(request.num_inference_steps)));
         (first + second + request.count) as u64

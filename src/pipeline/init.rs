@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use crate::image::Rgb8Image;
 use crate::models::layout::to_channels_first;
 use crate::record::Shape;
+use crate::weights::hex;
 use crate::{Error, Result};
 
 /// A picture to start from, and what of it to repaint.
@@ -53,7 +54,7 @@ impl InitImage {
         let mut hash = Sha256::new();
         hash.update(bytes(&self.rgb));
         hash.update(bytes(self.mask.as_deref().unwrap_or_default()));
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize())
     }
 
     /// Checks the numbers of values and their range.

@@ -75,7 +75,7 @@ use crate::models::{AutoencoderKl, OneOrMany, Unet};
 use crate::record::Shape;
 use rayon::prelude::*;
 
-use crate::sampling::{SchedulerConfig, Solver, SolverKind, SolverOptions, embedding, oms};
+use crate::sampling::{SchedulerConfig, Solver, SolverKind, embedding, oms};
 use crate::{Error, Result};
 
 /// A model, and perhaps an OMS module, on a device. Weights stay in the mapped files until a stage runs.
@@ -160,14 +160,10 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the pair is impossible, or the model's `scheduler_config.json` is missing or not supported.
-    pub fn check_schedule(model: &Source, request: &Request) -> Result<()> {
+    pub fn check_schedule(model: &Source, overrides: &Overrides, request: &Request) -> Result<()> {
         request.validate()?;
-        let own = model.scheduler()?;
-        let config = request.schedule(&own, false);
-        let kind = request.sampler.or(own.solver()).unwrap_or(SolverKind::Ddim);
-        let skip = request.image.as_ref().map_or(0, |image| image.skip(request.num_inference_steps));
-        let solver =
-            Solver::new(kind, &config, request.num_inference_steps, &SolverOptions { eta: request.eta, skip })?;
+        let skip = request.skip();
+        let solver = request.solver(&overrides.scheduler_of(model)?, false, skip)?;
         if request.oms.is_some() && skip == 0 {
             oms::check_alpha_bar(solver.alpha_bar_first())?;
         }
@@ -238,7 +234,7 @@ impl Pipeline {
     fn stages(&self, request: &Request) -> Result<Vec<Stage<'_>>> {
         let size = self.size(request)?;
         self.check(request, size)?;
-        let skip = self.skip(request);
+        let skip = request.skip();
         let text = text::TextPlan::new(self, request, size)?;
         let mut stages = text.stages();
         if request.image.is_some() {
@@ -268,24 +264,22 @@ impl Pipeline {
 
     /// The solver of a request.
     fn sampler(&self, request: &Request) -> SolverKind {
-        request.sampler.or(self.scheduler.solver()).unwrap_or(SolverKind::Ddim)
+        request.solver_kind(&self.scheduler)
     }
 
     /// A solver that leaves out the first `skip` steps.
     fn solver(&self, request: &Request, skip: usize) -> Result<Solver> {
-        let options = SolverOptions { eta: request.eta, skip };
-        let config = self.schedule_of(request);
-        Solver::new(self.sampler(request), &config, request.num_inference_steps, &options)
+        request.solver(&self.scheduler, self.is_xl(), skip)
     }
 
     /// The model's schedule with what the request changes.
     fn schedule_of(&self, request: &Request) -> SchedulerConfig {
-        request.schedule(&self.scheduler, self.text_encoders.len() == 2)
+        request.schedule(&self.scheduler, self.is_xl())
     }
 
-    /// Steps that the request's picture leaves out.
-    fn skip(&self, request: &Request) -> usize {
-        request.image.as_ref().map_or(0, |image| image.skip(request.num_inference_steps))
+    /// Whether the model reads with SDXL's two text encoders.
+    fn is_xl(&self) -> bool {
+        self.text_encoders.len() == 2
     }
 
     /// Whether the UNet is an inpainting one, which sees the mask and the picture without what is repainted.
@@ -295,7 +289,7 @@ impl Pipeline {
 
     /// Checks a request against the model.
     fn check(&self, request: &Request, (width, height): (usize, usize)) -> Result<()> {
-        let skip = self.skip(request);
+        let skip = request.skip();
         let solver = self.solver(request, skip)?;
         let latents = self.latent_shape((width, height)).len();
         if let Some(given) = &request.latents
@@ -320,7 +314,7 @@ impl Pipeline {
     /// What was assumed of the model, and what has no effect in a request.
     fn notices(&self, request: &Request) -> Vec<String> {
         let mut notices = self.assumptions.clone();
-        if request.oms.is_some() && self.skip(request) > 0 {
+        if request.oms.is_some() && request.skip() > 0 {
             notices.push("One More Step is left out: below strength 1 the picture itself sets the brightness".into());
         }
         if request.sampler.is_none() && self.scheduler.solver().is_none() && !self.scheduler.class_name.is_empty() {

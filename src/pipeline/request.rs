@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::init::InitImage;
 use crate::sampling::{
-    BetaSchedule, OmsForm, RngKind, SchedulerConfig, SigmaSchedule, SolverKind, TimestepSpacing, Variation,
+    BetaSchedule, OmsForm, RngKind, SchedulerConfig, SigmaSchedule, Solver, SolverKind, SolverOptions, TimestepSpacing,
+    Variation,
 };
 use crate::text::{PromptSyntax, Reading};
 use crate::{Error, Result};
@@ -297,6 +298,22 @@ impl Request {
 }
 
 impl Request {
+    /// The solver: the one asked for, the model's own, or DDIM.
+    pub(super) fn solver_kind(&self, own: &SchedulerConfig) -> SolverKind {
+        self.sampler.or(own.solver()).unwrap_or(SolverKind::Ddim)
+    }
+
+    /// Steps that the picture to start from leaves out.
+    pub(super) fn skip(&self) -> usize {
+        self.image.as_ref().map_or(0, |image| image.skip(self.num_inference_steps))
+    }
+
+    /// A solver on a model's schedule that leaves out the first `skip` steps.
+    pub(super) fn solver(&self, own: &SchedulerConfig, is_xl: bool, skip: usize) -> Result<Solver> {
+        let options = SolverOptions { eta: self.eta, skip };
+        Solver::new(self.solver_kind(own), &self.schedule(own, is_xl), self.num_inference_steps, &options)
+    }
+
     /// A model's schedule with what this request changes; `is_xl` picks between tables that were made for one family.
     pub(super) fn schedule(&self, own: &SchedulerConfig, is_xl: bool) -> SchedulerConfig {
         let sigmas = match self.sigmas {

@@ -18,6 +18,7 @@ pub use element::StoredType;
 pub use file::{StoredTensor, WeightFile};
 pub use lora::AdapterFile;
 pub(crate) use lora::Patches;
+pub(crate) use set::hex;
 pub use set::{TensorSet, TensorView};
 pub use shards::{join_shards, open_shards};
 pub use tree::{Table, Weights};

@@ -114,3 +114,13 @@ fn weight_types_are_planned_kept_and_repeated() {
     refuses(&["x", "--vram", "4GB", "--device", "cpu"], &["--vram", "--device"]);
     refuses(&["plan", "--vram", "4GB", "--device", "cpu"], &["--vram", "--device"]);
 }
+
+/// The early check of the schedule reads the model as the options make it.
+#[test]
+fn a_replaced_prediction_counts_before_the_model_is_read() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let zero_snr = ["x", "--oms", "off", "--zero-snr", "--spacing", "trailing", "--steps", "1", "--device", "cpu"];
+    fails(folder.path(), &zero_snr, 2, &["zero SNR"]);
+    let output = chiaro(folder.path(), &[&zero_snr[..], &["--prediction", "v"]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+}
