@@ -1,5 +1,7 @@
 //! `AutoencoderKL`: images to latent distributions and back.
 
+mod chain;
+
 use serde::Deserialize;
 
 use super::config::{Supported, expect, parse};
