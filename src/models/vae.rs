@@ -235,13 +235,7 @@ fn conv(rec: &mut Recording, name: &str, layer: &Conv2d, x: Tensor) -> Result<Te
 }
 
 /// The last norm (of a part of a map, by given moments), SiLU and convolution of either half.
-fn finish(
-    rec: &mut Recording,
-    norm: &GroupNorm,
-    out: &Conv2d,
-    x: Tensor,
-    moments: Option<Tensor>,
-) -> Result<Tensor> {
+fn finish(rec: &mut Recording, norm: &GroupNorm, out: &Conv2d, x: Tensor, moments: Option<Tensor>) -> Result<Tensor> {
     let hidden = rec.scoped("conv_norm_out", |rec| norm.forward_silu_by(rec, x, moments))?;
     rec.tap_as("silu(conv_norm_out)", hidden);
     rec.in_f32(|rec| conv(rec, "conv_out", out, hidden))

@@ -102,7 +102,10 @@ fn apply(rec: &mut Recording, x: Tensor, moments: Tensor, beta: Tensor, params: 
 /// When gamma has not one value per channel, or the groups do not divide them.
 pub fn group_moments(map: &FeatureMap, gamma: &[f32], norm: GroupNorm) -> Vec<f32> {
     let channels = map.shape().c;
-    assert!(gamma.len() == channels && channels.is_multiple_of(norm.groups), "gamma and groups fit {channels} channels");
+    assert!(
+        gamma.len() == channels && channels.is_multiple_of(norm.groups),
+        "gamma and groups fit {channels} channels"
+    );
     let of_group = channels / norm.groups;
     let mut totals: Vec<Moments> = (0..norm.groups).map(|_| Moments::default()).collect();
     for row in map.map_rows(|row| row_moments(row, channels)) {

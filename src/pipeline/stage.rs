@@ -106,7 +106,9 @@ impl<'m> Stage<'m> {
 
 fn compile<'m>(device: &Device, caps: Caps, form: Form<'m>) -> Result<Box<dyn Program + 'm>> {
     match form {
-        Form::Whole(recording, _) => device.backend().compile(recording).map(|program| program as Box<dyn Program + 'm>),
+        Form::Whole(recording, _) => {
+            device.backend().compile(recording).map(|program| program as Box<dyn Program + 'm>)
+        }
         Form::Banded(chain, plan, _) => Ok(Box::new(ChainProgram::new(device.backend_arc(), caps, chain, plan))),
     }
 }

@@ -1,6 +1,9 @@
 //! Whether an autoencoder is one recording or a chain of bands, and how high its bands are.
 
+use std::fmt;
 use std::str::FromStr;
+
+use serde::Serialize;
 
 use super::Device;
 use super::stage::Record;
@@ -32,8 +35,18 @@ impl FromStr for VaeTiling {
     }
 }
 
+impl fmt::Display for VaeTiling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            VaeTiling::Auto => "auto",
+            VaeTiling::On => "on",
+            VaeTiling::Off => "off",
+        })
+    }
+}
+
 /// A stage that runs in bands.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bands {
     /// How many of the network's levels, the finest first, are cut.
     pub levels: usize,
@@ -47,6 +60,23 @@ pub struct Bands {
     pub whole_bytes: u64,
     /// The most bytes that feature maps take in host memory; one band's input and result come on top.
     pub host_bytes: u64,
+}
+
+impl fmt::Display for Bands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let levels =
+            if self.levels == 1 { "its finest level".into() } else { format!("its {} finest levels", self.levels) };
+        let (low, high) = self.rows;
+        let rows = if low == high { low.to_string() } else { format!("{low} to {high}") };
+        let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+        write!(
+            f,
+            "{levels} in {} bands of {rows} rows; whole it would take {}; {} of host memory",
+            self.runs,
+            mebibytes(self.whole_bytes),
+            mebibytes(self.host_bytes)
+        )
+    }
 }
 
 /// Without a limit, bands aim at this share of what the whole takes, …
@@ -88,8 +118,13 @@ pub(super) fn choose<'m>(
     let whole = record(caps).and_then(|recording| Ok((plan(&recording)?, recording)));
     let fits = whole.as_ref().is_ok_and(|(plan, _)| device.budget().is_none_or(|most| plan.peak_bytes() <= most));
     let tiling = device.vae_tiling();
-    let Some(chains) = chains.filter(|_| tiling == VaeTiling::On || (tiling == VaeTiling::Auto && !fits)) else {
-        return whole.map(|(plan, recording)| Form::Whole(recording, plan));
+    let Some(cut) = chains.filter(|_| tiling == VaeTiling::On || (tiling == VaeTiling::Auto && !fits)) else {
+        return match whole {
+            Err(Error::Device(refused)) if chains.is_some() => {
+                Err(Error::Device(format!("{refused}, or --vae-tiling auto")))
+            }
+            whole => whole.map(|(plan, recording)| Form::Whole(recording, plan)),
+        };
     };
     let whole_bytes = match &whole {
         Ok((plan, _)) => plan.peak_bytes(),
@@ -99,7 +134,7 @@ pub(super) fn choose<'m>(
     let mut best: Option<(usize, Chain<'m>, ChainPlan)> = None;
     let mut refused = None;
     for levels in 1.. {
-        let Some(chain) = chains(levels) else { break };
+        let Some(chain) = cut(levels) else { break };
         match ChainPlan::new(&chain, caps, aim) {
             Ok(plan) if best.as_ref().is_none_or(|(.., least)| plan.peak_bytes() < least.peak_bytes()) => {
                 let enough = plan.peak_bytes() <= aim;

@@ -96,9 +96,8 @@ impl Part<'_> {
         kept: Option<MapKind>,
     ) -> Result<(Recording, Tensor)> {
         let mut rec = Recording::new(caps);
-        let mut input = |name: &str, (shape, dtype): MapKind| {
-            rec.in_type(dtype, |rec| rec.input(name, Shape { h: rows, ..shape }))
-        };
+        let mut input =
+            |name: &str, (shape, dtype): MapKind| rec.in_type(dtype, |rec| rec.input(name, Shape { h: rows, ..shape }));
         let residual = match (self.residual, kept) {
             (Residual::Add, Some(kept)) => Some(input(RESIDUAL, kept)),
             (Residual::Add, None) => {
@@ -107,9 +106,10 @@ impl Part<'_> {
             _ => None,
         };
         let map = input(MAP, map);
-        let moments = self.moments.as_ref().map(|_| {
-            rec.in_type(DType::F32, |rec| rec.input(MOMENTS, Shape::image(1, 1, 2, map.shape.c)))
-        });
+        let moments = self
+            .moments
+            .as_ref()
+            .map(|_| rec.in_type(DType::F32, |rec| rec.input(MOMENTS, Shape::image(1, 1, 2, map.shape.c))));
         let result = (self.record)(&mut rec, Band { map, moments, residual })?;
         rec.output(RESULT, result);
         Ok((rec, result))

@@ -66,9 +66,7 @@ impl AutoencoderKl {
             span: Span::Rows(Reach::Same),
             residual: Residual::Unused,
             moments: None,
-            record: Box::new(|rec, band| {
-                rec.in_f32(|rec| rec.scoped("encoder", |rec| encoder.enter(rec, band.map)))
-            }),
+            record: Box::new(|rec, band| rec.in_f32(|rec| rec.scoped("encoder", |rec| encoder.enter(rec, band.map)))),
         }];
         for (i, (resnets, downsampler)) in encoder.down_blocks.iter().enumerate().take(levels) {
             let label = format!("encoder.down_blocks.{i}");
