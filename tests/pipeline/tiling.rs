@@ -58,11 +58,11 @@ fn full_size_in_bands() {
     }
 }
 
-/// The most ordinary reasons: f32 on a device that binds 128 MiB, and sizes at which f16 does not fit either.
+/// Bindings that hold the UNet's tensors and not the decoder's, in f32 and in f16.
 #[test]
 fn what_a_device_cannot_bind_is_cut() {
     let [sd15, sdxl] = models();
-    let small = Caps { max_binding_bytes: 128 << 20, max_buffer_bytes: 256 << 20, ..ordinary() };
+    let small = Caps { max_binding_bytes: 256 << 20, max_buffer_bytes: 256 << 20, ..ordinary() };
     for (model, precision, side) in
         [(sd15, Precision::F32, 768), (sdxl, Precision::F32, 1024), (sdxl, Precision::F16, 1280)]
     {
@@ -74,7 +74,7 @@ fn what_a_device_cannot_bind_is_cut() {
         let decoder = cut.iter().find(|stage| stage.name == "VAE decoder").expect("a decoder");
         let bands = decoder.bands.as_ref().expect("it is cut");
         println!("{side}² {precision:?}: {:.1} MiB: {bands}", decoder.peak_bytes() as f64 / MIB as f64);
-        assert!(decoder.memory.placements.iter().flatten().all(|place| place.bytes <= 128 << 20));
+        assert!(decoder.memory.placements.iter().flatten().all(|place| place.bytes <= 256 << 20));
     }
     // What fits stays whole.
     let whole = stages(sd15, on_paper(ordinary(), Precision::F16, VaeTiling::Auto), 512).expect("it fits");
@@ -84,30 +84,31 @@ fn what_a_device_cannot_bind_is_cut() {
 /// The fewest levels, then the highest bands: a smaller limit never gives fewer levels, and what is cut fits.
 #[test]
 fn a_limit_cuts_as_little_as_it_must() {
-    let [_, sdxl] = models();
-    let request = |side| Request { prompt: "x".into(), width: Some(side), height: Some(side), ..Request::default() };
+    let [sd15, _] = models();
+    let side = Some(1920);
+    let request = Request { prompt: "x".into(), width: side, height: side, guidance_scale: 1.0, ..Request::default() };
     let within = |bytes: u64, tiling: VaeTiling| {
         let device = on_paper(ordinary(), Precision::F16, tiling);
         let device = device.with_weights("text=q4_0,unet=q4_0".parse().expect("types"));
-        let source = sdxl.source();
-        let (pipeline, tried) =
-            Pipeline::load_within(&source, &Overrides::default(), None, device, &request(1536), bytes)?;
-        let plans = pipeline.plan(&request(1536))?;
+        let source = sd15.source();
+        let (pipeline, tried) = Pipeline::load_within(&source, &Overrides::default(), None, device, &request, bytes)?;
+        let plans = pipeline.plan(&request)?;
         let decoder = plans.into_iter().find(|stage| stage.name == "VAE decoder").expect("a decoder");
         chiaro::Result::Ok((decoder, tried))
     };
     let mut levels = 0;
     let mut peaks = Vec::new();
-    for limit in [4000 * MIB, 2800 * MIB, 2600 * MIB, 2400 * MIB] {
+    for limit in [5000 * MIB, 4000 * MIB, 2600 * MIB, 2000 * MIB, 1800 * MIB] {
         let (decoder, _) = within(limit, VaeTiling::Auto).unwrap_or_else(|e| panic!("{limit}: {e}"));
         assert!(decoder.peak_bytes() <= limit);
         let cut = decoder.bands.as_ref().map_or(0, |bands| bands.levels);
         assert!(cut >= levels, "{limit}: {cut} levels after {levels}");
         levels = cut;
-        peaks.push(decoder.peak_bytes());
+        peaks.push((limit / MIB, decoder.peak_bytes() / MIB, cut));
     }
-    assert!(levels > 0, "{peaks:?}: the least limit cuts");
-    let error = within(2400 * MIB, VaeTiling::Off).map(|_| ()).expect_err("whole, it does not fit").to_string();
+    println!("{peaks:?}");
+    assert!(peaks[0].2 == 0 && levels > 1, "{peaks:?}: from whole to more than one level");
+    let error = within(1800 * MIB, VaeTiling::Off).map(|_| ()).expect_err("whole, it does not fit").to_string();
     assert!(error.contains("the VAE decoder needs"), "{error}");
 }
 
@@ -115,10 +116,11 @@ fn demo(backend: Arc<dyn Backend>, precision: Precision) -> Device {
     Device::new(backend, precision).expect("a device")
 }
 
-fn request() -> Request {
+fn request(side: usize) -> Request {
     // A picture that starts from another, so that the encoder runs too.
-    let rgb: Vec<f32> = (0..64 * 96).flat_map(|i| [(i % 64) as f32 / 64.0, (i / 64) as f32 / 96.0, 0.3]).collect();
-    let image = InitImage { width: 64, height: 96, rgb, strength: 0.5, mask: None };
+    let of = |i: usize| i as f32 / side as f32;
+    let rgb: Vec<f32> = (0..side * side).flat_map(|i| [of(i % side), of(i / side), 0.3]).collect();
+    let image = InitImage { width: side, height: side, rgb, strength: 0.5, mask: None };
     Request {
         prompt: "a red circle".into(),
         image: Some(image),
@@ -128,8 +130,8 @@ fn request() -> Request {
     }
 }
 
-fn draw(pipeline: &Pipeline) -> Rgb8Image {
-    for event in pipeline.generate(request()).unwrap_or_else(|e| panic!("{e}")) {
+fn draw(pipeline: &Pipeline, request: &Request) -> Rgb8Image {
+    for event in pipeline.generate(request.clone()).unwrap_or_else(|e| panic!("{e}")) {
         if let Event::Picture(picture) = event.unwrap_or_else(|e| panic!("{e}")) {
             return picture.image;
         }
@@ -150,11 +152,12 @@ fn pictures_in_bands_are_the_same_on_the_host() {
     let device = demo(Arc::new(HostBackend::default()), Precision::F32);
     let load = |device: Device| Pipeline::load(&Source::DemoModel, None, device).expect("the demo model is whole");
     let (whole, banded) = (load(device.clone()), load(device.with_vae_tiling(VaeTiling::On)));
+    let request = request(64);
     let cut = |pipeline: &Pipeline| {
-        pipeline.plan(&request()).expect("a plan").iter().filter_map(|stage| stage.bands.as_ref()).count()
+        pipeline.plan(&request).expect("a plan").iter().filter_map(|stage| stage.bands.as_ref()).count()
     };
     assert_eq!((cut(&whole), cut(&banded)), (0, 2));
-    assert_same(&draw(&whole), &draw(&banded));
+    assert_same(&draw(&whole, &request), &draw(&banded, &request));
 }
 
 /// A limit below what the autoencoder takes whole, on a device that runs.
@@ -163,21 +166,21 @@ fn a_limit_forces_bands() {
     let gpu: Arc<dyn Backend> = Arc::new(adapter::open(DType::F32));
     let device = demo(gpu, Precision::F32).with_weights("unet=q4_0,text=q4_0".parse().expect("types"));
     let whole = Pipeline::load(&Source::DemoModel, None, device.clone()).expect("the demo model is whole");
-    let plans = whole.plan(&request()).expect("a plan");
+    let request = request(128);
+    let plans = whole.plan(&request).expect("a plan");
     let of = |vae: bool| plans.iter().filter(move |stage| stage.name.starts_with("VAE") == vae);
     let decoder = of(true).map(StagePlan::peak_bytes).max().expect("an autoencoder");
     let others = of(false).map(StagePlan::peak_bytes).max().expect("a UNet");
     assert!(others < decoder, "the autoencoder is the largest stage: {others}, {decoder}");
     let limit = others.max(decoder / 2);
-    let (cut, tried) =
-        Pipeline::load_within(&Source::DemoModel, &Overrides::default(), None, device, &request(), limit)
-            .unwrap_or_else(|e| panic!("{e}"));
-    let measured = cut.measure(&request()).expect("every stage opens");
+    let (cut, tried) = Pipeline::load_within(&Source::DemoModel, &Overrides::default(), None, device, &request, limit)
+        .unwrap_or_else(|e| panic!("{e}"));
+    let measured = cut.measure(&request).expect("every stage opens");
     assert!(measured.iter().any(|(plan, _)| plan.bands.is_some()), "{measured:?}");
     for (plan, allocated) in &measured {
         assert!(*allocated <= limit, "{}: {allocated} of {limit}", plan.name);
         assert!((*allocated as f64 / plan.peak_bytes() as f64 - 1.0).abs() <= 0.02);
     }
     assert!(tried.iter().all(|t| t.peak_bytes > limit), "{tried:?}");
-    assert_same(&draw(&whole), &draw(&cut));
+    assert_same(&draw(&whole, &request), &draw(&cut, &request));
 }
