@@ -115,6 +115,34 @@ fn weight_types_are_planned_kept_and_repeated() {
     refuses(&["plan", "--vram", "4GB", "--device", "cpu"], &["--vram", "--device"]);
 }
 
+#[test]
+fn bands_are_planned_and_said() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let decoder = |tiling: &str| {
+        let plan = json(folder.path(), &["plan", "--device", "cpu", "--vae-tiling", tiling, "--json"]);
+        assert_eq!(plan["vae_tiling"], tiling);
+        let stages = plan["stages"].as_array().expect("a list");
+        stages.iter().find(|s| s["stage"] == "VAE decoder").expect("a decoder").clone()
+    };
+    let (whole, banded) = (decoder("off"), decoder("on"));
+    assert!(whole["bands"].is_null() && decoder("auto")["bands"].is_null(), "it fits the processor");
+    let bands = &banded["bands"];
+    assert_eq!(bands["whole_bytes"], whole["peak_bytes"]);
+    assert!(banded["peak_bytes"].as_u64() < whole["peak_bytes"].as_u64());
+    assert!(bands["runs"].as_u64() > Some(3) && bands["host_bytes"].as_u64() > Some(1 << 20), "{bands}");
+    let draw = ["a red circle", "--steps", "2", "--device", "cpu", "-o"];
+    let mut pictures = Vec::new();
+    for tiling in ["off", "on"] {
+        let file = format!("{tiling}.png");
+        let output = chiaro(folder.path(), &[&draw[..], &[&file, "--vae-tiling", tiling]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(stderr(&output).contains("VAE decoder: its"), tiling == "on", "{}", stderr(&output));
+        pictures.push(read_png(&folder.path().join(file)).expect("a PNG").data);
+    }
+    assert!(pictures[0].iter().zip(&pictures[1]).all(|(a, b)| a.abs_diff(*b) <= 1));
+    fails(folder.path(), &["x", "--vae-tiling", "maybe"], 2, &["--vae-tiling", "auto, on or off", "maybe"]);
+}
+
 /// The early check of the schedule reads the model as the options make it.
 #[test]
 fn a_replaced_prediction_counts_before_the_model_is_read() {
