@@ -29,7 +29,7 @@
 //! | [`nn`], [`weights`] | layers under checkpoint names; named tensors from files |
 //! | [`ops`] | one file per kernel family: shape rule, variant choice, host twin |
 //! | [`gpu`] | the only folder that names wgpu |
-//! | [`record`] | recordings, memory plan, host executor |
+//! | [`record`] | recordings, memory plan, chains of bands, host executor |
 //! | [`error`] | one error type |
 //!
 //! # How a network runs
