@@ -1,7 +1,7 @@
 //! One network at fixed shapes: planned, compiled, run, and redone in f32 when half precision overflows.
 
 use super::Device;
-use super::tiling::{Bands, Chains, Form, choose};
+use super::tiling::{Bands, Chains, Form, VaeTiling, choose};
 use crate::record::{Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Outputs, Program, Recording};
 use crate::{Error, Result};
 
@@ -95,22 +95,39 @@ impl<'m> Stage<'m> {
     /// Compiles the stage and uploads its weights.
     pub(super) fn open(self, device: &Device) -> Result<OpenStage<'m>> {
         let caps = device.caps();
-        let program = compile(device, caps.clone(), self.form(device, &caps)?)?;
-        Ok(OpenStage { stage: self, device: device.clone(), storage: device.storage(), program: Some(program) })
+        let form = self.form(device, &caps)?;
+        let (program, note) = self.compile(device, caps, form)?;
+        Ok(OpenStage { stage: self, device: device.clone(), storage: device.storage(), program: Some(program), note })
     }
 
     fn form(&self, device: &Device, caps: &Caps) -> Result<Form<'m>> {
         choose(&self.record, self.chains.as_ref(), device, caps)
     }
+
+    /// A whole that the device has no memory for (nobody set a limit, and none can be asked of it) is cut into bands after all where
+    /// it may be; the user is told why.
+    fn compile(&self, device: &Device, caps: Caps, form: Form<'m>) -> Result<(Box<dyn Program + 'm>, Option<String>)> {
+        let recording = match form {
+            Form::Whole(recording, _) => recording,
+            Form::Banded(chain, plan, _) => return Ok((banded(device, caps, chain, plan), None)),
+        };
+        let refused = match device.backend().compile(recording) {
+            Ok(program) => return Ok((program, None)),
+            Err(Error::Device(refused)) if device.vae_tiling() == VaeTiling::Auto => refused,
+            Err(error) => return Err(error),
+        };
+        match self.form(&device.clone().with_vae_tiling(VaeTiling::On), &caps) {
+            Ok(Form::Banded(chain, plan, bands)) => {
+                let note = format!("{} in bands, {bands}: {refused}", self.name);
+                Ok((banded(device, caps, chain, plan), Some(note)))
+            }
+            _ => Err(Error::Device(refused)),
+        }
+    }
 }
 
-fn compile<'m>(device: &Device, caps: Caps, form: Form<'m>) -> Result<Box<dyn Program + 'm>> {
-    match form {
-        Form::Whole(recording, _) => {
-            device.backend().compile(recording).map(|program| program as Box<dyn Program + 'm>)
-        }
-        Form::Banded(chain, plan, _) => Ok(Box::new(ChainProgram::new(device.backend_arc(), caps, chain, plan))),
-    }
+fn banded<'m>(device: &Device, caps: Caps, chain: Chain<'m>, plan: ChainPlan) -> Box<dyn Program + 'm> {
+    Box::new(ChainProgram::new(device.backend_arc(), caps, chain, plan))
 }
 
 /// Bytes of all parts' weights by element type.
@@ -133,6 +150,8 @@ pub(super) struct OpenStage<'m> {
     storage: DType,
     /// `None` only while one program is exchanged for another, so that both are never in memory at once.
     program: Option<Box<dyn Program + 'm>>,
+    /// What opening it has to tell the user.
+    note: Option<String>,
 }
 
 impl OpenStage<'_> {
@@ -142,6 +161,7 @@ impl OpenStage<'_> {
     /// # Errors
     /// [`Error::NonFinite`] when f32 overflows too or widening is not allowed; whatever the device reports.
     pub(super) fn run(&mut self, inputs: &[(&str, &[f32])], notes: &mut Vec<String>) -> Result<Outputs> {
+        notes.extend(self.note.take());
         let count = match self.run_once(inputs)? {
             Ok(outputs) => return Ok(outputs),
             Err(count) => count,
@@ -153,7 +173,9 @@ impl OpenStage<'_> {
             let caps = self.device.caps_with(DType::F32);
             let form = self.stage.form(&self.device, &caps)?;
             self.check_budget(&form, count)?;
-            self.program = Some(compile(&self.device, caps, form)?);
+            let (program, note) = self.stage.compile(&self.device, caps, form)?;
+            self.program = Some(program);
+            notes.extend(note);
             return self.run_once(inputs)?.map_err(|count| self.overflow(count));
         }
         Err(self.overflow(count))

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use chiaro::Error;
 use chiaro::image::Rgb8Image;
 use chiaro::models::{AutoencoderKl, AutoencoderKlConfig};
 use chiaro::pipeline::{
     Device, Event, InitImage, Overrides, Pipeline, Precision, Request, Source, StagePlan, VaeTiling,
 };
-use chiaro::record::{Backend, Caps, ChainPlan, DType, HostBackend};
+use chiaro::record::{Backend, Caps, ChainPlan, DType, HostBackend, Program, Recording, plan};
 use chiaro::weights::{WeightFile, WeightType, Weights};
 
 use super::budget::{Model, Planner, models, ordinary};
@@ -139,6 +140,51 @@ fn a_limit_cuts_as_little_as_it_must() {
     assert!(error.contains("the VAE decoder needs"), "{error}");
 }
 
+/// A device that has so much memory, and does not say.
+struct Small(HostBackend, u64);
+
+impl Backend for Small {
+    fn caps(&self) -> &Caps {
+        self.0.caps()
+    }
+
+    fn compile(&self, recording: Recording) -> chiaro::Result<Box<dyn Program>> {
+        match plan(&recording)?.peak_bytes() {
+            bytes if bytes <= self.1 => self.0.compile(recording),
+            bytes => Err(Error::Device(format!("out of device memory for {bytes} bytes"))),
+        }
+    }
+}
+
+/// After all steps are done, the picture is not lost.
+#[test]
+fn a_device_without_memory_for_the_whole_runs_bands() {
+    let load = |backend: Arc<dyn Backend>, tiling: VaeTiling| {
+        let device = demo(backend, Precision::F32).with_vae_tiling(tiling);
+        Pipeline::load(&Source::DemoModel, None, device).expect("the demo model is whole")
+    };
+    let whole = load(Arc::new(HostBackend::default()), VaeTiling::Auto);
+    // The decoder is larger than all others.
+    let request = request(320);
+    let plans = whole.plan(&request).expect("a plan");
+    let largest = plans.iter().filter(|s| !s.name.starts_with("VAE")).map(StagePlan::peak_bytes).max().expect("a UNet");
+    let decoder = plans.iter().find(|s| s.name == "VAE decoder").expect("a decoder").peak_bytes();
+    assert!(largest < decoder, "{largest}, {decoder}");
+    let small = || Arc::new(Small(HostBackend::default(), largest));
+    let cut = load(small(), VaeTiling::Auto);
+    assert!(cut.plan(&request).expect("a plan").iter().all(|stage| stage.bands.is_none()), "nobody could know");
+    let (image, notes) = draw_with_notes(&cut, &request);
+    assert_same(&draw(&whole, &request), &image);
+    assert!(
+        notes.iter().any(|n| n.contains("VAE decoder in bands") && n.contains("out of device memory")),
+        "{notes:?}"
+    );
+    let off = load(small(), VaeTiling::Off);
+    let run = off.generate(request).unwrap_or_else(|e| panic!("{e}"));
+    let error = run.filter_map(Result::err).next().expect("no memory").to_string();
+    assert!(error.contains("out of device memory"), "{error}");
+}
+
 fn demo(backend: Arc<dyn Backend>, precision: Precision) -> Device {
     Device::new(backend, precision).expect("a device")
 }
@@ -158,9 +204,13 @@ fn request(side: usize) -> Request {
 }
 
 fn draw(pipeline: &Pipeline, request: &Request) -> Rgb8Image {
+    draw_with_notes(pipeline, request).0
+}
+
+fn draw_with_notes(pipeline: &Pipeline, request: &Request) -> (Rgb8Image, Vec<String>) {
     for event in pipeline.generate(request.clone()).unwrap_or_else(|e| panic!("{e}")) {
         if let Event::Picture(picture) = event.unwrap_or_else(|e| panic!("{e}")) {
-            return picture.image;
+            return (picture.image, picture.notes);
         }
     }
     panic!("no picture");
