@@ -83,7 +83,7 @@ impl fmt::Display for Bands {
 /// Without a limit, bands aim at this share of what the whole takes, …
 const SHARE: u64 = 4;
 
-/// … and at no more than this: at 2048×2048 the rows that neighbouring bands share are then 2 % of all.
+/// … and at no more than this: at 2048×2048 what neighbouring bands both compute is then less than 1 % of the work.
 const ENOUGH: u64 = 1 << 30;
 
 /// A network's chain with so many of its levels in bands; `None` past the last.

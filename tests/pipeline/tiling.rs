@@ -109,6 +109,20 @@ fn what_a_device_cannot_bind_is_cut() {
     assert!(whole.iter().all(|stage| stage.bands.is_none()));
 }
 
+/// An encoder whose f32 tensors would fit the bindings only as f16 is cut, so that they stay f32.
+#[test]
+fn what_would_be_narrowed_is_cut() {
+    let [sd15, _] = models();
+    // 768² pixels of 128 channels are 288 MiB in f32, 144 MiB in f16.
+    for (binding, expected) in [(288 << 20, false), (200 << 20, true)] {
+        let caps = Caps { max_binding_bytes: binding, ..ordinary() };
+        let stages =
+            stages(sd15, on_paper(caps, Precision::F16, VaeTiling::Auto), 768).unwrap_or_else(|e| panic!("{e}"));
+        let encoder = stages.iter().find(|stage| stage.name == "VAE encoder").expect("an encoder");
+        assert_eq!(encoder.bands.is_some(), expected, "bindings of {binding}");
+    }
+}
+
 /// The fewest levels, then the highest bands: a smaller limit never gives fewer levels, and what is cut fits.
 #[test]
 fn a_limit_cuts_as_little_as_it_must() {
