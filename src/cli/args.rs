@@ -84,6 +84,9 @@ pub struct ModelArgs {
     /// The text encoders and tokenizers of another model: a folder, or a single file
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub text_encoder: Option<String>,
+    /// A model of the same family that draws the last steps, such as SDXL's refiner: a folder, or a single file
+    #[arg(long, value_name = "DIR|FILE|NAME")]
+    pub refiner: Option<String>,
     /// What the network predicts, where a single file of Stable Diffusion 2.x does not say [default: the model's own; v for 2.x files]
     #[arg(long, value_enum)]
     pub prediction: Option<PredictionArg>,
@@ -313,6 +316,8 @@ pub enum PredictionArg {
     Epsilon,
     /// the velocity
     V,
+    /// the picture
+    Sample,
 }
 
 impl From<PredictionArg> for PredictionType {
@@ -320,6 +325,17 @@ impl From<PredictionArg> for PredictionType {
         match arg {
             PredictionArg::Epsilon => PredictionType::Epsilon,
             PredictionArg::V => PredictionType::VPrediction,
+            PredictionArg::Sample => PredictionType::Sample,
+        }
+    }
+}
+
+impl From<PredictionType> for PredictionArg {
+    fn from(prediction: PredictionType) -> Self {
+        match prediction {
+            PredictionType::Epsilon => PredictionArg::Epsilon,
+            PredictionType::VPrediction => PredictionArg::V,
+            PredictionType::Sample => PredictionArg::Sample,
         }
     }
 }

@@ -45,6 +45,9 @@ impl Order {
             (true, base) => Some(oms(args, &model, base)?),
             (false, _) => None,
         };
+        if args.refiner_start.is_some() && model.refiner.is_none() {
+            return Err(Error::Request("--refiner-start: needs a second model, add --refiner DIR".into()));
+        }
         request.image = start_image(&args.start, recipe.as_ref(), &request)?;
         request.validate()?;
         Pipeline::check_schedule(&model.source()?, &model.overrides()?, &request)?;
@@ -66,6 +69,12 @@ impl Order {
             if same.is_some_and(|own| own.sha256() != wanted.sha256) {
                 found
                     .push(format!("lora {}: another file than the picture's; it will come out otherwise", wanted.name));
+            }
+        }
+        for (part, name) in &recipe.parts {
+            if !pipeline.parts().iter().any(|(own, _)| own == part) {
+                let option = part.replace('_', "-");
+                found.push(format!("the picture was drawn with the {part} of {name}, name that with --{option}"));
             }
         }
         let (device, storage) = (pipeline.device().name(), pipeline.device().storage_name());
@@ -129,6 +138,9 @@ fn like(typed: &ModelArgs, recipe: &Recipe) -> Result<ModelArgs> {
             }
         };
     }
+    if model.prediction.is_none() {
+        model.prediction = recipe.prediction.map(Into::into);
+    }
     if model.precision == PrecisionArg::Auto && recipe.storage.as_deref() == Some("f32") {
         model.precision = PrecisionArg::F32;
     }
@@ -155,6 +167,10 @@ fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
         negative_prompt_2: args.negative_2.clone().or(base.negative_prompt_2),
         original_size: args.original_size.map(Pair::down_across).or(base.original_size),
         crops_coords_top_left: args.crop.map_or(base.crops_coords_top_left, Pair::down_across),
+        aesthetic_score: args.aesthetic_score.unwrap_or(base.aesthetic_score),
+        negative_aesthetic_score: args.negative_aesthetic_score.unwrap_or(base.negative_aesthetic_score),
+        refiner_start: args.refiner_start.unwrap_or(base.refiner_start),
+        image_guidance_scale: args.start.image_guidance.unwrap_or(base.image_guidance_scale),
         target_size: args.target_size.map(Pair::down_across).or(base.target_size),
         width: model.width.or(base.width),
         height: model.height.or(base.height),
@@ -246,7 +262,7 @@ fn start_image(args: &StartArgs, recipe: Option<&Recipe>, request: &Request) -> 
     let width = request.width.unwrap_or(own_side(path, "wide", image.width)?);
     let height = request.height.unwrap_or(own_side(path, "high", image.height)?);
     let fit = |picture: &crate::image::Rgb8Image| picture.cropped_to(width, height).resized(width, height);
-    let strength = args.strength.or(told.map(|told| told.strength)).unwrap_or(0.75);
+    let strength = args.strength.or(told.map(|told| told.strength)).unwrap_or(InitImage::STRENGTH);
     InitImage::new(&fit(&image), mask.as_ref().map(fit).as_ref(), strength).map(Some)
 }
 

@@ -45,6 +45,15 @@ pub struct GenerateArgs {
     /// SDXL: size that the picture is said to have after cropping [default: its own]
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = pair('x'))]
     pub target_size: Option<Pair>,
+    /// SDXL's refiner: aesthetic score that it is told of the picture, 0 to 10 [default: 6]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    pub aesthetic_score: Option<f64>,
+    /// The same for the negative prompt [default: 2.5]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    pub negative_aesthetic_score: Option<f64>,
+    /// Where --refiner takes over, as a share of the noise schedule from 0 to 1 [default: 0.8]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub refiner_start: Option<f64>,
     /// Prompt for the OMS module alone [default: the prompt]
     #[arg(long, value_name = "TEXT")]
     pub oms_prompt: Option<String>,
@@ -147,6 +156,9 @@ pub struct StartArgs {
     /// Picture that is white where --image is repainted and black where it is kept
     #[arg(long, value_name = "FILE", requires = "image")]
     pub mask: Option<PathBuf>,
+    /// How strongly --image steers a model that changes it as the prompt instructs (InstructPix2Pix), at least 1 [default: 1.5]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true, requires = "image")]
+    pub image_guidance: Option<f64>,
     /// How much of --image is drawn anew: towards 0 nothing, 1 all [default: 0.75]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, requires = "image")]
     pub strength: Option<f64>,

@@ -82,6 +82,7 @@ impl ModelArgs {
             unet: find(&self.unet)?,
             vae: find(&self.vae)?,
             text_encoder: find(&self.text_encoder)?,
+            refiner: find(&self.refiner)?,
             prediction: self.prediction.map(Into::into),
             scheduler: None,
             adapters: self.lora.iter().map(LoraArg::adapter).collect(),

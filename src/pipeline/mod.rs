@@ -7,6 +7,7 @@
 //! | `source`, `demo`, `single_file` | a model's files: a folder, inside the binary, or seen in a single file |
 //! | `lookup` | a name → where its files are |
 //! | `load`, `encoders`, `overrides`, `adapters` | files → networks; networks from elsewhere; what LoRA and its relatives change |
+//! | `kind`, `refiner` | who reads the prompt, what the UNet is shown; a second model for the last steps |
 //! | `weight_types`, `budget` | how weights are stored; the best that fits a limit |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
@@ -23,6 +24,7 @@ mod encoders;
 mod generate;
 mod init;
 mod inspect;
+mod kind;
 mod load;
 mod lookup;
 mod lora;
@@ -30,6 +32,7 @@ mod overrides;
 mod parameters;
 mod pass;
 mod prompts;
+mod refiner;
 mod repeat;
 mod request;
 mod resize;
@@ -67,6 +70,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use encoders::TextEncoder;
+use kind::{Kind, Shown};
 use load::{OmsModule, OmsText};
 use source::Component;
 use stage::Stage;
@@ -75,27 +79,32 @@ use crate::models::{AutoencoderKl, OneOrMany, Unet};
 use crate::record::Shape;
 use rayon::prelude::*;
 
-use crate::sampling::{SchedulerConfig, Solver, SolverKind, embedding, oms};
+use crate::sampling::{PredictionType, SchedulerConfig, Solver, SolverKind, embedding, oms};
 use crate::{Error, Result};
 
 /// A model, and perhaps an OMS module, on a device. Weights stay in the mapped files until a stage runs.
 pub struct Pipeline {
     device: Device,
     label: String,
+    /// Parts that are not the model's own, and what they are called.
+    parts: Vec<(&'static str, String)>,
+    /// What the network was said to predict, where that replaces what the model's files say.
+    prediction: Option<PredictionType>,
     /// What the model's files leave open, and what was assumed.
     assumptions: Vec<String>,
     /// Component, folder and stem of each weight file.
     files: Vec<(&'static str, Component, &'static str)>,
     hashes: OnceLock<BTreeMap<&'static str, String>>,
+    kind: Kind,
     /// One, or the two of SDXL.
     text_encoders: Vec<TextEncoder>,
-    /// Whether no negative prompt means states of zeros.
-    zeros_for_no_negative: bool,
     unet: Unet,
     vae: AutoencoderKl,
     scheduler: SchedulerConfig,
     oms: Option<OmsModule>,
     adapters: Vec<AdapterReport>,
+    /// The model of the last steps.
+    refiner: Option<Box<Pipeline>>,
 }
 
 /// The shapes of a UNet's run.
@@ -133,6 +142,11 @@ impl Pipeline {
     /// The model's name, for the parameters of a picture.
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// Parts that are not the model's own (`unet`, `vae`, `text_encoder`, `refiner`), and what their files are called.
+    pub fn parts(&self) -> &[(&'static str, String)] {
+        &self.parts
     }
 
     /// The adapters that were loaded, and what became of them.
@@ -234,7 +248,7 @@ impl Pipeline {
     fn stages(&self, request: &Request) -> Result<Vec<Stage<'_>>> {
         let size = self.size(request)?;
         self.check(request, size)?;
-        let skip = request.skip();
+        let skip = self.skip(request);
         let text = text::TextPlan::new(self, request, size)?;
         let mut stages = text.stages();
         if request.image.is_some() {
@@ -246,6 +260,7 @@ impl Pipeline {
         let batch = request.batch.min(request.count);
         let tokens = text.unet_tokens();
         stages.push(self.unet_stage(request, UnetRun { size, skip, batch, tokens })?);
+        stages.extend(self.refiner_stages(request, size, skip)?);
         let Some(hires) = &request.hires else {
             stages.push(self.decoder_stage(request, size));
             return Ok(stages);
@@ -258,6 +273,7 @@ impl Pipeline {
         }
         let skip = hires.skip(second.num_inference_steps);
         stages.push(self.unet_stage(&second, UnetRun { size: larger, skip, batch, tokens })?);
+        stages.extend(self.refiner_stages(&second, larger, skip)?);
         stages.push(self.decoder_stage(&second, larger));
         Ok(stages)
     }
@@ -269,27 +285,25 @@ impl Pipeline {
 
     /// A solver that leaves out the first `skip` steps.
     fn solver(&self, request: &Request, skip: usize) -> Result<Solver> {
-        request.solver(&self.scheduler, self.is_xl(), skip)
+        request.solver(&self.scheduler, self.kind.is_xl(), skip)
     }
 
     /// The model's schedule with what the request changes.
     fn schedule_of(&self, request: &Request) -> SchedulerConfig {
-        request.schedule(&self.scheduler, self.is_xl())
+        request.schedule(&self.scheduler, self.kind.is_xl())
     }
 
-    /// Whether the model reads with SDXL's two text encoders.
-    fn is_xl(&self) -> bool {
-        self.text_encoders.len() == 2
-    }
-
-    /// Whether the UNet is an inpainting one, which sees the mask and the picture without what is repainted.
-    fn inpaints(&self) -> bool {
-        self.unet.config().in_channels > self.vae.config().latent_channels
+    /// Steps that a request leaves out at the start. What is changed by instruction is drawn from noise.
+    fn skip(&self, request: &Request) -> usize {
+        match self.kind.shown {
+            Shown::Instructed { .. } => 0,
+            Shown::Nothing | Shown::Masked => request.skip(),
+        }
     }
 
     /// Checks a request against the model.
     fn check(&self, request: &Request, (width, height): (usize, usize)) -> Result<()> {
-        let skip = request.skip();
+        let skip = self.skip(request);
         let solver = self.solver(request, skip)?;
         let latents = self.latent_shape((width, height)).len();
         if let Some(given) = &request.latents
@@ -297,12 +311,7 @@ impl Pipeline {
         {
             return Err(Error::Request(format!("latents: expected {latents} values, got {}", given.len())));
         }
-        if self.inpaints() && request.image.as_ref().is_none_or(|image| image.mask.is_none()) {
-            return Err(Error::Request(format!(
-                "{}: it is an inpainting model, give it a picture and a mask (--image, --mask)",
-                self.label
-            )));
-        }
+        self.check_shown(request)?;
         self.check_text(request)?;
         match (&request.oms, &self.oms) {
             (Some(_), None) => Err(Error::Request("oms: no module is loaded, give one with --oms".into())),
@@ -314,8 +323,14 @@ impl Pipeline {
     /// What was assumed of the model, and what has no effect in a request.
     fn notices(&self, request: &Request) -> Vec<String> {
         let mut notices = self.assumptions.clone();
-        if request.oms.is_some() && request.skip() > 0 {
+        if request.oms.is_some() && self.skip(request) > 0 {
             notices.push("One More Step is left out: below strength 1 the picture itself sets the brightness".into());
+        }
+        let is_instructed = matches!(self.kind.shown, Shown::Instructed { .. });
+        if is_instructed && request.image.as_ref().is_some_and(|image| image.strength != InitImage::STRENGTH) {
+            notices.push(
+                "strength has no effect: this model draws the whole picture anew, as the prompt instructs".into(),
+            );
         }
         if request.sampler.is_none() && self.scheduler.solver().is_none() && !self.scheduler.class_name.is_empty() {
             notices.push(format!("the model's own {} is not here, ddim takes its place", self.scheduler.class_name));
@@ -324,10 +339,10 @@ impl Pipeline {
     }
 
     fn check_text(&self, request: &Request) -> Result<()> {
-        let dual = self.text_encoders.len() == 2;
+        let is_xl = self.kind.is_xl();
         // SDXL counts from the last layer but one.
         let layers = self.text_encoders.iter().map(|e| e.model.config().num_hidden_layers).min().unwrap_or(0);
-        let most = layers - usize::from(dual);
+        let most = layers - usize::from(is_xl);
         if request.clip_skip >= most {
             return Err(Error::Request(format!(
                 "clip skip: this model's text encoder can do without its last {} layers, not without {}",
@@ -342,7 +357,7 @@ impl Pipeline {
             ("crop", request.crops_coords_top_left != (0, 0)),
             ("target-size", request.target_size.is_some()),
         ];
-        match only_xl.iter().find(|(_, given)| *given && !dual) {
+        match only_xl.iter().find(|(_, given)| *given && !is_xl) {
             Some((option, _)) => {
                 Err(Error::Request(format!("{option}: only SDXL models have it; {} is none", self.label)))
             }
@@ -350,8 +365,34 @@ impl Pipeline {
         }
     }
 
+    /// Checks what the UNet wants to be shown.
+    fn check_shown(&self, request: &Request) -> Result<()> {
+        let image = request.image.as_ref();
+        let needs = match self.kind.shown {
+            Shown::Masked if image.is_none_or(|image| image.mask.is_none()) => {
+                "it is an inpainting model, give it a picture and a mask (--image, --mask)"
+            }
+            Shown::Instructed { .. } if image.is_none() => {
+                "it changes a picture as the prompt instructs, give it one (--image)"
+            }
+            Shown::Instructed { .. } if image.is_some_and(|image| image.mask.is_some()) => {
+                "it changes a whole picture as the prompt instructs, leave the mask out"
+            }
+            Shown::Instructed { .. } if request.hires.is_some() => {
+                "it changes a picture as the prompt instructs, which a second pass (hires) cannot"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Request(format!("{}: {needs}", self.label)))
+    }
+
     fn text_encoders(&self) -> &[TextEncoder] {
         &self.text_encoders
+    }
+
+    /// The encoder whose pooled row SDXL's UNet is told.
+    fn pooling_encoder(&self) -> Option<&TextEncoder> {
+        self.text_encoders.last().filter(|_| self.kind.is_xl())
     }
 
     /// The OMS module's text encoders: its own, or the base's.
@@ -366,9 +407,15 @@ impl Pipeline {
         }
     }
 
-    /// Rows of the UNet's batch: `[unconditional, conditional]` under guidance. A model with a guidance embedding (LCM) takes one.
+    /// Rows of the UNet's batch under guidance: `[unconditional, conditional]`, or with a picture as guide `[neither, picture, both]`. A
+    /// model with a guidance embedding (LCM) takes one.
     fn guidance_rows(&self, request: &Request) -> usize {
-        if request.guidance_scale > 1.0 && self.unet.config().time_cond_proj_dim.is_none() { 2 } else { 1 }
+        let guided = request.guidance_scale > 1.0 && self.unet.config().time_cond_proj_dim.is_none();
+        match self.kind.shown {
+            _ if !guided => 1,
+            Shown::Instructed { .. } => 3,
+            Shown::Nothing | Shown::Masked => 2,
+        }
     }
 
     fn latent_shape(&self, (width, height): (usize, usize)) -> Shape {

@@ -23,6 +23,8 @@ pub struct Overrides {
     pub scheduler: Option<String>,
     /// What the network predicts, where the model's files do not say or are wrong.
     pub prediction: Option<PredictionType>,
+    /// A model of the same family for the last steps, such as SDXL's refiner ([`Request::refiner_start`](super::Request::refiner_start)).
+    pub refiner: Option<PathBuf>,
     /// What changes the UNet and the text encoders. An OMS module is never changed.
     pub adapters: Vec<Adapter>,
 }
@@ -38,6 +40,18 @@ impl Overrides {
         scheduler.prediction_type = self.prediction.unwrap_or(scheduler.prediction_type);
         scheduler.check()?;
         Ok(scheduler)
+    }
+
+    /// Which parts are from elsewhere, and what lies there is called.
+    pub(super) fn parts(&self) -> Vec<(&'static str, String)> {
+        let paths = [
+            ("unet", &self.unet),
+            ("vae", &self.vae),
+            ("text_encoder", &self.text_encoder),
+            ("refiner", &self.refiner),
+        ];
+        let name = |path: &PathBuf| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        paths.into_iter().filter_map(|(part, path)| Some((part, name(path.as_ref()?)))).collect()
     }
 
     pub(super) fn texts_of(&self, model: &Source) -> Result<Source> {

@@ -1,5 +1,7 @@
 //! A finished picture and the text that goes into its PNG.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{AdapterReport, Pipeline, Request};
@@ -44,6 +46,8 @@ pub(super) fn parameters(pipeline: &Pipeline, request: &Request, size: (usize, u
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "model": pipeline.label(),
+        "parts": pipeline.parts().iter().cloned().collect::<BTreeMap<_, _>>(),
+        "prediction": pipeline.prediction,
         "oms_module": request.oms.as_ref().and(pipeline.oms_label()),
         "sha256": pipeline.hashes()?,
         "adapters": pipeline.adapters().iter().map(AdapterReport::parameters).collect::<Vec<_>>(),
@@ -90,6 +94,10 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
         let hashes: Vec<String> =
             pipeline.adapters().iter().map(|a| format!("{}: {}", a.name(), &a.sha256()[..10])).collect();
         fields.push(("Lora hashes", quoted(&hashes.join(", "))));
+    }
+    if let Some((_, name)) = pipeline.parts().iter().find(|(part, _)| *part == "refiner") {
+        fields.push(("Refiner", quoted(name)));
+        fields.push(("Refiner switch at", request.refiner_start.to_string()));
     }
     if let Some(variation) = &request.variation {
         fields.push(("Variation seed", variation.seed.to_string()));

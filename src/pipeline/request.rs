@@ -34,10 +34,18 @@ pub struct Request {
     pub width: Option<usize>,
     /// Height in pixels, a multiple of 8; the model's own when `None`.
     pub height: Option<usize>,
+    /// The aesthetic score that SDXL's refiner is told of the picture, 0 to 10.
+    pub aesthetic_score: f64,
+    /// The same for the negative prompt.
+    pub negative_aesthetic_score: f64,
     /// Steps of the solver, at least 1.
     pub num_inference_steps: usize,
     /// ω_θ of classifier-free guidance; at 1 or below the unconditional row is not computed.
     pub guidance_scale: f64,
+    /// How strongly the picture steers a model that changes it as the prompt instructs, at least 1 (InstructPix2Pix, eq. 3).
+    pub image_guidance_scale: f64,
+    /// Where a refiner takes over, as a share of the noise schedule: above 0, below 1 (diffusers' `denoising_start`).
+    pub refiner_start: f64,
     /// The solver; the model's own when `None`.
     pub sampler: Option<SolverKind>,
     /// Where σ lie; the model's own way when `None`.
@@ -147,10 +155,14 @@ impl Default for Request {
             original_size: None,
             crops_coords_top_left: (0, 0),
             target_size: None,
+            aesthetic_score: 6.0,
+            negative_aesthetic_score: 2.5,
             width: None,
             height: None,
             num_inference_steps: 30,
             guidance_scale: 7.5,
+            image_guidance_scale: 1.5,
+            refiner_start: 0.8,
             sampler: None,
             sigmas: None,
             timestep_spacing: None,
@@ -212,6 +224,15 @@ impl Request {
             return Err(Error::Request(format!("batch: expected 1 to 64, got {}", self.batch)));
         }
         finite_in("guidance", self.guidance_scale, 0.0, 100.0)?;
+        finite_in("image-guidance", self.image_guidance_scale, 1.0, 100.0)?;
+        finite_in("aesthetic-score", self.aesthetic_score, 0.0, 10.0)?;
+        finite_in("negative-aesthetic-score", self.negative_aesthetic_score, 0.0, 10.0)?;
+        if !(self.refiner_start > 0.0 && self.refiner_start < 1.0) {
+            return Err(Error::Request(format!(
+                "refiner-start: expected a number above 0 and below 1, got {}",
+                self.refiner_start
+            )));
+        }
         finite_in("guidance-rescale", self.guidance_rescale, 0.0, 1.0)?;
         finite_in("offset-noise", self.offset_noise, 0.0, 1.0)?;
         if let Some(ratio) = self.dynamic_thresholding

@@ -171,7 +171,10 @@ impl Checkpoint {
             unet.config.insert("sample_size".into(), json!(side));
             let inner = unet.config["projection_class_embeddings_input_dim"].as_u64();
             // Six sizes, each as a sinusoid of the same width, follow the pooled text (SDXL, section 2.2).
-            let width = inner.zip(pooled).and_then(|(inner, pooled)| inner.checked_sub(pooled)).map_or(256, |w| w / 6);
+            // The refiner is told five numbers.
+            let numbers = if self.family == Family::XlRefiner { 5 } else { 6 };
+            let width =
+                inner.zip(pooled).and_then(|(inner, pooled)| inner.checked_sub(pooled)).map_or(256, |w| w / numbers);
             if inner.is_some() {
                 unet.config.insert("addition_time_embed_dim".into(), json!(width));
             }

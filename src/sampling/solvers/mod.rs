@@ -163,6 +163,11 @@ impl Solver {
         self.scaled_latents = self.at_level(0, x0, noise);
     }
 
+    /// Takes over from a solver of the same schedule: [`scaled_latents`](Self::scaled_latents) as that left them where this one begins.
+    pub fn resume(&mut self, scaled_latents: &[f32]) {
+        self.scaled_latents = scaled_latents.to_vec();
+    }
+
     /// The network's input at step `i`: variance-preserving latents.
     pub fn model_input(&self, i: usize) -> Vec<f32> {
         let scale = 1.0 / self.rule.frame().level(i).scale();
