@@ -75,7 +75,7 @@ pub struct ModelArgs {
     /// name in the folders of CHIARO_MODELS or in the Hugging Face cache [default: the demo model in this program]
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub model: Option<String>,
-    /// Another autoencoder: a folder, or a single file that has one
+    /// Another autoencoder: a folder, or a single file that has one; also a tiny one (TAESD, TAESDXL)
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub vae: Option<String>,
     /// Another UNet: a folder, or a single file that has one

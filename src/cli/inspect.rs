@@ -75,7 +75,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
 fn variant(found: &Inspection) -> &'static str {
     match found.in_channels {
         Some(9) => ", for inpainting",
-        Some(8) => ", with an image as input (not supported yet)",
+        Some(8) => ", for instructions that change a picture",
         Some(5) => ", with depth as input (not supported yet)",
         _ => "",
     }

@@ -5,6 +5,7 @@
 //! [`Recording`] for one shape. Inputs and outputs of a recording are named by constants
 //! beside the model; they are f32, channels last, as [`layout`] makes them.
 
+mod autoencoder;
 mod clip;
 mod config;
 pub mod layout;
@@ -14,6 +15,7 @@ mod taesd;
 mod unet;
 mod vae;
 
+pub use autoencoder::{Autoencoder, EncoderOutput};
 pub use clip::{ClipTextConfig, ClipTextModel, HiddenAct, TextStates};
 pub use config::OneOrMany;
 pub use lora_names::{LayerNames, Network, network};

@@ -103,7 +103,7 @@ impl Pipeline {
     /// The second pass of hires as a request: the same prompts and seeds at the final size.
     pub(super) fn second_pass(&self, request: &Request, hires: &Hires) -> Result<Request> {
         let (width, height) = self.size(request)?;
-        let latent = self.vae.config().pixels_per_latent();
+        let latent = self.vae.pixels_per_latent();
         let scaled = |side: usize| ((side as f64 * hires.scale / latent as f64).round() as usize).max(1) * latent;
         let second = Request {
             width: Some(scaled(width)),

@@ -10,7 +10,7 @@ use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::kind::{ModelIndex, Reading};
 use super::source::Component;
 use super::{Device, Overrides, Part, Pipeline, Places, Source};
-use crate::models::{AutoencoderKl, AutoencoderKlConfig, Network, Unet, UnetConfig};
+use crate::models::{Autoencoder, Network, Unet, UnetConfig};
 use crate::sampling::SchedulerConfig;
 use crate::weights::{WeightType, Weights};
 use crate::{Error, Result};
@@ -66,9 +66,9 @@ impl Pipeline {
         let unet = load_unet(&unet_files, "unet", stored(Part::Unet), |w| adapters.patch(Network::Unet, w))?;
         let text_encoders = load_text_encoders(&texts, index.reading(), stored(Part::Text), &mut adapters)?;
         let (vae_files, vae_config) = overrides.vae_of(model)?;
-        let vae_config = AutoencoderKlConfig::from_json(&vae_config, &vae_files.label("config.json"))?;
-        let vae = AutoencoderKl::load(vae_config, &open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?)?;
-        let kind = index.kind(&model.to_string(), &unet, vae.config().latent_channels, &text_encoders)?;
+        let vae_weights = open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?;
+        let vae = Autoencoder::load(&vae_config, &vae_files.label("config.json"), &vae_weights)?;
+        let kind = index.kind(&model.to_string(), &unet, vae.latent_channels(), &text_encoders)?;
         let mut pipeline = Pipeline {
             device,
             label: model.name(),
@@ -217,7 +217,7 @@ fn load_oms(base: &Pipeline, source: &OmsSource) -> Result<(OmsModule, Component
             source.module
         )));
     }
-    let latents = base.vae.config().latent_channels;
+    let latents = base.vae.latent_channels();
     if module.config().in_channels != latents {
         return Err(Error::Model(format!(
             "{}: the module takes {} latent channels, the model has {latents}; it was made for another latent space",

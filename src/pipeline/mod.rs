@@ -75,7 +75,7 @@ use load::{OmsModule, OmsText};
 use source::Component;
 use stage::Stage;
 
-use crate::models::{AutoencoderKl, OneOrMany, Unet};
+use crate::models::{Autoencoder, OneOrMany, Unet};
 use crate::record::Shape;
 use rayon::prelude::*;
 
@@ -99,7 +99,7 @@ pub struct Pipeline {
     /// One, or the two of SDXL.
     text_encoders: Vec<TextEncoder>,
     unet: Unet,
-    vae: AutoencoderKl,
+    vae: Autoencoder,
     scheduler: SchedulerConfig,
     oms: Option<OmsModule>,
     adapters: Vec<AdapterReport>,
@@ -200,7 +200,7 @@ impl Pipeline {
     /// When the request is out of range.
     pub fn size(&self, request: &Request) -> Result<(usize, usize)> {
         request.validate()?;
-        let step = self.vae.config().pixels_per_latent();
+        let step = self.vae.pixels_per_latent();
         let (own_height, own_width) = match self.unet.config().sample_size.as_ref() {
             Some(OneOrMany::One(side)) => (*side, *side),
             Some(OneOrMany::Many(sides)) if sides.len() == 2 => (sides[0], sides[1]),
@@ -419,8 +419,8 @@ impl Pipeline {
     }
 
     fn latent_shape(&self, (width, height): (usize, usize)) -> Shape {
-        let step = self.vae.config().pixels_per_latent();
-        Shape::image(1, height / step, width / step, self.vae.config().latent_channels)
+        let step = self.vae.pixels_per_latent();
+        Shape::image(1, height / step, width / step, self.vae.latent_channels())
     }
 
     /// The UNet for a batch of pictures.
@@ -448,14 +448,12 @@ impl Pipeline {
             Some(image) => 1 + usize::from(image.mask.is_some()),
             None => request.count,
         };
-        Stage::new("VAE encoder", pictures, move |caps| self.vae.record_encode(caps, 1, height, width, false))
+        Stage::new("VAE encoder", pictures, move |caps| self.vae.record_encode(caps, 1, height, width))
     }
 
     fn decoder_stage(&self, request: &Request, size: (usize, usize)) -> Stage<'_> {
         let latents = self.latent_shape(size);
-        Stage::new("VAE decoder", request.count, move |caps| {
-            self.vae.record_decode(caps, 1, latents.h, latents.w, false)
-        })
+        Stage::new("VAE decoder", request.count, move |caps| self.vae.record_decode(caps, 1, latents.h, latents.w))
     }
 
     /// The time embedding's sinusoids for each row, and the guidance embedding of models that have one.

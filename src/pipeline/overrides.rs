@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub struct Overrides {
     /// A UNet.
     pub unet: Option<PathBuf>,
-    /// An autoencoder. One alone in a single file takes the model's own scaling of latents.
+    /// An autoencoder, also a tiny one (TAESD). One alone in a single file takes the model's own scaling of latents.
     pub vae: Option<PathBuf>,
     /// A model whose text encoders and tokenizers are used.
     pub text_encoder: Option<PathBuf>,
@@ -79,7 +79,8 @@ impl Overrides {
             _ => own.json::<Value>("config.json")?["scaling_factor"].clone(),
         };
         let mut config: Value = files.json("config.json")?;
-        if factor.is_number() {
+        // A tiny one gives latents as the UNet takes them.
+        if factor.is_number() && config["_class_name"] == "AutoencoderKL" {
             config["scaling_factor"] = factor;
         }
         Ok((files, config.to_string()))

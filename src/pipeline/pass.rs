@@ -15,7 +15,7 @@ use super::text::{Encoded, TextPlan};
 use super::{Pipeline, Request, UnetRun};
 use crate::image::Rgb8Image;
 use crate::models::layout::{to_channels_first, to_channels_last};
-use crate::models::names;
+use crate::models::{EncoderOutput, names};
 use crate::record::Shape;
 use crate::sampling::{
     OmsForm, PictureNoise, RngKind, Solver, TorchRng, guide, guide_by_picture, oms, rescale_guidance,
@@ -218,9 +218,13 @@ impl<'p> Pass<'p> {
             let mut aside = TorchRng::new(image.noise.seed());
             let first = if torch { None } else { Some(image.noise.initial([shape.c, shape.h, shape.w])?) };
             let mut posterior = |noise: &mut PictureNoise, moments: &[f32]| {
-                let z = if torch { noise.randn(shape.len()) } else { aside.randn(shape.len()) };
-                let mut latents = sample_posterior(moments, shape, &z);
-                self.pipeline.vae.config().scale_latents(&mut latents);
+                let mut latents = match self.pipeline.vae.encodes() {
+                    // Nothing is drawn, as in diffusers.
+                    EncoderOutput::Latents => latent_rows(moments, shape).concat(),
+                    EncoderOutput::Moments if torch => sample_posterior(moments, shape, &noise.randn(shape.len())),
+                    EncoderOutput::Moments => sample_posterior(moments, shape, &aside.randn(shape.len())),
+                };
+                self.pipeline.vae.scale_latents(&mut latents);
                 latents
             };
             let x0 = match (&self.start, own) {
@@ -237,9 +241,12 @@ impl<'p> Pass<'p> {
             }
             image.shown = of_shown.as_ref().map(|moments| match kind {
                 Shown::Instructed { scaled } => {
-                    let mut latents = posterior_mean(moments, shape);
+                    let mut latents = match self.pipeline.vae.encodes() {
+                        EncoderOutput::Latents => latent_rows(moments, shape).concat(),
+                        EncoderOutput::Moments => posterior_mean(moments, shape),
+                    };
                     if scaled {
-                        self.pipeline.vae.config().scale_latents(&mut latents);
+                        self.pipeline.vae.scale_latents(&mut latents);
                     }
                     latents
                 }
@@ -436,12 +443,14 @@ impl<'p> Pass<'p> {
         let shape = self.latent_shape();
         let one = &self.images[image];
         let mut unscaled = one.latents.clone();
-        self.pipeline.vae.config().unscale_latents(&mut unscaled);
-        let outputs = decoder.run(&[(names::LATENTS, &network_input(&unscaled, shape))], &mut self.notes)?;
+        self.pipeline.vae.unscale_latents(&mut unscaled);
+        let mut outputs = decoder.run(&[(names::LATENTS, &network_input(&unscaled, shape))], &mut self.notes)?;
+        let mut pixels = outputs.remove(names::OUT).unwrap_or_default();
+        self.pipeline.vae.image_output(&mut pixels);
         let (width, height) = self.size;
         let again = alone(&self.asked, image, &one.noise);
         let picture = Picture {
-            image: Rgb8Image::from_unit_range(&outputs[names::OUT], width, height)?,
+            image: Rgb8Image::from_unit_range(&pixels, width, height)?,
             seed: again.seed,
             latents: one.latents.clone(),
             parameters: parameters(self.owner, &again, self.size)?,

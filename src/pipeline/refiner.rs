@@ -33,7 +33,7 @@ impl Pipeline {
     /// When its files are wrong, or it is of another kind than the base.
     pub(super) fn load_refiner(&self, source: &Source) -> Result<Pipeline> {
         let mut refiner = Pipeline::load(source, None, self.device.clone())?;
-        let latents = |pipeline: &Pipeline| pipeline.vae.config().latent_channels;
+        let latents = |pipeline: &Pipeline| pipeline.vae.latent_channels();
         if refiner.kind.is_xl() != self.kind.is_xl() || latents(&refiner) != latents(self) {
             return Err(Error::Model(format!(
                 "{source}: expected a refiner of the latent space of {}; SDXL's goes with SDXL models alone",

@@ -1,7 +1,7 @@
 //! `chiaro inspect`: what files are, without reading their weights.
 
 use super::{chiaro, fails, json, stderr};
-use crate::support::golden::root;
+use crate::support::golden::{committed, root};
 use crate::support::single_file::{Entry, full_size, holes, write};
 
 /// Networks with their numbers of parameters.
@@ -117,4 +117,37 @@ fn folders_and_modules() {
     let report = json(&here, &["inspect", &golden("oms"), "--json"]);
     assert_eq!(report["kind"], "OMS module");
     assert_eq!((&report["oms"]["latent_channels"], &report["oms"]["text_width"]), (&4.into(), &16.into()), "{report}");
+}
+
+/// Refiners, models of instructions and of inpainting, and autoencoders alone.
+#[test]
+fn variants_of_models() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let inspect = |name: &str| json(folder.path(), &["inspect", name, "--json"]);
+    for (channels, says) in [(8, "for instructions"), (9, "for inpainting")] {
+        let mut entries = full_size("sd15");
+        let first = "model.diffusion_model.input_blocks.0.0.weight";
+        for entry in entries.iter_mut().filter(|entry| entry.name == first) {
+            entry.shape[1] = channels;
+        }
+        write(&folder.path().join("other.safetensors"), &entries);
+        let report = inspect("other.safetensors");
+        assert_eq!((&report["in_channels"], &report["problems"]), (&channels.into(), &serde_json::json!([])));
+        assert_eq!(report["memory"].as_array().map(Vec::len), Some(6), "{report}");
+        let output = chiaro(folder.path(), &["inspect", "other.safetensors"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(says), "{text}");
+    }
+    write(&folder.path().join("vae.safetensors"), &holes("vae"));
+    assert_eq!(inspect("vae.safetensors")["kind"], "autoencoder (for --vae)");
+    let tiny = committed().join("taesd/diffusion_pytorch_model.safetensors");
+    let report = inspect(&tiny.display().to_string());
+    assert_eq!((&report["kind"], &report["missing"]), (&"tiny autoencoder (for --vae)".into(), &serde_json::json!([])));
+    let refiner = crate::pipeline::variants::refiner();
+    let report = inspect(&refiner.path().display().to_string());
+    assert_eq!(
+        (&report["family"], &report["problems"]),
+        (&"Stable Diffusion XL refiner".into(), &serde_json::json!([]))
+    );
+    assert_eq!(report["memory"].as_array().map(Vec::len), Some(6), "{report}");
 }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Reference results of model variants that take their other parts from the goldens beside them.
 
-    python variants.py            # rewrites pix2pix/ and refiner/ in the folder of this script
+    python variants.py            # rewrites the folders below, beside this script
 
     pix2pix    StableDiffusionInstructPix2PixPipeline: a UNet of 8 channels on the parts of sd15
     refiner    StableDiffusionXLImg2ImgPipeline with an aesthetic score: a UNet on the second text encoder and the
                autoencoder of sdxl, alone on a picture and behind sdxl's own UNet (ensemble of experts)
+    tiny_vae   StableDiffusionPipeline and its image-to-image with the AutoencoderTiny of taesd on the parts of sd15
 
 Weights are random, in f16; results are those of diffusers on a CPU in f32, and `f64_max_abs_diff` is their distance to
 the same run in f64.
@@ -15,9 +16,9 @@ from collections import OrderedDict
 from pathlib import Path
 
 import diffusers, torch
-from diffusers import (AutoencoderKL, DDIMScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler,
-                       StableDiffusionInstructPix2PixPipeline, StableDiffusionXLImg2ImgPipeline,
-                       StableDiffusionXLPipeline, UNet2DConditionModel)
+from diffusers import (AutoencoderKL, AutoencoderTiny, DDIMScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler,
+                       StableDiffusionImg2ImgPipeline, StableDiffusionInstructPix2PixPipeline, StableDiffusionPipeline,
+                       StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline, UNet2DConditionModel)
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 import transformers.models.clip.modeling_clip as clip
@@ -201,9 +202,28 @@ def refiner():
     g.save()
 
 
+def tiny_vae():
+    g = Golden("tiny_vae", "text_encoder, tokenizer, unet and scheduler of ../sd15, the autoencoder of ../taesd")
+    image = smooth(96, 64, "tiny_vae", "image")
+    g.add("run/init_image", image, "[0, 1]")
+    for name, cls, extra in (("txt2img", StableDiffusionPipeline, dict(height=96, width=64)), ("img2img", StableDiffusionImg2ImgPipeline, dict(strength=0.6))):
+        def make(dtype, on_step, cls=cls, extra=extra):
+            pipe = cls(vae=part(AutoencoderTiny, "taesd", dtype), text_encoder=part(CLIPTextModel, "sd15/text_encoder", dtype),
+                       tokenizer=CLIPTokenizer.from_pretrained(HERE / "sd15/tokenizer"), unet=part(UNet2DConditionModel, "sd15/unet", dtype),
+                       scheduler=scheduler(EulerDiscreteScheduler, "sd15"), safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+            pipe.set_progress_bar_config(disable=True)
+            given = {**extra, "image": image.to(dtype)} if "strength" in extra else extra
+            return pipe("a lighthouse at night", num_inference_steps=5, guidance_scale=5.0, generator=torch.Generator().manual_seed(11), output_type="pt",
+                        callback_on_step_end=on_step, **given).images
+        args = dict(prompt="a lighthouse at night", negative_prompt=None, guidance_scale=5.0, height=96, width=64, **{k: v for k, v in extra.items() if k == "strength"})
+        g.run(name, make, 5, 11, scheduler(EulerDiscreteScheduler, "sd15"), "latents of the encoder are taken as they are", args)
+    g.save()
+
+
 if __name__ == "__main__":
     diffusers.utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
     f32_noise()
     pix2pix()
     refiner()
+    tiny_vae()

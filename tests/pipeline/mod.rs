@@ -10,5 +10,5 @@ mod prompts;
 mod runs;
 mod single_files;
 mod starts;
-mod variants;
+pub(crate) mod variants;
 mod widening;

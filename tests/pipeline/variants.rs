@@ -26,7 +26,7 @@ fn sdxl() -> TempDir {
 }
 
 /// The refiner's folder: its UNet with parts of SDXL's.
-fn refiner() -> TempDir {
+pub(crate) fn refiner() -> TempDir {
     let whole = tempfile::tempdir().expect("a temporary folder");
     for part in ["text_encoder_2", "vae", "scheduler"] {
         put(&format!("sdxl/{part}"), &whole.path().join(part));
@@ -90,6 +90,62 @@ fn instructions_change_a_picture_on_the_host() {
 #[test]
 fn instructions_change_a_picture_on_the_gpu() {
     check_instructions(&device(adapter::open(DType::F32)));
+}
+
+fn check_tiny_autoencoders(device: &Device) {
+    let golden = Golden::open_in(&committed(), "tiny_vae");
+    for (name, run) in golden.runs() {
+        let overrides = Overrides {
+            scheduler: Some(scheduler(&run)),
+            vae: Some(committed().join("taesd")),
+            ..Overrides::default()
+        };
+        let pipeline = open(&committed().join("sd15"), overrides, device);
+        let strength = run["args"]["strength"].as_f64();
+        let request = Request { image: strength.map(|strength| init_image(&golden, strength)), ..request(&run) };
+        check(&golden, &name, 0, &draw(&pipeline, request)).unwrap_or_else(|message| panic!("{message}"));
+    }
+}
+
+#[test]
+fn tiny_autoencoders_on_the_host() {
+    check_tiny_autoencoders(&device(HostBackend::default()));
+}
+
+#[test]
+fn tiny_autoencoders_on_the_gpu() {
+    check_tiny_autoencoders(&device(adapter::open(DType::F32)));
+}
+
+/// A tiny autoencoder as its authors' files have it, each half alone, gives the pictures of the folder.
+#[test]
+fn halves_of_a_tiny_autoencoder() {
+    let stored = std::fs::read(committed().join("taesd/diffusion_pytorch_model.safetensors")).expect("it is there");
+    let stored = safetensors::SafeTensors::deserialize(&stored).expect("it is whole");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let half = |half: &str, clamp: usize| {
+        let prefix = format!("{half}.layers.");
+        let renamed = stored.tensors().into_iter().filter_map(|(name, view)| {
+            let (layer, rest) = name.strip_prefix(&prefix)?.split_once('.')?;
+            Some((format!("{}.{rest}", layer.parse::<usize>().ok()? + clamp), view))
+        });
+        let path = folder.path().join(format!("taesd_{half}.safetensors"));
+        safetensors::serialize_to_file(renamed.collect::<Vec<_>>(), None, &path).expect("it is written");
+        path
+    };
+    let (encoder, decoder) = (half("encoder", 0), half("decoder", 1));
+    let host = device(HostBackend::default());
+    let with = |vae: &Path| {
+        let overrides = Overrides { vae: Some(vae.to_owned()), ..Overrides::default() };
+        open(&committed().join("sd15"), overrides, &host)
+    };
+    let request = Request { width: Some(64), height: Some(64), num_inference_steps: 2, ..Request::default() };
+    let whole = draw(&with(&committed().join("taesd")), request.clone());
+    let single = with(&committed().join("taesd/diffusion_pytorch_model.safetensors"));
+    assert_eq!(draw(&single, request.clone()).image.data, whole.image.data);
+    assert_eq!(draw(&with(&decoder), request.clone()).image.data, whole.image.data);
+    let error = refusal(&with(&encoder), request);
+    assert!(error.contains("the autoencoder's file has no decoder"), "{error}");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 mod config;
 mod names;
+mod taesd;
 mod text;
 mod unet;
 mod vae;
@@ -131,8 +132,14 @@ impl Checkpoint {
             let config = config::vae(&tensors)?;
             parts.insert("vae", Part { tensors, config });
         }
+        if !parts.contains_key("vae")
+            && let Some(tensors) = taken.take(taesd::PREFIXES, taesd::MARK, taesd::rename)?
+        {
+            let config = taesd::config(&tensors);
+            parts.insert("vae", Part { tensors, config });
+        }
         let texts = text::read(&mut taken, patches)?;
-        let family = family(file, parts.get("unet"), &texts)?;
+        let family = family(file, &parts, &texts)?;
         parts.extend(texts);
         let mut checkpoint = Checkpoint {
             family,
@@ -179,7 +186,8 @@ impl Checkpoint {
                 unet.config.insert("addition_time_embed_dim".into(), json!(width));
             }
         }
-        if let Some(vae) = self.parts.get_mut("vae") {
+        let kl = |vae: &&mut Part| vae.config["_class_name"] == "AutoencoderKL";
+        if let Some(vae) = self.parts.get_mut("vae").filter(kl) {
             vae.config.insert("scaling_factor".into(), json!(self.family.scaling_factor()));
         }
     }
@@ -191,12 +199,17 @@ impl Checkpoint {
 }
 
 /// The text encoders tell the family; without them, what the UNet takes does.
-fn family(file: &TensorSet, unet: Option<&Part>, texts: &BTreeMap<&'static str, Part>) -> Result<Family> {
+fn family(
+    file: &TensorSet,
+    parts: &BTreeMap<&'static str, Part>,
+    texts: &BTreeMap<&'static str, Part>,
+) -> Result<Family> {
     if let Some(family) = text::family(file) {
         return Ok(family);
     }
-    let Some(unet) = unet else {
-        if file.tensors().keys().any(|name| name.contains("decoder.conv_in.")) && texts.is_empty() {
+    let has_vae = parts.contains_key("vae");
+    let Some(unet) = parts.get("unet") else {
+        if has_vae && texts.is_empty() {
             // An autoencoder alone: whose it is, its user says.
             return Ok(Family::Sd1);
         }
