@@ -23,6 +23,8 @@ pub(super) struct Order {
 impl Order {
     /// Reads what was typed, the PNG to repeat and the start picture; checks all that needs no network.
     pub(super) fn read(args: &GenerateArgs) -> Result<Order> {
+        let filled = args.sampling.preset.map(|preset| preset.fill(args));
+        let args = filled.as_ref().unwrap_or(args);
         let recipe = args.like.as_deref().map(read_recipe).transpose()?;
         let mut model = match &recipe {
             Some(recipe) => like(&args.model, recipe)?,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::preset::Preset;
 use super::{ModelArgs, ReadingArgs};
 use crate::pipeline::Upscale;
 use crate::sampling::{BetaSchedule, RngKind, SigmaSchedule, TimestepSpacing};
@@ -93,6 +94,9 @@ pub struct GenerateArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Schedule and guidance")]
 pub struct SamplingArgs {
+    /// What a distilled model was made for: sampler, spacing, steps and guidance, as far as none is typed
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub preset: Option<Preset>,
     /// Where the noise levels lie: normal, karras, exponential, sgm_uniform, simple, beta, kl_optimal, align_your_steps; `chiaro samplers`
     /// describes them [default: the model's own]
     #[arg(long, value_name = "NAME")]

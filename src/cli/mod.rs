@@ -10,6 +10,7 @@ mod lora;
 mod memory_size;
 mod output;
 mod plan;
+mod preset;
 mod progress;
 #[cfg(feature = "pull")]
 mod pull;
