@@ -357,10 +357,16 @@ fn reports_say_what_was_skipped() {
     assert_eq!(parameters["adapters"][0]["sha256"], report.sha256());
 }
 
-/// Thousands of damaged files: an error or a load, never a panic. Some of those that load are used, too.
+/// Damaged files: an error or a load, never a panic. Some of those that load are used, too.
 #[test]
 fn mutated_files_never_panic() {
-    let (model, _guard) = model_folder("sd15");
+    let own = tempfile::tempdir().expect("a temporary folder");
+    let model = own.path().to_owned();
+    crate::cli::copy(&model_folder("sd15").0, &model);
+    // A vocabulary of specials alone: reading CLIP's takes longer than everything else.
+    let specials = serde_json::json!({ "<|startoftext|>": 0, "<|endoftext|>": 1, "!": 2 }).to_string();
+    std::fs::write(model.join("tokenizer/vocab.json"), specials).expect("written");
+    std::fs::write(model.join("tokenizer/merges.txt"), "#version: 0.2\n").expect("written");
     let base = read(&model.join(UNET));
     let all = layers(&base, "");
     let some: Vec<String> = all
@@ -411,4 +417,4 @@ fn mutated_files_never_panic() {
     assert!(refused > CASES / 4 && taken > 0, "{refused} refused, {taken} taken");
 }
 
-const CASES: usize = 2200;
+const CASES: usize = 10_000;
