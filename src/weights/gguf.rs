@@ -79,7 +79,7 @@ pub(super) fn tensors(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Stor
 const DAMAGED: &str = "the file is damaged: download it again";
 
 fn cut_short() -> String {
-    format!("the header goes on behind the file's end: cut short, or {DAMAGED}")
+    "the header goes on behind the file's end; it is cut short or damaged: download it again".to_owned()
 }
 
 /// Everything before the tensors' entries, and how many those are.
@@ -220,7 +220,7 @@ fn place(
         Some(range) => Ok((name, StoredTensor { dtype, shape, range })),
         None => Err(format!(
             "{name}: expected {bytes} bytes at a multiple of {alignment} behind {start}, the file has {file} and the header says \
-             {offset}: cut short, or {DAMAGED}"
+             {offset}; it is cut short or damaged: download it again"
         )),
     }
 }

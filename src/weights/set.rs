@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::blocks::BlockType;
 use super::element::StoredType;
-use super::file::{StoredTensor, WeightFile};
+use super::file::{FileFormat, StoredTensor, WeightFile};
 use crate::record::{BLOCK, DType};
 
 /// Named tensors of one file, of the shards of a model, or of a file seen under other names. Cheap to clone: bytes stay where
@@ -129,6 +129,13 @@ impl TensorView {
         let count = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent))?;
         let stored = StoredTensor { shape: shape.to_vec(), ..self.stored.clone() };
         (count == self.len() && !self.transposed).then(|| TensorView { stored, ..self.clone() })
+    }
+
+    /// The same elements with the slowest extents of 1 that `shape` has: GGUF files do without them.
+    pub(super) fn with_slow_ones(&self, shape: &[usize]) -> Option<Self> {
+        let more = shape.len().checked_sub(self.stored.shape.len()).filter(|&more| more > 0)?;
+        let same = shape[..more].iter().all(|&extent| extent == 1) && shape[more..] == self.stored.shape;
+        if same && self.file.format() == FileFormat::Gguf { self.reshaped(shape) } else { None }
     }
 
     /// Part `index` of `parts` equal ones along the first extent; `None` when it cannot be divided so.

@@ -223,6 +223,7 @@ impl Weights {
         };
         self.asked().read.insert(full.clone());
         let model = &self.shared.model;
+        let view = view.with_slow_ones(shape).unwrap_or_else(|| view.clone());
         if view.shape() != shape {
             let remedy = self.remedy;
             let found = view.shape();
@@ -236,7 +237,7 @@ impl Weights {
             )));
         }
         let patches = self.shared.patches.of(&full).map(<[_]>::to_vec).unwrap_or_default();
-        Ok(Some(Source { view: view.clone(), name: full, patches }))
+        Ok(Some(Source { view, name: full, patches }))
     }
 
     fn name(&self, leaf: &str) -> String {

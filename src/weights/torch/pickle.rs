@@ -73,17 +73,21 @@ pub(super) fn read(stream: &[u8], file: usize) -> Result<Pickle<'_>, String> {
     };
     loop {
         let at = machine.cursor.at();
-        let opcode = machine.cursor.u8().ok_or_else(|| "the pickle ends without its end: cut short".to_owned())?;
+        let opcode = machine
+            .cursor
+            .u8()
+            .ok_or_else(|| "the pickle ends without its end; the file is damaged: download it again".to_owned())?;
         if opcode == STOP {
-            let root = machine.pop().ok_or("the pickle ends without a value; the file is damaged")?;
+            let root =
+                machine.pop().ok_or("the pickle ends without a value; the file is damaged: download it again")?;
             return Ok(Pickle { nodes: machine.nodes, root });
         }
         machine.step(opcode).map_err(|problem| match problem {
             Problem::Unknown => format!("expected a pickle of tensors, got opcode {opcode:#04x} at byte {at}, which no such pickle needs"),
-            Problem::Damaged => format!("the pickle's opcode {opcode:#04x} at byte {at} lacks what it works on; the file is damaged"),
+            Problem::Damaged => format!("the pickle's opcode {opcode:#04x} at byte {at} lacks what it works on; the file is damaged: download it again"),
             Problem::Said(message) => message,
             Problem::TooLarge => {
-                format!("the pickle asks for more memory than the file's {file} bytes account for; the file is hostile or damaged")
+                format!("the pickle asks for more memory than the file's {file} bytes account for; it is hostile or damaged")
             }
         })?;
     }

@@ -49,7 +49,7 @@ pub(super) fn entries(bytes: &[u8]) -> Result<BTreeMap<&str, Entry>, String> {
 const AGAIN: &str = "the file is damaged: download it again";
 
 fn damaged() -> String {
-    format!("the archive's directory and the file do not agree: cut short, or {AGAIN}")
+    "the archive's directory and the file do not agree; it is cut short or damaged: download it again".to_owned()
 }
 
 /// Where the directory begins, and how many entries it has.
