@@ -156,10 +156,7 @@ type Pairs<'p, 'a> = &'p [(Value<'a>, Value<'a>)];
 
 impl<'p, 'a> Found<'p, 'a> {
     fn node(&self, value: Value<'a>) -> Option<&'p Node<'a>> {
-        match value {
-            Value::Node(index) => self.pickle.nodes.get(index),
-            _ => None,
-        }
+        self.pickle.nodes.of(value)
     }
 
     fn dictionary(&self, value: Value<'a>, what: &str) -> std::result::Result<Pairs<'p, 'a>, String> {

@@ -50,12 +50,49 @@ impl std::fmt::Display for Global<'_> {
 
 /// What a stream said, and the value that it ended with.
 pub(super) struct Pickle<'a> {
-    pub(super) nodes: Vec<Node<'a>>,
+    pub(super) nodes: Nodes<'a>,
     pub(super) root: Value<'a>,
 }
 
-/// Memory that values may take beyond as much as the file itself.
-const SLACK: usize = 1 << 20;
+/// All nodes of a stream, in pieces of [`PIECE`], so that no list of them is ever copied to grow.
+#[derive(Default)]
+pub(super) struct Nodes<'a>(Vec<Vec<Node<'a>>>);
+
+const PIECE: usize = 256;
+
+impl<'a> Nodes<'a> {
+    /// The node that a value is.
+    pub(super) fn of(&self, value: Value<'a>) -> Option<&Node<'a>> {
+        match value {
+            Value::Node(index) => self.0.get(index / PIECE)?.get(index % PIECE),
+            _ => None,
+        }
+    }
+
+    fn of_mut(&mut self, value: Value<'a>) -> Option<&mut Node<'a>> {
+        match value {
+            Value::Node(index) => self.0.get_mut(index / PIECE)?.get_mut(index % PIECE),
+            _ => None,
+        }
+    }
+
+    fn push(&mut self, node: Node<'a>) -> Value<'a> {
+        if self.0.last().is_none_or(|piece| piece.len() == PIECE) {
+            self.0.push(Vec::with_capacity(PIECE));
+        }
+        let last = self.0.len() - 1;
+        self.0[last].push(node);
+        Value::Node(last * PIECE + self.0[last].len() - 1)
+    }
+}
+
+/// What all values of a stream may take together: so many times the file's size (a tensor of one value takes six times its share of the
+/// file), and so much more.
+const TIMES: usize = 16;
+const MORE: usize = 1 << 20;
+
+/// What one list of values may take beyond the file's size.
+const SLACK: usize = 48 << 10;
 
 /// Reads a stream; `file` is the size of the file that it is a part of.
 ///
@@ -68,8 +105,9 @@ pub(super) fn read(stream: &[u8], file: usize) -> Result<Pickle<'_>, String> {
         stack: Vec::new(),
         marks: Vec::new(),
         memo: BTreeMap::new(),
-        nodes: Vec::new(),
-        left: file.saturating_add(SLACK),
+        nodes: Nodes::default(),
+        file,
+        left: file.saturating_mul(TIMES).saturating_add(MORE),
     };
     loop {
         let at = machine.cursor.at();
@@ -115,7 +153,9 @@ struct Machine<'a> {
     /// Heights of the stack, above which the next container's values lie.
     marks: Vec<usize>,
     memo: BTreeMap<u32, Value<'a>>,
-    nodes: Vec<Node<'a>>,
+    nodes: Nodes<'a>,
+    /// Bytes of the file.
+    file: usize,
     /// Memory that values may still take.
     left: usize,
 }
@@ -127,7 +167,7 @@ impl<'a> Machine<'a> {
             // Protocol and frames say nothing here; a frame's length is implied.
             0x80 => self.byte().map(drop),
             0x95 => self.number(Cursor::u64).map(drop),
-            b'(' => { self.spend(size_of::<usize>())?; self.marks.push(self.stack.len()); Ok(()) }
+            b'(' => { self.room::<usize>(self.marks.len() + 1)?; self.marks.push(self.stack.len()); Ok(()) }
             b'0' => self.discard(),
             b'1' => self.since_mark().map(drop),
             b'2' => { let top = *self.stack.last().ok_or(Problem::Damaged)?; self.push(top) }
@@ -187,9 +227,14 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// Whether a list of so many may grow to twice as many.
+    fn room<T>(&self, count: usize) -> Step {
+        let fits = count.saturating_mul(2 * size_of::<T>()) <= self.file.saturating_add(SLACK);
+        if fits { Ok(()) } else { Err(Problem::TooLarge) }
+    }
+
     fn push(&mut self, value: Value<'a>) -> Step {
-        // A value that is popped does not give its memory back: a stream is read once, and from its start to its end.
-        self.spend(size_of::<Value<'_>>() / 2)?;
+        self.room::<Value<'_>>(self.stack.len() + 1)?;
         self.stack.push(value);
         Ok(())
     }
@@ -226,8 +271,8 @@ impl<'a> Machine<'a> {
 
     fn make(&mut self, node: Node<'a>) -> Step {
         self.spend(size_of::<Node<'_>>())?;
-        self.nodes.push(node);
-        self.push(Value::Node(self.nodes.len() - 1))
+        let value = self.nodes.push(node);
+        self.push(value)
     }
 
     fn foreign(&mut self, module: &'a str, name: &'a str) -> Step {
@@ -237,14 +282,14 @@ impl<'a> Machine<'a> {
     /// The topmost value's node, which stays.
     fn top_node(&mut self) -> Step<&mut Node<'a>> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        match self.stack.last() {
-            Some(Value::Node(index)) if self.stack.len() > floor => self.nodes.get_mut(*index).ok_or(Problem::Damaged),
-            _ => Err(Problem::Damaged),
-        }
+        let top = self.stack.last().filter(|_| self.stack.len() > floor).ok_or(Problem::Damaged)?;
+        self.nodes.of_mut(*top).ok_or(Problem::Damaged)
     }
 
     fn append(&mut self, parts: &[Value<'a>]) -> Step {
         self.spend(size_of_val(parts))?;
+        let length = if let Node::List(list) = self.top_node()? { list.len() } else { 0 };
+        self.room::<Value<'_>>(length + parts.len())?;
         match self.top_node()? {
             Node::List(list) => list.extend_from_slice(parts),
             // A class that is a list, too.
@@ -256,6 +301,8 @@ impl<'a> Machine<'a> {
 
     fn insert(&mut self, parts: &[Value<'a>]) -> Step {
         self.spend(size_of_val(parts))?;
+        let length = if let Node::Dict(dict) = self.top_node()? { dict.len() } else { 0 };
+        self.room::<(Value<'_>, Value<'_>)>(length + parts.len() / 2)?;
         match self.top_node()? {
             Node::Dict(dict) => dict.extend(pairs(parts)?),
             Node::Foreign(_) => {}
@@ -319,13 +366,13 @@ impl<'a> Machine<'a> {
 
     /// What calling a global would give; nothing is called.
     fn call(&mut self, maker: Value<'a>, arguments: Value<'a>) -> Step {
-        let (Value::Node(maker), Value::Node(arguments)) = (maker, arguments) else { return Err(Problem::Damaged) };
-        let Node::Tuple(arguments) = &self.nodes[arguments] else { return Err(Problem::Damaged) };
-        let global = match &self.nodes[maker] {
-            Node::Global(global) | Node::Foreign(global) => *global,
+        let Some(Node::Tuple(arguments)) = self.nodes.of(arguments) else { return Err(Problem::Damaged) };
+        let global = match self.nodes.of(maker) {
+            Some(Node::Global(global) | Node::Foreign(global)) => *global,
             _ => return Err(Problem::Damaged),
         };
         let size = rebuild::size(global, arguments, &self.nodes);
+        self.room::<u8>(size)?;
         self.left = self.left.checked_sub(size).ok_or(Problem::TooLarge)?;
         match rebuild::call(global, arguments, &self.nodes)? {
             rebuild::Made::Value(value) => self.push(value),
@@ -334,9 +381,9 @@ impl<'a> Machine<'a> {
     }
 
     fn persistent(&mut self, id: Value<'a>) -> Step {
-        let storage = match id {
-            Value::Node(index) => rebuild::storage(&self.nodes[index], &self.nodes)?,
-            _ => None,
+        let storage = match self.nodes.of(id) {
+            Some(node) => rebuild::storage(node, &self.nodes)?,
+            None => None,
         };
         match storage {
             Some(storage) => self.make(Node::Storage(Box::new(storage))),
@@ -345,7 +392,7 @@ impl<'a> Machine<'a> {
     }
 
     fn remember(&mut self, index: u32) -> Step {
-        self.spend(size_of::<(u32, Value<'_>)>())?;
+        self.spend(2 * size_of::<(u32, Value<'_>)>())?;
         let floor = self.marks.last().copied().unwrap_or(0);
         let top = self.stack.last().filter(|_| self.stack.len() > floor).ok_or(Problem::Damaged)?;
         self.memo.insert(index, *top);

@@ -1,6 +1,6 @@
 //! What tensors are made of in a pickle of PyTorch: storages by persistent id, and the functions of `torch/_utils.py` that make tensors of them.
 
-use super::pickle::{Global, Node, Problem, Value};
+use super::pickle::{Global, Node, Nodes, Problem, Value};
 use crate::weights::StoredType;
 
 /// A run of elements in an entry of the archive (`torch/serialization.py`, `persistent_id`: `("storage", class, key, device, elements)`).
@@ -59,10 +59,10 @@ const ELEMENTS: &[(&str, &str, StoredType, u64)] = &[
 ];
 
 /// The storage that a persistent id names; `None` for an id of another kind.
-pub(super) fn storage<'a>(id: &Node<'a>, nodes: &[Node<'a>]) -> Result<Option<Storage<'a>>, Problem> {
+pub(super) fn storage<'a>(id: &Node<'a>, nodes: &Nodes<'a>) -> Result<Option<Storage<'a>>, Problem> {
     let Node::Tuple(parts) = id else { return Ok(None) };
     let [Value::Text("storage"), class, Value::Text(key), _, Value::Int(len), ..] = parts[..] else { return Ok(None) };
-    let Some(Node::Global(class)) = node(class, nodes) else { return Err(Problem::Damaged) };
+    let Some(Node::Global(class)) = nodes.of(class) else { return Err(Problem::Damaged) };
     let is_torch = class.module == "torch" || class.module == "torch.storage";
     let known = ELEMENTS.iter().find(|(storage, ..)| is_torch && !storage.is_empty() && *storage == class.name);
     let element = match known {
@@ -74,15 +74,8 @@ pub(super) fn storage<'a>(id: &Node<'a>, nodes: &[Node<'a>]) -> Result<Option<St
     Ok(Some(Storage { element, key, len }))
 }
 
-fn node<'n, 'a>(value: Value<'a>, nodes: &'n [Node<'a>]) -> Option<&'n Node<'a>> {
-    match value {
-        Value::Node(index) => nodes.get(index),
-        _ => None,
-    }
-}
-
 /// Memory that [`call`] needs beside its node.
-pub(super) fn size(global: Global<'_>, arguments: &[Value<'_>], nodes: &[Node<'_>]) -> usize {
+pub(super) fn size<'a>(global: Global<'a>, arguments: &[Value<'a>], nodes: &Nodes<'a>) -> usize {
     let list = arguments.first().map_or(0, |&list| sequence(list, nodes).map_or(0, <[_]>::len));
     match global.module {
         "collections" => list.saturating_mul(2 * size_of::<Value<'_>>()),
@@ -91,7 +84,7 @@ pub(super) fn size(global: Global<'_>, arguments: &[Value<'_>], nodes: &[Node<'_
 }
 
 /// What a function or class would have made; [`Node::Foreign`] for one that tensors do not need.
-pub(super) fn call<'a>(global: Global<'a>, arguments: &[Value<'a>], nodes: &[Node<'a>]) -> Result<Made<'a>, Problem> {
+pub(super) fn call<'a>(global: Global<'a>, arguments: &[Value<'a>], nodes: &Nodes<'a>) -> Result<Made<'a>, Problem> {
     let made = match (global.module, global.name) {
         ("collections", "OrderedDict") => Node::Dict(ordered(arguments, nodes)?),
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => {
@@ -104,7 +97,7 @@ pub(super) fn call<'a>(global: Global<'a>, arguments: &[Value<'a>], nodes: &[Nod
             Node::Tensor(Box::new(tensor([storage, offset, shape, strides], Some(dtype), nodes)?))
         }
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => match arguments.first() {
-            Some(&inner) if matches!(node(inner, nodes), Some(Node::Tensor(_))) => return Ok(Made::Value(inner)),
+            Some(&inner) if matches!(nodes.of(inner), Some(Node::Tensor(_))) => return Ok(Made::Value(inner)),
             _ => return Err(Problem::Damaged),
         },
         _ => Node::Foreign(global),
@@ -113,7 +106,7 @@ pub(super) fn call<'a>(global: Global<'a>, arguments: &[Value<'a>], nodes: &[Nod
 }
 
 /// The pairs of `OrderedDict(…)`: none, or a list of pairs as Python 2 wrote it.
-fn ordered<'a>(arguments: &[Value<'a>], nodes: &[Node<'a>]) -> Result<Vec<(Value<'a>, Value<'a>)>, Problem> {
+fn ordered<'a>(arguments: &[Value<'a>], nodes: &Nodes<'a>) -> Result<Vec<(Value<'a>, Value<'a>)>, Problem> {
     let Some(&list) = arguments.first() else { return Ok(Vec::new()) };
     let parts = sequence(list, nodes)?;
     let pair = |&part: &Value<'a>| match sequence(part, nodes)? {
@@ -123,8 +116,8 @@ fn ordered<'a>(arguments: &[Value<'a>], nodes: &[Node<'a>]) -> Result<Vec<(Value
     parts.iter().map(pair).collect()
 }
 
-fn sequence<'n, 'a>(value: Value<'a>, nodes: &'n [Node<'a>]) -> Result<&'n [Value<'a>], Problem> {
-    match node(value, nodes) {
+fn sequence<'n, 'a>(value: Value<'a>, nodes: &'n Nodes<'a>) -> Result<&'n [Value<'a>], Problem> {
+    match nodes.of(value) {
         Some(Node::Tuple(parts) | Node::List(parts)) => Ok(parts),
         _ => Err(Problem::Damaged),
     }
@@ -133,16 +126,16 @@ fn sequence<'n, 'a>(value: Value<'a>, nodes: &'n [Node<'a>]) -> Result<&'n [Valu
 fn tensor<'a>(
     [storage, offset, shape, strides]: [Value<'a>; 4],
     dtype: Option<Value<'a>>,
-    nodes: &[Node<'a>],
+    nodes: &Nodes<'a>,
 ) -> Result<Tensor<'a>, Problem> {
-    let storage = match node(storage, nodes) {
+    let storage = match nodes.of(storage) {
         Some(Node::Storage(storage)) => **storage,
         Some(Node::Foreign(global)) => {
             return Err(Problem::Said(format!("expected a tensor's storage, got what {global} makes")));
         }
         _ => return Err(Problem::Damaged),
     };
-    let stated = match dtype.map(|dtype| node(dtype, nodes)) {
+    let stated = match dtype.map(|dtype| nodes.of(dtype)) {
         None => None,
         Some(Some(Node::Global(Global { module: "torch", name }))) => {
             let known = ELEMENTS.iter().find(|(_, dtype, ..)| dtype == name);
