@@ -71,7 +71,8 @@ pub enum Command {
 /// Which model, on what, at which size: shared by generate and plan.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors file as AUTOMATIC1111 and ComfyUI use them, or its
+    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors, .gguf or .ckpt file as AUTOMATIC1111, ComfyUI and
+    /// stable-diffusion.cpp use them, or its
     /// name in the folders of CHIARO_MODELS or in the Hugging Face cache [default: the demo model in this program]
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub model: Option<String>,
@@ -100,7 +101,7 @@ pub struct ModelArgs {
     /// LoRA (also LoCon, LoHa, LoKr, DoRA) that changes the model, with its weight; may be given several times [default weight: 1]
     #[arg(long, value_name = "FILE[:WEIGHT]")]
     pub lora: Vec<LoraArg>,
-    /// Folder where <lora:NAME:WEIGHT> in a prompt finds NAME.safetensors
+    /// Folder where <lora:NAME:WEIGHT> in a prompt finds NAME.safetensors (or .pt, .ckpt, .gguf)
     #[arg(long, value_name = "DIR")]
     pub lora_dir: Option<PathBuf>,
     /// Width in pixels, a multiple of 8 [default: the model's own]
@@ -162,7 +163,8 @@ pub struct TokensArgs {
     /// What to take apart
     #[arg(value_name = "PROMPT")]
     pub prompt: String,
-    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors file as AUTOMATIC1111 and ComfyUI use them, or its
+    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors, .gguf or .ckpt file as AUTOMATIC1111, ComfyUI and
+    /// stable-diffusion.cpp use them, or its
     /// name in the folders of CHIARO_MODELS or in the Hugging Face cache [default: the demo model in this program]
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub model: Option<String>,
@@ -199,7 +201,7 @@ pub struct SamplersArgs {
 /// Options of `inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// A folder in the diffusers layout, one component's folder, a .safetensors file, or a model's name
+    /// A folder in the diffusers layout, one component's folder, a .safetensors, .gguf, .ckpt, .pt or .bin file, or a model's name
     #[arg(value_name = "DIR|FILE|NAME")]
     pub name: String,
     /// Print JSON on standard output

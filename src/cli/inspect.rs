@@ -2,6 +2,7 @@
 
 use super::{InspectArgs, print_json, print_line};
 use crate::pipeline::{ComponentReport, Inspection, Places, inspect};
+use crate::weights::FileFormat;
 use crate::{Error, Result};
 
 /// How many foreign names are shown.
@@ -14,9 +15,11 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
         let json = serde_json::to_value(&found).map_err(|e| Error::Model(format!("the report: {e}")))?;
         return print_json(&json);
     }
+    let format = found.format.filter(|format| *format != FileFormat::Safetensors.name());
+    let kind = format.map_or_else(|| found.kind.to_owned(), |format| format!("{} ({format})", found.kind));
     let what = match found.family {
-        Some(family) => format!("{}, {family}", found.kind),
-        None => found.kind.to_owned(),
+        Some(family) => format!("{kind}, {family}"),
+        None => kind,
     };
     print_line(&format!("{}: {what}{}", path.display(), variant(&found)))?;
     if let Some(prediction) = found.prediction {

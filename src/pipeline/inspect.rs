@@ -28,6 +28,8 @@ pub struct Inspection {
     /// `model folder`, `component folder`, `OMS module`, `single file`, `autoencoder (for --vae)`, `tiny autoencoder (for --vae)`, `LoRA`
     /// or `tensors`.
     pub kind: &'static str,
+    /// `safetensors`, `GGUF` or `PyTorch`, of a file.
+    pub format: Option<&'static str>,
     /// The family, as far as it is known.
     pub family: Option<&'static str>,
     /// `epsilon`, `v` or `sample`.
@@ -110,7 +112,7 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
     let stem = [DIFFUSION_STEM, TEXT_STEM].into_iter().find(|stem| root.has_weights(stem));
     let Some(stem) = stem else {
         return Err(Error::Model(format!(
-            "{}: expected a model: a folder with model_index.json or with a component's weights, or a .safetensors file",
+            "{}: expected a model: a folder with model_index.json or with a component's weights, or a .safetensors, .gguf or .ckpt file",
             path.display()
         )));
     };
@@ -121,17 +123,19 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
 }
 
 fn inspect_file(path: &Path) -> Result<Inspection> {
-    let tensors = TensorSet::from(Arc::new(WeightFile::open(path)?));
+    let file = Arc::new(WeightFile::open(path)?);
+    let format = Some(file.format().name());
+    let tensors = TensorSet::from(file);
     if let Some(lora) = lora(&tensors) {
         let components = vec![report("lora", &tensors)];
-        return Ok(Inspection { kind: "LoRA", lora: Some(lora), components, ..Inspection::default() });
+        return Ok(Inspection { kind: "LoRA", format, lora: Some(lora), components, ..Inspection::default() });
     }
     let single = match SingleFile::open(path, &Patches::new()) {
         Ok(single) => single,
         Err(error) => {
             let components = vec![report("tensors", &tensors)];
             let problems = vec![error.to_string()];
-            return Ok(Inspection { kind: "tensors", components, problems, ..Inspection::default() });
+            return Ok(Inspection { kind: "tensors", format, components, problems, ..Inspection::default() });
         }
     };
     let Checkpoint { family, parts, predicts_v, prediction_is_known, ema, foreign, .. } = single.checkpoint();
@@ -152,6 +156,7 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
     let needs = if only("vae") { &[] } else { needs };
     let mut found = Inspection {
         kind,
+        format,
         // An autoencoder alone may be any family's.
         family: (has_unet || parts.keys().any(|name| *name != "vae")).then(|| family.name()),
         prediction: has_unet.then_some(if *predicts_v { "v" } else { "epsilon" }),

@@ -3,7 +3,7 @@
 //! | place | a name there | variable |
 //! | --- | --- | --- |
 //! | the file system | any path that exists | |
-//! | folders of models | `NAME`, `NAME.safetensors`, also below `checkpoints/` and `diffusers/` (ComfyUI), `Stable-diffusion/` (AUTOMATIC1111) | `CHIARO_MODELS`, several as in `PATH` |
+//! | folders of models | `NAME`, `NAME.safetensors`, `NAME.gguf`, `NAME.ckpt`, also below `checkpoints/` and `diffusers/` (ComfyUI), `Stable-diffusion/` (AUTOMATIC1111) | `CHIARO_MODELS`, several as in `PATH` |
 //! | Hugging Face's cache | `ORGANISATION/REPOSITORY`, at its `main` as last fetched | `HF_HUB_CACHE`, or `HF_HOME` with `hub/` below it |
 //!
 //! Nothing is fetched: a name that is not here is an error that says where was looked.
@@ -14,6 +14,8 @@ use crate::{Error, Result};
 
 /// Folders inside a folder of models in which other programs keep whole models.
 const INNER: [&str; 4] = ["", "checkpoints", "diffusers", "Stable-diffusion"];
+/// What single files end with, the preferred format first.
+const ENDINGS: [&str; 3] = [".safetensors", ".gguf", ".ckpt"];
 /// How many near names an error offers.
 const OFFERED: usize = 3;
 
@@ -65,7 +67,7 @@ impl Places {
             for entry in INNER.iter().flat_map(|inner| entries(&folder.join(inner))) {
                 let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let is_model = entry.join("model_index.json").is_file();
-                match name.strip_suffix(".safetensors") {
+                match ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)) {
                     Some(stem) => names.push(stem.to_owned()),
                     None if is_model => names.push(name),
                     None => {}
@@ -102,7 +104,8 @@ impl Places {
 fn inside(folder: &Path, name: &str) -> Option<PathBuf> {
     let forms = INNER.iter().flat_map(|inner| {
         let folder = folder.join(inner);
-        [folder.join(name), folder.join(format!("{name}.safetensors"))]
+        let files = ENDINGS.map(|ending| folder.join(format!("{name}{ending}")));
+        std::iter::once(folder.join(name)).chain(files)
     });
     forms.into_iter().find(|path| path.exists())
 }

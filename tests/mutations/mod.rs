@@ -1,6 +1,8 @@
 //! Damaged and hostile files: every reader answers with an error or with sound tensors, never with a panic, and asks for no memory that
 //! the file's size does not account for.
 
+mod formats;
+
 use std::sync::Arc;
 
 use chiaro::Result;

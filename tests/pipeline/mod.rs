@@ -6,6 +6,7 @@ mod budget;
 mod lookup;
 mod memory;
 mod oms_on_xl;
+mod other_formats;
 mod prompts;
 mod runs;
 mod single_files;

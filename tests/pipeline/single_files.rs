@@ -14,7 +14,7 @@ use crate::support::golden::{committed, root};
 use crate::support::single_file::{Entry, open_clip, read, renamed, small_unet, write};
 
 /// A family's tensors as one file, with its UNet from `unet`.
-fn entries(family: &str, base: &Path, unet: &Path) -> Vec<Entry> {
+pub(super) fn entries(family: &str, base: &Path, unet: &Path) -> Vec<Entry> {
     let stem = "diffusion_pytorch_model.safetensors";
     let networks = read(&unet.join(stem));
     let is_small = !networks.iter().any(|entry| entry.name.contains("down_blocks.0.resnets.1."));
@@ -38,7 +38,7 @@ fn entries(family: &str, base: &Path, unet: &Path) -> Vec<Entry> {
 }
 
 /// What no shape tells: heads, groups, and the size that these tiny models were made at.
-fn patches(base: &Path, unet: &Path) -> Patches {
+pub(super) fn patches(base: &Path, unet: &Path) -> Patches {
     let mut patches = Patches::new();
     let components = [
         ("unet", unet.to_owned(), &["attention_head_dim", "norm_num_groups", "sample_size"][..]),
@@ -55,11 +55,11 @@ fn patches(base: &Path, unet: &Path) -> Patches {
     patches
 }
 
-fn device() -> Device {
+pub(super) fn device() -> Device {
     Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("f32 is everywhere")
 }
 
-fn request(inpaints: bool) -> Request {
+pub(super) fn request(inpaints: bool) -> Request {
     let size = 64;
     let rgb = (0..size * size * 3).map(|i| (i % 29) as f32 / 28.0).collect();
     let mask = (0..size * size).map(|i| if i % size < 32 { 1.0 } else { 0.0 }).collect();
@@ -76,13 +76,13 @@ fn request(inpaints: bool) -> Request {
     }
 }
 
-struct Family {
-    base: PathBuf,
-    unet: PathBuf,
+pub(super) struct Family {
+    pub(super) base: PathBuf,
+    pub(super) unet: PathBuf,
     _guard: Option<tempfile::TempDir>,
 }
 
-fn family(name: &str) -> (Family, &'static str) {
+pub(super) fn family(name: &str) -> (Family, &'static str) {
     let (layout, from) = match name {
         "lcm" | "inpaint9" => ("sd15", "sd15"),
         "sd21" => ("sd21", "sd21"),

@@ -3,5 +3,7 @@
 pub(crate) mod adapter;
 pub(crate) mod allocations;
 pub(crate) mod full_size;
+pub(crate) mod gguf_file;
 pub(crate) mod golden;
 pub(crate) mod single_file;
+pub(crate) mod torch_file;

@@ -234,7 +234,7 @@ pub(crate) fn open_clip(entries: Vec<Entry>, prefix: &str, one_more: bool) -> Ve
     new
 }
 
-fn transposed(entry: &Entry) -> Entry {
+pub(crate) fn transposed(entry: &Entry) -> Entry {
     let [rows, columns] = entry.shape[..] else { panic!("{}: {:?}", entry.name, entry.shape) };
     let bytes = entry.bytes.as_ref().map(|bytes| {
         let size = bytes.len() / (rows * columns);

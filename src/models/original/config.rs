@@ -128,7 +128,7 @@ pub(super) fn vae(tensors: &TensorSet) -> Result<Map<String, Value>> {
         "block_out_channels": channels,
         "layers_per_block": some(tensors, "encoder.down_blocks.0.resnets.")?,
         "norm_num_groups": 32,
-        "mid_block_add_attention": tensors.contains("decoder.mid_block.attentions.0.to_q.weight"),
+        "mid_block_add_attention": tensors.contains("decoder.mid_block.attentions.0.group_norm.weight"),
         "use_quant_conv": tensors.contains("quant_conv.weight"),
         "use_post_quant_conv": tensors.contains("post_quant_conv.weight"),
     })))

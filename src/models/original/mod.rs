@@ -1,5 +1,5 @@
 //! Single-file checkpoints in the layout of the original training code (CompVis latent-diffusion, Stability's generative-models,
-//! OpenCLIP), as AUTOMATIC1111, ComfyUI and Civitai keep them.
+//! OpenCLIP), as AUTOMATIC1111, ComfyUI and Civitai keep them, and as stable-diffusion.cpp renames them; networks under diffusers' names, too.
 //!
 //! Tensors are seen under diffusers' names, with nothing copied, and what `config.json` would say follows from names and shapes.
 //! What those cannot tell (the number of heads, groups of norms, scaling of latents) is that of the published family.
@@ -124,11 +124,11 @@ impl Checkpoint {
         let nothing = Map::new();
         let patch = |name: &str| patches.get(name).unwrap_or(&nothing);
         let mut parts = BTreeMap::new();
-        if let Some(tensors) = taken.take(unet::PREFIXES, unet::MARK, unet::rename)? {
+        if let Some(tensors) = taken.either(&[unet::ORIGINAL, unet::DIFFUSERS])? {
             let config = config::unet(&tensors, patch("unet"))?;
             parts.insert("unet", Part { tensors, config });
         }
-        if let Some(tensors) = taken.take(vae::PREFIXES, vae::MARK, vae::rename)? {
+        if let Some(tensors) = taken.either(&[vae::ORIGINAL, vae::DIFFUSERS])? {
             let config = config::vae(&tensors)?;
             parts.insert("vae", Part { tensors, config });
         }
@@ -236,7 +236,24 @@ struct Taken<'a> {
     names: BTreeMap<String, ()>,
 }
 
+/// A naming of a network: prefixes that its names may have, names of which one is always there, and how they become diffusers'.
+struct Naming {
+    prefixes: &'static [&'static str],
+    mark: &'static [&'static str],
+    rename: fn(&TensorSet) -> Result<Renamed>,
+}
+
 impl<'a> Taken<'a> {
+    /// A network's tensors in the first of these namings that the file has.
+    fn either(&mut self, namings: &[Naming]) -> Result<Option<TensorSet>> {
+        for Naming { prefixes, mark, rename } in namings {
+            if let Some(tensors) = self.take(prefixes, mark, *rename)? {
+                return Ok(Some(tensors));
+            }
+        }
+        Ok(None)
+    }
+
     /// The tensors below the first of `prefixes` that has `mark`, renamed; what has no new name is left.
     fn take(
         &mut self,
@@ -278,6 +295,11 @@ impl Renamed {
             }
         }
         Ok(renamed)
+    }
+
+    /// The tensors whose names begin with one of `heads`, as they are.
+    fn same(tensors: &TensorSet, heads: &[&str]) -> Result<Renamed> {
+        Renamed::each(tensors, |name| heads.iter().any(|head| name.starts_with(head)).then(|| name.to_owned()))
     }
 
     fn put(&mut self, label: &str, old: &str, new: String, view: TensorView) -> Result<()> {

@@ -1,0 +1,186 @@
+//! PyTorch's archives: the tensors that `torch.save` put there, and pickles that want more than to be read.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chiaro::weights::{FileFormat, StoredType, TensorSet, WeightFile, WeightType, Weights};
+use safetensors::SafeTensors;
+
+use super::values;
+use crate::support::golden::root;
+use crate::support::single_file::Entry;
+use crate::support::torch_file::{torch, zip};
+
+fn path(name: &str) -> PathBuf {
+    root().join("formats").join(name)
+}
+
+fn open(name: &str) -> WeightFile {
+    WeightFile::open(path(name)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The message about a file, which says how to convert it unless it is damaged.
+fn refusal(file: Result<WeightFile, chiaro::Error>) -> String {
+    let message = file.expect_err("the file is refused").to_string();
+    assert!(!message.contains('\n') && (message.contains("torch.load(") || message.contains("again")), "{message}");
+    message
+}
+
+/// Types, shapes and values of `torch.save`'s tensors, in both protocols, are those of the same tensors in safetensors.
+#[test]
+fn tensors_are_those_that_were_saved() {
+    let bytes = std::fs::read(path("lightning.safetensors")).expect("the golden");
+    let expected = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let twin = Arc::new(open("lightning.safetensors"));
+    for name in ["lightning.ckpt", "bare.pt"] {
+        let file = Arc::new(open(name));
+        assert_eq!(file.format(), FileFormat::Torch);
+        assert_eq!(
+            file.tensors().keys().collect::<Vec<_>>(),
+            twin.tensors().keys().collect::<Vec<_>>(),
+            "{name}: names, without the optimizer's"
+        );
+        assert_eq!(file.tensors().len(), expected.len());
+        for (tensor, want) in twin.tensors() {
+            let got = &file.tensors()[tensor];
+            assert_eq!((got.dtype, &got.shape), (want.dtype, &want.shape), "{name}: {tensor}");
+        }
+        let [own, wanted] = [&file, &twin].map(|file| {
+            let w = Weights::new(Arc::clone(file), "m", WeightType::Keep);
+            let read = |name: &str, shape: [usize; 2]| {
+                values(&w.matrix(name, shape).unwrap_or_else(|e| panic!("{name}: {e}")))
+            };
+            let mut all = vec![read("single", [2, 3]), read("half", [4, 2]), read("small", [4, 4])];
+            all.extend([read("parameter", [2, 2]), read("first", [2, 4]), read("last", [4, 4])]);
+            all.push(values(&w.vector("brain", 3).unwrap_or_else(|e| panic!("{e}"))));
+            all
+        });
+        assert!(own == wanted && own.iter().flatten().any(|v| *v != 0.0), "{name}");
+    }
+    assert_eq!(open("lightning.ckpt").tensors()["small"].dtype, StoredType::F8E4M3);
+    assert_eq!(open("lightning.ckpt").tensors()["ids"].dtype.to_string(), "I64");
+    let nested = open("nested.pt");
+    assert_eq!(nested.tensors().keys().collect::<Vec<_>>(), ["text.b.c", "unet.a"]);
+    // A file's hash is that of its bytes, whatever it is.
+    assert_eq!(TensorSet::from(Arc::new(nested)).sha256().len(), 64);
+}
+
+/// A function that a pickle names is never called: where it stands beside the tensors it is passed over, elsewhere the file is refused.
+#[test]
+fn nothing_is_executed() {
+    let beside = open("beside.ckpt");
+    assert_eq!(beside.tensors().keys().collect::<Vec<_>>(), ["a"]);
+    for name in ["among.ckpt", "instead.ckpt"] {
+        let message = refusal(WeightFile::open(path(name)));
+        assert!(message.contains("\"posix.system\" makes, which is never called here"), "{message}");
+    }
+    assert!(!PathBuf::from("pickle-was-executed").exists(), "the pickle's command ran");
+}
+
+#[test]
+fn other_forms_say_how_to_convert_them() {
+    assert!(refusal(WeightFile::open(path("old.pt"))).contains("before 1.6"));
+    assert!(refusal(WeightFile::open(path("turned.pt"))).contains("a: expected elements after each other"));
+    let mut tar = vec![0; 600];
+    tar[..7].copy_from_slice(b"storage");
+    tar[257..262].copy_from_slice(b"ustar");
+    assert!(refusal(WeightFile::from_bytes(tar, "bytes")).contains("before 1.6"));
+}
+
+/// The archive of a pickle, with a storage `0` of eight bytes.
+fn pickled(pickle: &[u8]) -> Result<WeightFile, chiaro::Error> {
+    let file = zip(&[("x/data.pkl", pickle), ("x/data/0", &[1; 8]), ("x/version", b"3\n")]);
+    WeightFile::from_bytes(file, "bytes")
+}
+
+/// `("storage", torch.FloatStorage, "0", "cpu", 2)` as a persistent id.
+const STORAGE: &str = "(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x02tQ";
+
+/// `{"a": _rebuild_tensor_v2(storage, …)}`
+fn one(arguments: &str) -> Vec<u8> {
+    format!("}}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n({STORAGE}{arguments}\u{4e}}}tRs.").into_bytes()
+}
+
+#[test]
+fn pickles_that_lie_are_refused() {
+    assert_eq!(pickled(&one("K\0K\x02\u{1}")).err().is_some(), true);
+    let sound = one("K\0(K\x02t(K\x01t");
+    let file = pickled(&sound).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(file.tensors()["a"].shape, [2]);
+    for (arguments, part) in [
+        ("K\x01(K\x02t(K\x01t", "a: expected its [2] elements inside"),
+        ("K\0(K\x03t(K\x01t", "a: expected its [3] elements inside"),
+        ("K\0(K\x02t(K\x02t", "a: expected elements after each other"),
+        ("K\0(K\x02t(K\x01K\x01t", "lacks what it works on"),
+        ("J\u{7f}\u{7f}\u{7f}\u{7f}(K\x02t(K\x01t", "a: expected its [2] elements inside"),
+    ] {
+        let message = refusal(pickled(&one(arguments)));
+        assert!(message.contains(part), "{arguments:?}: {message}");
+    }
+    for (pickle, part) in [
+        (b"".as_slice(), "ends without its end"),
+        (b".", "ends without a value"),
+        (b"}}", "ends without its end"),
+        (b"N.", "a plain value"),
+        (b"].", "a list"),
+        (b"i", "opcode 0x69 at byte 0"),
+        (b"}I5\n.", "opcode 0x49 at byte 1"),
+        (b"}(", "ends without its end"),
+        (b"}(0000.", "opcode 0x30"),
+        (b"h\x05.", "opcode 0x68"),
+        (b"cos\nsystem\n(X\x04\0\0\0truetR.", "\"os.system\" makes, which is never called here"),
+        (b"\x8c\x02os\x8c\x06system\x93.", "got \"os.system\""),
+        (b"X\xff\xff\xff\xff.", "opcode 0x58"),
+        (b"}X\x01\0\0\0\xffN s.", "opcode 0x58"),
+    ] {
+        let message = refusal(pickled(pickle));
+        assert!(message.contains(part), "{pickle:?}: {message}");
+    }
+    // A dictionary in itself, and one in two places.
+    assert!(
+        refusal(pickled(b"}q\0X\x01\0\0\0ah\0s.")).contains("more")
+            || refusal(pickled(b"}q\0X\x01\0\0\0ah\0s.")).contains("elsewhere")
+    );
+    assert!(refusal(pickled(b"}X\x01\0\0\0a}q\x01sX\x01\0\0\0bh\x01s.")).contains("stands elsewhere"));
+    // Deep, but no deeper than memory.
+    let deep: Vec<u8> = [b"]".repeat(100_000), b"a".repeat(99_999), b".".to_vec()].concat();
+    assert!(refusal(pickled(&deep)).contains("more memory") || refusal(pickled(&deep)).contains("a list"));
+    let nested: Vec<u8> = [b"}X\x01\0\0\0a".repeat(20), b"}".to_vec(), b"s".repeat(20), b".".to_vec()].concat();
+    assert!(refusal(pickled(&nested)).contains("at most 16 dictionaries"));
+}
+
+#[test]
+fn archives_that_lie_are_refused() {
+    let entry = Entry { bytes: Some(vec![0; 16]), dtype: "F32", ..Entry::hole("a", &[2, 2]) };
+    let sound = torch(std::slice::from_ref(&entry), true);
+    let open = |bytes: Vec<u8>| WeightFile::from_bytes(bytes, "bytes");
+    assert_eq!(open(sound.clone()).unwrap_or_else(|e| panic!("{e}")).tensors()["a"].shape, [2, 2]);
+    for cut in [4, 40, sound.len() - 30, sound.len() - 1] {
+        assert!(refusal(open(sound[..cut].to_vec())).contains("cut short"), "cut at {cut}");
+    }
+    assert!(refusal(open(zip(&[("readme.txt", b"hello")]))).contains("expected one data.pkl in the archive, found 0"));
+    let two: &[(&str, &[u8])] = &[("a/data.pkl", b"}."), ("b/data.pkl", b"}.")];
+    assert!(refusal(open(zip(two))).contains("found 2"));
+    let twice: &[(&str, &[u8])] = &[("a/data.pkl", b"}."), ("a/data.pkl", b"}.")];
+    assert!(refusal(open(zip(twice))).contains("two entries"));
+    let script: &[(&str, &[u8])] = &[("a/data.pkl", b"}."), ("a/constants.pkl", b").")];
+    assert!(refusal(open(zip(script))).contains("TorchScript"));
+    let big: &[(&str, &[u8])] = &[("a/data.pkl", b"}."), ("a/byteorder", b"big")];
+    assert!(refusal(open(zip(big))).contains("got \"big\""));
+    // The second entry's method in the directory: deflated.
+    let mut packed = zip(&[("a/data.pkl", b"}."), ("b", b"")]);
+    let at = packed.windows(4).position(|window| window == b"PK\x01\x02").expect("a directory");
+    packed[at + 10] = 8;
+    assert!(refusal(open(packed.clone())).contains("packed (method 8)"));
+    packed[at + 8] = 1;
+    assert!(refusal(open(packed)).contains("encrypted"));
+    let missing = sound.windows(14).position(|w| w == b"archive/data/0").expect("an entry");
+    let last = sound.len() - missing;
+    let mut renamed = sound.clone();
+    // Its name in the directory.
+    let directory = sound.windows(4).rposition(|w| w == b"PK\x01\x02").expect("a directory") - 100;
+    let at = directory + sound[directory..].windows(14).position(|w| w == b"archive/data/0").expect("its line");
+    renamed[at + 13] = b'1';
+    assert!(last > 0 && refusal(open(renamed)).contains("expected an entry data/0"));
+    assert!(Entry::hole("a", &[2]).bytes.is_none());
+}
