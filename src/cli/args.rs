@@ -9,7 +9,7 @@ use super::generate_args::GenerateArgs;
 use super::lora::LoraArg;
 use super::memory_size::MemorySize;
 
-use crate::pipeline::{Precision, PromptSyntax, WeightTypes};
+use crate::pipeline::{Precision, PromptSyntax, VaeTiling, WeightTypes};
 use crate::sampling::{PredictionType, Sampler};
 
 /// Pictures from text with Stable Diffusion and One More Step, on any GPU and on none.
@@ -137,6 +137,10 @@ pub struct ModelArgs {
     /// The most device memory that a stage may take, as 4GB or 1500MiB: chooses the best weights that fit, where --weights does not
     #[arg(long, value_name = "SIZE")]
     pub vram: Option<MemorySize>,
+    /// Decode and encode pictures in bands (other programs say tiles): less device memory, the same picture without seams, more time and
+    /// host memory; auto does so where the whole does not fit --vram or the device
+    #[arg(long, value_name = "auto|on|off", default_value = "auto")]
+    pub vae_tiling: VaeTiling,
     /// Print JSON on standard output
     #[arg(long)]
     pub json: bool,

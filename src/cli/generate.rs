@@ -26,6 +26,9 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     for tried in too_large {
         progress.say(&format!("--vram: {tried}"));
     }
+    for (stage, bands) in pipeline.plan(&order.request)?.iter().filter_map(|s| Some((s.name, s.bands.as_ref()?))) {
+        progress.say(&format!("{stage}: {bands}"));
+    }
     for adapter in pipeline.adapters() {
         progress.say(&adapter.summary());
     }

@@ -114,8 +114,9 @@ impl ModelArgs {
 
     /// The device and the model on it, within --vram for a request; and what --vram had to give up.
     fn open(&self, request: &Request) -> Result<(Pipeline, Vec<TooLarge>)> {
-        let device =
-            Device::choose(&self.device, self.precision.into())?.with_weights(self.weights.unwrap_or_default());
+        let device = Device::choose(&self.device, self.precision.into())?
+            .with_weights(self.weights.unwrap_or_default())
+            .with_vae_tiling(self.vae_tiling);
         let (model, oms) = (self.source()?, self.oms_source()?);
         let overrides = self.overrides()?;
         match self.vram {

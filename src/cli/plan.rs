@@ -25,12 +25,13 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
                     "peak_bytes": s.peak_bytes(), "weight_bytes": s.memory.constant_bytes,
                     "weight_bytes_by_type": s.weights.iter().map(|(t, bytes)| (t.name(), *bytes)).collect::<BTreeMap<_, _>>(),
                     "tensor_bytes": s.memory.lanes.iter().sum::<usize>(), "unshared_tensor_bytes": s.memory.unshared_bytes,
+                    "bands": s.bands,
                 })
             })
             .collect();
         return print_json(&json!({
             "device": pipeline.device().name(), "storage": pipeline.device().storage_name(), "width": width, "height": height,
-            "weights": pipeline.device().weights().to_string(),
+            "weights": pipeline.device().weights().to_string(), "vae_tiling": args.model.vae_tiling.to_string(),
             "vram": args.model.vram.map(|size| size.0),
             "too_large": too_large.iter().map(|t| json!({
                 "stage": t.stage, "weights": t.weights, "peak_bytes": t.peak_bytes,
@@ -57,6 +58,9 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
             mebibytes(s.memory.lanes.iter().sum::<usize>() as u64),
             mebibytes(s.peak_bytes()),
         ))?;
+    }
+    for (stage, bands) in stages.iter().filter_map(|s| Some((s.name, s.bands.as_ref()?))) {
+        print_line(&format!("{stage}: {bands}."))?;
     }
     for tried in &too_large {
         print_line(&format!("--vram: {tried}."))?;

@@ -1,5 +1,7 @@
 //! `AutoencoderKL`: images to latent distributions and back.
 
+mod chain;
+
 use serde::Deserialize;
 
 use super::config::{Supported, expect, parse};
@@ -175,14 +177,21 @@ impl AutoencoderKl {
         let image = input(&mut rec, names::IMAGE, shape);
         // All of it is way down.
         let out = rec.in_f32(|rec| {
-            let out = rec.scoped("encoder", |rec| self.encoder.forward(rec, image))?;
-            match &self.quant_conv {
-                Some(conv) => linear(rec, "quant_conv", conv, out),
-                None => Ok(out),
-            }
+            let hidden = rec.scoped("encoder", |rec| self.encoder.enter(rec, image))?;
+            self.encode_from(rec, hidden, 0)
         })?;
-        rec.output(names::OUT, out.channels(0, 2 * self.config.latent_channels));
+        rec.output(names::OUT, out);
         Ok(rec)
+    }
+
+    /// The encoder from the entry of a level on, to the moments.
+    fn encode_from(&self, rec: &mut Recording, hidden: Tensor, level: usize) -> Result<Tensor> {
+        let out = rec.scoped("encoder", |rec| self.encoder.forward(rec, hidden, level))?;
+        let out = match &self.quant_conv {
+            Some(conv) => linear(rec, "quant_conv", conv, out)?,
+            None => out,
+        };
+        Ok(out.channels(0, 2 * self.config.latent_channels))
     }
 
     /// Records the decoder for latents of `h` × `w` pixels. Input: [`names::LATENTS`], as
@@ -194,13 +203,19 @@ impl AutoencoderKl {
     pub fn record_decode(&self, caps: &Caps, n: usize, h: usize, w: usize, taps: bool) -> Result<Recording> {
         let mut rec = new_recording(caps, taps);
         let shape = Shape::image(n, h, w, self.config.latent_channels.next_multiple_of(4));
-        let mut hidden = input(&mut rec, names::LATENTS, shape);
+        let latents = input(&mut rec, names::LATENTS, shape);
+        let hidden = self.decode_to(&mut rec, latents, self.decoder.up_blocks.len())?;
+        let out = rec.scoped("decoder", |rec| self.decoder.leave(rec, hidden, None))?;
+        rec.output(names::OUT, out);
+        Ok(rec)
+    }
+
+    /// The decoder's middle and first `blocks` blocks on the way up, of these the last without what enlarges its result.
+    fn decode_to(&self, rec: &mut Recording, mut hidden: Tensor, blocks: usize) -> Result<Tensor> {
         if let Some(conv) = &self.post_quant_conv {
             hidden = rec.in_f32(|rec| linear(rec, "post_quant_conv", conv, hidden))?;
         }
-        let out = rec.scoped("decoder", |rec| self.decoder.forward(rec, hidden))?;
-        rec.output(names::OUT, out.channels(0, self.config.out_channels));
-        Ok(rec)
+        rec.scoped("decoder", |rec| self.decoder.forward(rec, hidden, blocks))
     }
 }
 
@@ -219,9 +234,9 @@ fn conv(rec: &mut Recording, name: &str, layer: &Conv2d, x: Tensor) -> Result<Te
     })
 }
 
-/// The last norm, SiLU and convolution of either half.
-fn finish(rec: &mut Recording, norm: &GroupNorm, out: &Conv2d, x: Tensor) -> Result<Tensor> {
-    let hidden = rec.scoped("conv_norm_out", |rec| norm.forward_silu(rec, x))?;
+/// The last norm (of a part of a map, by given moments), SiLU and convolution of either half.
+fn finish(rec: &mut Recording, norm: &GroupNorm, out: &Conv2d, x: Tensor, moments: Option<Tensor>) -> Result<Tensor> {
+    let hidden = rec.scoped("conv_norm_out", |rec| norm.forward_silu_by(rec, x, moments))?;
     rec.tap_as("silu(conv_norm_out)", hidden);
     rec.in_f32(|rec| conv(rec, "conv_out", out, hidden))
 }
@@ -254,9 +269,13 @@ impl Encoder {
         })
     }
 
-    fn forward(&self, rec: &mut Recording, image: Tensor) -> Result<Tensor> {
-        let mut hidden = conv(rec, "conv_in", &self.conv_in, image)?;
-        for (i, (resnets, downsampler)) in self.down_blocks.iter().enumerate() {
+    fn enter(&self, rec: &mut Recording, image: Tensor) -> Result<Tensor> {
+        conv(rec, "conv_in", &self.conv_in, image)
+    }
+
+    /// All that follows the entry of a level.
+    fn forward(&self, rec: &mut Recording, mut hidden: Tensor, level: usize) -> Result<Tensor> {
+        for (i, (resnets, downsampler)) in self.down_blocks.iter().enumerate().skip(level) {
             hidden = rec.scoped(format!("down_blocks.{i}"), |rec| {
                 let mut hidden = forward_resnets(rec, resnets, hidden)?;
                 if let Some(downsampler) = downsampler {
@@ -266,7 +285,7 @@ impl Encoder {
             })?;
         }
         hidden = rec.scoped("mid_block", |rec| self.mid_block.forward(rec, hidden))?;
-        finish(rec, &self.conv_norm_out, &self.conv_out, hidden)
+        finish(rec, &self.conv_norm_out, &self.conv_out, hidden, None)
     }
 }
 
@@ -298,28 +317,38 @@ impl Decoder {
         })
     }
 
-    fn forward(&self, rec: &mut Recording, latents: Tensor) -> Result<Tensor> {
+    /// The middle and the first `blocks` blocks on the way up, of these the last without what enlarges its result.
+    fn forward(&self, rec: &mut Recording, latents: Tensor, blocks: usize) -> Result<Tensor> {
         let mut hidden = rec.in_f32(|rec| {
             let hidden = conv(rec, "conv_in", &self.conv_in, latents)?;
             rec.scoped("mid_block", |rec| self.mid_block.forward(rec, hidden))
         })?;
-        for (i, (resnets, upsampler)) in self.up_blocks.iter().enumerate() {
+        for (i, (resnets, _)) in self.up_blocks.iter().enumerate().take(blocks) {
             hidden = rec.scoped(format!("up_blocks.{i}"), |rec| {
                 let mut hidden = forward_resnets(rec, resnets, hidden)?;
-                if let Some(upsampler) = upsampler {
-                    let size = (2 * hidden.shape.h, 2 * hidden.shape.w);
-                    let enlarge = |rec: &mut Recording| upsampler.forward(rec, hidden, size);
-                    // Of the finest level, the stream is f16 too: no larger tensors, and little behind them.
-                    let is_next_finest = i + 2 == self.up_blocks.len();
-                    hidden = rec.scoped("upsamplers.0", |rec| match is_next_finest {
-                        true => enlarge(rec),
-                        false => rec.in_f32(enlarge),
-                    })?;
+                if i + 1 < blocks {
+                    hidden = self.enlarge(rec, i, hidden)?;
                 }
                 Result::Ok(rec.tap(hidden))
             })?;
         }
-        finish(rec, &self.conv_norm_out, &self.conv_out, hidden)
+        Ok(hidden)
+    }
+
+    /// The end of block `block`, in its scope.
+    fn enlarge(&self, rec: &mut Recording, block: usize, hidden: Tensor) -> Result<Tensor> {
+        let Some(upsampler) = &self.up_blocks[block].1 else { return Ok(hidden) };
+        let size = (2 * hidden.shape.h, 2 * hidden.shape.w);
+        let enlarge = |rec: &mut Recording| upsampler.forward(rec, hidden, size);
+        // Of the finest level, the stream is f16 too: no larger tensors, and little behind them.
+        let is_next_finest = block + 2 == self.up_blocks.len();
+        rec.scoped("upsamplers.0", |rec| if is_next_finest { enlarge(rec) } else { rec.in_f32(enlarge) })
+    }
+
+    /// From the finest level's map to the picture.
+    fn leave(&self, rec: &mut Recording, hidden: Tensor, moments: Option<Tensor>) -> Result<Tensor> {
+        let out = finish(rec, &self.conv_norm_out, &self.conv_out, hidden, moments)?;
+        Ok(self.conv_out.unpadded(out))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::ops;
-use crate::record::{Constant, Recording, Tensor};
+use crate::record::{Constant, FeatureMap, Recording, Tensor};
 use crate::weights::Weights;
 
 /// Group norm over pixels and the channels of a group.
@@ -38,6 +38,26 @@ impl GroupNorm {
     /// As [`ops::group_norm`].
     pub fn forward_silu(&self, rec: &mut Recording, x: Tensor) -> Result<Tensor> {
         self.record(rec, x, true)
+    }
+
+    /// [`forward_silu`](Self::forward_silu), or of a part `x` of an image whose moments are given, as
+    /// [`moments`](Self::moments) has them.
+    ///
+    /// # Errors
+    /// As [`ops::group_norm`] and [`ops::group_norm_by`].
+    pub fn forward_silu_by(&self, rec: &mut Recording, x: Tensor, moments: Option<Tensor>) -> Result<Tensor> {
+        let Some(moments) = moments else { return self.forward_silu(rec, x) };
+        let beta = rec.constant(&self.bias);
+        ops::group_norm_by(rec, x, moments, beta, true)
+    }
+
+    /// Means and scales `[2, channels]` of a whole map.
+    ///
+    /// # Errors
+    /// When the weight cannot be read.
+    pub fn moments(&self, map: &FeatureMap) -> Result<Vec<f32>> {
+        let norm = ops::GroupNorm { groups: self.groups, eps: self.eps, silu: true };
+        Ok(ops::group_moments(map, &self.weight.values()?, norm))
     }
 
     fn record(&self, rec: &mut Recording, x: Tensor, silu: bool) -> Result<Tensor> {

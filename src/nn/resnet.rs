@@ -3,7 +3,7 @@
 use super::{Conv2d, GroupNorm, Linear};
 use crate::Result;
 use crate::ops::Epilogue;
-use crate::record::{Recording, Tensor};
+use crate::record::{FeatureMap, Recording, Tensor};
 use crate::weights::Weights;
 
 /// `shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time_emb_proj(silu(emb)))))`.
@@ -56,10 +56,57 @@ impl ResnetBlock2D {
             }
             _ => None,
         };
-        let hidden = rec.scoped("norm1", |rec| self.norm1.forward_silu(rec, x))?;
+        let hidden = self.first_half(rec, x, image_add, None)?;
+        self.second_half(rec, hidden, x, None)
+    }
+
+    /// A block without time embedding up to `conv1`, of a part `x` of an image whose [`moments1`](Self::moments1) are given.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_first(&self, rec: &mut Recording, x: Tensor, moments: Tensor) -> Result<Tensor> {
+        self.first_half(rec, x, None, Some(moments))
+    }
+
+    /// The rest: `hidden` is a part of what [`forward_first`](Self::forward_first) made, with its
+    /// [`moments2`](Self::moments2), and `x` the same part of the block's input.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_second(&self, rec: &mut Recording, hidden: Tensor, x: Tensor, moments: Tensor) -> Result<Tensor> {
+        self.second_half(rec, hidden, x, Some(moments))
+    }
+
+    /// What `norm1` takes of the block's whole input.
+    ///
+    /// # Errors
+    /// As [`GroupNorm::moments`].
+    pub fn moments1(&self, x: &FeatureMap) -> Result<Vec<f32>> {
+        self.norm1.moments(x)
+    }
+
+    /// What `norm2` takes of the whole result of `conv1`.
+    ///
+    /// # Errors
+    /// As [`GroupNorm::moments`].
+    pub fn moments2(&self, hidden: &FeatureMap) -> Result<Vec<f32>> {
+        self.norm2.moments(hidden)
+    }
+
+    fn first_half(
+        &self,
+        rec: &mut Recording,
+        x: Tensor,
+        image_add: Option<Tensor>,
+        moments: Option<Tensor>,
+    ) -> Result<Tensor> {
+        let hidden = rec.scoped("norm1", |rec| self.norm1.forward_silu_by(rec, x, moments))?;
         let epilogue = Epilogue { image_add, ..Epilogue::default() };
-        let hidden = rec.scoped("conv1", |rec| self.conv1.forward(rec, hidden, epilogue))?;
-        let hidden = rec.scoped("norm2", |rec| self.norm2.forward_silu(rec, hidden))?;
+        rec.scoped("conv1", |rec| self.conv1.forward(rec, hidden, epilogue))
+    }
+
+    fn second_half(&self, rec: &mut Recording, hidden: Tensor, x: Tensor, moments: Option<Tensor>) -> Result<Tensor> {
+        let hidden = rec.scoped("norm2", |rec| self.norm2.forward_silu_by(rec, hidden, moments))?;
         let shortcut = match &self.conv_shortcut {
             Some(conv) => {
                 rec.scoped("conv_shortcut", |rec| rec.in_type_of(x, |rec| conv.forward(rec, x, Epilogue::default())))?

@@ -5,13 +5,16 @@
 //! (M2); FOLD joins the chunks of an image and the channels of a group (Chan, Golub and LeVeque 1979: no difference of
 //! large squares, so a mean far from zero costs no precision) and gives each channel a mean and a scale; APPLY uses them,
 //! as `(x - mean) · scale + beta`, which is exact where a group is constant. A group's channels need not be a multiple of 4: 320 channels in 32 groups are 10 each.
+//!
+//! Of an image that comes in parts, the host computes the first two thirds over the whole ([`group_moments`]), and APPLY
+//! alone is recorded for each part ([`group_norm_by`]).
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::{Activation, WORKGROUP, expect, expect_dense, expect_vector, fold_grid};
 use crate::Result;
-use crate::record::{HostCall, Kernel, Recording, Shape, Tensor, Variant};
+use crate::record::{DType, FeatureMap, HostCall, Kernel, Recording, Shape, Tensor, Variant};
 
 /// What a group norm does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,14 +65,70 @@ pub fn group_norm(rec: &mut Recording, x: Tensor, gamma: Tensor, beta: Tensor, n
     let grid = [norm.groups as u32, n as u32, 1];
     rec.dispatch(&FOLD, Variant::default(), &params, &reads, moments, grid, 10 * partial.shape.len() as u64);
 
+    Ok(apply(rec, x, moments, beta, params, norm.silu))
+}
+
+/// As [`group_norm`] of a part of an image whose [`group_moments`] are known: `x` is that part, `moments` `[n, 1, 2, c]`.
+///
+/// # Errors
+/// When `x` is empty or has gaps, its channels are not a multiple of 4, or moments or beta does not fit.
+pub fn group_norm_by(rec: &mut Recording, x: Tensor, moments: Tensor, beta: Tensor, silu: bool) -> Result<Tensor> {
+    let Shape { n, h, w, c } = x.shape;
+    expect_dense("group_norm", "x", x)?;
+    let fits = moments.shape == Shape::image(n, 1, 2, c) && moments.is_contiguous();
+    expect("group_norm", "moments", fits && rec.dtype(moments) == DType::F32, || {
+        format!("[{n}, 1, 2, {c}] in f32, got {} in {:?}", moments.shape, rec.dtype(moments))
+    })?;
+    expect_vector("group_norm", "beta", rec, beta, c)?;
+    let (pixels, channels, quads) = ((h * w) as u32, c as u32, (x.shape.len() / 4) as u32);
+    Ok(apply(rec, x, moments, beta, Params { pixels, channels, quads, ..Params::zeroed() }, silu))
+}
+
+fn apply(rec: &mut Recording, x: Tensor, moments: Tensor, beta: Tensor, params: Params, silu: bool) -> Tensor {
     let out = rec.tensor(x.shape);
-    let activation = if norm.silu { Activation::Silu } else { Activation::None };
+    let activation = if silu { Activation::Silu } else { Activation::None };
     let variant = Variant { constants: vec![("ACTIVATION", activation.code())], ..Variant::default() };
     let reads = [("x", x), ("moments", moments), ("beta", beta)];
     let grid = fold_grid(&rec.caps, (x.shape.len() / 4).div_ceil(WORKGROUP));
-    let flops = if norm.silu { 9 } else { 3 } * x.shape.len() as u64;
+    let flops = if silu { 9 } else { 3 } * x.shape.len() as u64;
     rec.dispatch(&APPLY, variant, &params, &reads, out, grid, flops);
-    Ok(out)
+    out
+}
+
+/// What [`group_norm_by`] takes, `[2, c]`, of a map in host memory: the mean of each channel's group, then
+/// `gamma / √(var + eps)`. Sums are f64 and joined in the order of rows, so the result does not depend on the number of cores.
+///
+/// # Panics
+/// When gamma has not one value per channel, or the groups do not divide them.
+pub fn group_moments(map: &FeatureMap, gamma: &[f32], norm: GroupNorm) -> Vec<f32> {
+    let channels = map.shape().c;
+    assert!(
+        gamma.len() == channels && channels.is_multiple_of(norm.groups),
+        "gamma and groups fit {channels} channels"
+    );
+    let of_group = channels / norm.groups;
+    let mut totals: Vec<Moments> = (0..norm.groups).map(|_| Moments::default()).collect();
+    for row in map.map_rows(|row| row_moments(row, channels)) {
+        for (c, moments) in row.iter().enumerate() {
+            totals[c / of_group].join(moments.count, moments.mean, moments.m2);
+        }
+    }
+    let mean = |c: usize| totals[c / of_group].mean as f32;
+    let scale = |c: usize| (f64::from(gamma[c]) / totals[c / of_group].deviation(norm.eps)) as f32;
+    (0..channels).map(mean).chain((0..channels).map(scale)).collect()
+}
+
+/// Moments of each channel over some pixels `[pixels, channels]`.
+fn row_moments(pixels: &[f32], channels: usize) -> Vec<Moments> {
+    let mut sums = Vec::new();
+    sum_deviations(pixels, channels, &mut sums);
+    let count = (pixels.len() / channels) as f64;
+    let of_channel = |(sum, &origin): (&[f64; 2], &f32)| Moments {
+        count,
+        mean: f64::from(origin) + sum[0] / count,
+        m2: (sum[1] - sum[0] * sum[0] / count).max(0.0),
+    };
+    sums.iter().zip(pixels).map(of_channel).collect()
 }
 
 /// See `shaders/group_norm_statistics.wgsl`.
@@ -139,17 +198,8 @@ fn host_statistics(call: &mut HostCall<'_>) {
         let first = chunk * p.chunk_pixels as usize;
         let last = (first + p.chunk_pixels as usize).min(pixels);
         let x = &x[(image * pixels + first) * channels..(image * pixels + last) * channels];
-        // Deviations from the chunk's first pixel, summed in f64.
         let origin = &x[..channels];
-        sums.clear();
-        sums.resize(channels, [0.0f64; 2]);
-        for pixel in x.chunks_exact(channels) {
-            for ((sum, &v), &origin) in sums.iter_mut().zip(pixel).zip(origin) {
-                let deviation = f64::from(v - origin);
-                sum[0] += deviation;
-                sum[1] += deviation * deviation;
-            }
-        }
+        sum_deviations(x, channels, sums);
         let count = (last - first) as f64;
         let (mean, m2) = out.split_at_mut(channels);
         for (c, sum) in sums.iter().enumerate() {
@@ -157,6 +207,20 @@ fn host_statistics(call: &mut HostCall<'_>) {
             m2[c] = (sum[1] - sum[0] * sum[0] / count).max(0.0) as f32;
         }
     });
+}
+
+/// Of each channel, the sums of deviations from the first pixel and of their squares.
+fn sum_deviations(pixels: &[f32], channels: usize, sums: &mut Vec<[f64; 2]>) {
+    let origin = &pixels[..channels];
+    sums.clear();
+    sums.resize(channels, [0.0; 2]);
+    for pixel in pixels.chunks_exact(channels) {
+        for ((sum, &v), &origin) in sums.iter_mut().zip(pixel).zip(origin) {
+            let deviation = f64::from(v - origin);
+            sum[0] += deviation;
+            sum[1] += deviation * deviation;
+        }
+    }
 }
 
 fn host_fold(call: &mut HostCall<'_>) {
@@ -177,7 +241,7 @@ fn host_fold(call: &mut HostCall<'_>) {
                     total.join(count, f64::from(values[c]), f64::from(values[channels + c]));
                 }
             }
-            let deviation = (total.m2 / total.count + f64::from(p.eps)).sqrt();
+            let deviation = total.deviation(p.eps);
             for c in members {
                 means[c] = total.mean as f32;
                 scales[c] = (f64::from(gamma[c]) / deviation) as f32;
@@ -201,6 +265,10 @@ impl Moments {
         self.mean += delta * count / total;
         self.m2 += m2 + delta * delta * self.count * count / total;
         self.count = total;
+    }
+
+    fn deviation(&self, eps: f32) -> f64 {
+        (self.m2 / self.count + f64::from(eps)).sqrt()
     }
 }
 

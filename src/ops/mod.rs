@@ -20,7 +20,7 @@ pub use concat::concat;
 pub use conv2d::{Conv2d, conv2d};
 pub use elementwise::elementwise;
 pub use geglu::geglu;
-pub use group_norm::{GroupNorm, group_norm};
+pub use group_norm::{GroupNorm, group_moments, group_norm, group_norm_by};
 pub use layer_norm::layer_norm;
 pub use matmul::matmul;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::weight_types::{Part, WeightTypes, name};
-use super::{Device, OmsSource, Overrides, Pipeline, Request, Source, StagePlan};
+use super::{Device, OmsSource, Overrides, Pipeline, Request, Source, StagePlan, VaeTiling};
 use crate::record::DType;
 use crate::weights::WeightType;
 use crate::{Error, Result};
@@ -28,8 +28,8 @@ impl fmt::Display for TooLarge {
 
 impl Pipeline {
     /// [`load_with`](Self::load_with) the best weights with which every stage of `request` allocates at most `bytes`: as they are,
-    /// then f16, q8_0, q4_0, for each part on its own. What the device's [`WeightTypes`] fix stays. Gives also what was tried
-    /// and did not fit.
+    /// then f16, q8_0, q4_0, for each part on its own; the autoencoder as it is, then f16, then in bands unless the device's
+    /// [`VaeTiling`] is off. What the device's [`WeightTypes`] fix stays. Gives also what was tried and did not fit.
     ///
     /// # Errors
     /// As [`load_with`](Self::load_with) and [`plan`](Self::plan); when the device is the host executor, which keeps f32 whatever
@@ -56,21 +56,26 @@ impl Pipeline {
             let types = device.weights();
             let pipeline = Self::load_with(model, overrides, oms, device.clone())?;
             let plans = pipeline.plan(request)?;
-            let over: Vec<&StagePlan> = plans.iter().filter(|plan| plan.peak_bytes() > bytes).collect();
-            if over.is_empty() {
-                return Ok((pipeline, tried));
-            }
+            let over = |plan: &&StagePlan| plan.peak_bytes() > bytes;
+            // Smaller weights come before bands, which take time.
+            let cut = |plan: &&StagePlan| plan.bands.is_some() && device.vae_tiling() == VaeTiling::Auto;
             let mut smaller = types;
-            for plan in &over {
+            for plan in plans.iter().filter(|plan| over(plan) || cut(plan)) {
                 let part = Part::of(plan.name);
                 let stored = types.resolve(part, device.storage());
+                let next = next(part, stored).filter(|_| fixed.of(part).is_none());
                 let weights = name(stored);
-                if !tried.iter().any(|t: &TooLarge| t.stage == plan.name && t.weights == weights) {
-                    tried.push(TooLarge { stage: plan.name, weights, peak_bytes: plan.peak_bytes() });
+                let known = tried.iter().any(|t: &TooLarge| t.stage == plan.name && t.weights == weights);
+                if !known && (over(&plan) || next.is_some()) {
+                    let peak_bytes = plan.bands.as_ref().map_or(plan.peak_bytes(), |bands| bands.whole_bytes);
+                    tried.push(TooLarge { stage: plan.name, weights, peak_bytes });
                 }
-                if let (None, Some(next)) = (fixed.of(part), next(part, stored)) {
+                if let Some(next) = next {
                     smaller = smaller.with(part, next);
                 }
+            }
+            if smaller == types && !plans.iter().any(|plan| over(&plan)) {
+                return Ok((pipeline, tried));
             }
             if smaller == types {
                 return Err(does_not_fit(&plans, &device, types, bytes));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Precision;
+use super::tiling::VaeTiling;
 use super::weight_types::{Part, WeightTypes};
 use crate::gpu;
 use crate::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording};
@@ -30,6 +31,7 @@ pub struct Device {
     weights: WeightTypes,
     /// Bytes that a stage may allocate, if limited.
     budget: Option<u64>,
+    vae_tiling: VaeTiling,
     /// Whether a stage that overflows in f16 is redone in f32.
     may_widen: bool,
     /// Why the processor was taken though nobody asked for it, for the first line that a user sees.
@@ -82,6 +84,7 @@ impl Device {
             storage,
             weights: WeightTypes::default(),
             budget: None,
+            vae_tiling: VaeTiling::default(),
             may_widen: precision == Precision::Auto && storage == DType::F16,
             remark: None,
         })
@@ -96,6 +99,7 @@ impl Device {
             storage,
             weights: WeightTypes::default(),
             budget: None,
+            vae_tiling: VaeTiling::default(),
             may_widen: false,
             remark: None,
         }
@@ -127,6 +131,15 @@ impl Device {
     /// The same device, with models' weights of these types.
     pub fn with_weights(self, weights: WeightTypes) -> Device {
         Device { weights, ..self }
+    }
+
+    /// The same device, with autoencoders in bands or not.
+    pub fn with_vae_tiling(self, vae_tiling: VaeTiling) -> Device {
+        Device { vae_tiling, ..self }
+    }
+
+    pub(super) fn vae_tiling(&self) -> VaeTiling {
+        self.vae_tiling
     }
 
     /// The weight types that were chosen.
@@ -166,5 +179,9 @@ impl Device {
 
     pub(super) fn backend(&self) -> &dyn Backend {
         &*self.backend
+    }
+
+    pub(super) fn backend_arc(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.backend)
     }
 }

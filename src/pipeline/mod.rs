@@ -10,6 +10,7 @@
 //! | `kind`, `refiner` | who reads the prompt, what the UNet is shown; a second model for the last steps |
 //! | `weight_types`, `budget` | how weights are stored; the best that fits a limit |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
+//! | `tiling` | autoencoders whole or in bands |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
 //! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
 //! | `inspect`, `lora` | what lies at a path, for a user to see |
@@ -40,6 +41,7 @@ mod single_file;
 mod source;
 mod stage;
 mod text;
+mod tiling;
 mod time_ids;
 mod tokens;
 mod weight_types;
@@ -60,6 +62,7 @@ pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
 pub use single_file::SingleFile;
 pub use source::Source;
 pub use stage::StagePlan;
+pub use tiling::{Bands, VaeTiling};
 pub use tokens::{ChunkReport, TextReport, TokenEntry, TokenReport, token_reports};
 
 pub use weight_types::{Part, WeightTypes};
@@ -240,7 +243,7 @@ impl Pipeline {
     /// # Errors
     /// As [`plan`](Self::plan), and when the device is out of memory.
     pub fn measure(&self, request: &Request) -> Result<Vec<(StagePlan, u64)>> {
-        let open = |stage: Stage<'_>| Ok((stage.plan(&self.device)?, stage.open(&self.device)?.allocated_bytes()));
+        let open = |stage: Stage<'_>| Ok((stage.plan(&self.device)?, stage.allocate(&self.device)?));
         self.stages(request)?.into_iter().map(open).collect()
     }
 
@@ -448,12 +451,25 @@ impl Pipeline {
             Some(image) => 1 + usize::from(image.mask.is_some()),
             None => request.count,
         };
-        Stage::new("VAE encoder", pictures, move |caps| self.vae.record_encode(caps, 1, height, width))
+        let whole = Stage::new("VAE encoder", pictures, move |caps| self.vae.record_encode(caps, 1, height, width));
+        match &self.vae {
+            Autoencoder::Kl(vae) => {
+                whole.or_in_bands(vae.levels(), move |levels| vae.encode_chain(height, width, levels))
+            }
+            Autoencoder::Tiny(_) => whole,
+        }
     }
 
     fn decoder_stage(&self, request: &Request, size: (usize, usize)) -> Stage<'_> {
         let latents = self.latent_shape(size);
-        Stage::new("VAE decoder", request.count, move |caps| self.vae.record_decode(caps, 1, latents.h, latents.w))
+        let whole =
+            Stage::new("VAE decoder", request.count, move |caps| self.vae.record_decode(caps, 1, latents.h, latents.w));
+        match &self.vae {
+            Autoencoder::Kl(vae) => {
+                whole.or_in_bands(vae.levels(), move |levels| vae.decode_chain(latents.h, latents.w, levels))
+            }
+            Autoencoder::Tiny(_) => whole,
+        }
     }
 
     /// The time embedding's sinusoids for each row, and the guidance embedding of models that have one.

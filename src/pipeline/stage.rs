@@ -1,17 +1,20 @@
 //! One network at fixed shapes: planned, compiled, run, and redone in f32 when half precision overflows.
 
 use super::Device;
-use crate::record::{Caps, DType, MemoryPlan, Outputs, Program, Recording, Role, plan, stored_bytes};
+use super::tiling::{Bands, Chains, Form, choose};
+use crate::record::{Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Outputs, Program, Recording};
 use crate::{Error, Result};
 
 /// Makes a stage's recording for given capabilities.
-type Record<'m> = Box<dyn Fn(&Caps) -> Result<Recording> + Send + 'm>;
+pub(super) type Record<'m> = Box<dyn Fn(&Caps) -> Result<Recording> + Send + 'm>;
 
 /// A network at fixed shapes.
 pub(super) struct Stage<'m> {
     name: &'static str,
     runs: usize,
     record: Record<'m>,
+    /// The same network in bands, where it has such a form.
+    chains: Option<Chains<'m>>,
 }
 
 /// Work and memory of one stage, known before it runs.
@@ -25,10 +28,12 @@ pub struct StagePlan {
     pub flops: u64,
     /// Kernel launches of one run.
     pub dispatches: usize,
-    /// Its memory.
+    /// Its memory; in bands, that of its largest part, as one part is in memory at a time.
     pub memory: MemoryPlan,
-    /// Bytes of its weights by element type, most first.
+    /// Bytes of its weights by element type, most first; of all parts.
     pub weights: Vec<(DType, u64)>,
+    /// How it is cut, if it runs in bands.
+    pub bands: Option<Bands>,
 }
 
 impl StagePlan {
@@ -44,36 +49,77 @@ impl<'m> Stage<'m> {
         runs: usize,
         record: impl Fn(&Caps) -> Result<Recording> + Send + 'm,
     ) -> Self {
-        Stage { name, runs, record: Box::new(record) }
+        Stage { name, runs, record: Box::new(record), chains: None }
+    }
+
+    /// A network that can also run with its `levels` finest levels in bands.
+    pub(super) fn or_in_bands(self, levels: usize, chain: impl Fn(usize) -> Chain<'m> + Send + 'm) -> Self {
+        Stage { chains: Some(Box::new(move |n| (n <= levels).then(|| chain(n)))), ..self }
     }
 
     /// What the stage will take.
     pub(super) fn plan(&self, device: &Device) -> Result<StagePlan> {
-        let recording = (self.record)(&device.caps())?;
-        Ok(StagePlan {
-            name: self.name,
-            runs: self.runs,
-            flops: recording.flops(),
-            dispatches: recording.dispatches.len(),
-            memory: plan(&recording)?,
-            weights: weights(&recording),
+        let (name, runs) = (self.name, self.runs);
+        Ok(match self.form(device, &device.caps())? {
+            Form::Whole(recording, memory) => StagePlan {
+                name,
+                runs,
+                flops: recording.flops(),
+                dispatches: recording.dispatches.len(),
+                memory,
+                weights: recording.constant_bytes(),
+                bands: None,
+            },
+            Form::Banded(_, plan, bands) => StagePlan {
+                name,
+                runs,
+                flops: plan.parts.iter().map(|part| part.flops * part.windows.len() as u64).sum(),
+                dispatches: plan.parts.iter().map(|part| part.dispatches * part.windows.len()).sum(),
+                memory: plan.largest().map(|part| part.memory.clone()).unwrap_or_default(),
+                weights: weights(&plan),
+                bands: Some(bands),
+            },
         })
+    }
+
+    /// Compiles the stage and uploads its weights; in bands, each part in its turn. Gives the most bytes that were allocated at
+    /// one time.
+    pub(super) fn allocate(self, device: &Device) -> Result<u64> {
+        let caps = device.caps();
+        match self.form(device, &caps)? {
+            Form::Whole(recording, _) => Ok(device.backend().compile(recording)?.allocated_bytes()),
+            Form::Banded(chain, plan, _) => ChainProgram::new(device.backend_arc(), caps, chain, plan).allocate(),
+        }
     }
 
     /// Compiles the stage and uploads its weights.
     pub(super) fn open(self, device: &Device) -> Result<OpenStage<'m>> {
-        let program = device.backend().compile((self.record)(&device.caps())?)?;
+        let caps = device.caps();
+        let program = compile(device, caps.clone(), self.form(device, &caps)?)?;
         Ok(OpenStage { stage: self, device: device.clone(), storage: device.storage(), program: Some(program) })
+    }
+
+    fn form(&self, device: &Device, caps: &Caps) -> Result<Form<'m>> {
+        choose(&self.record, self.chains.as_ref(), device, caps)
     }
 }
 
-fn weights(recording: &Recording) -> Vec<(DType, u64)> {
+fn compile<'m>(device: &Device, caps: Caps, form: Form<'m>) -> Result<Box<dyn Program + 'm>> {
+    match form {
+        Form::Whole(recording, _) => {
+            device.backend().compile(recording).map(|program| program as Box<dyn Program + 'm>)
+        }
+        Form::Banded(chain, plan, _) => Ok(Box::new(ChainProgram::new(device.backend_arc(), caps, chain, plan))),
+    }
+}
+
+/// Bytes of all parts' weights by element type.
+fn weights(plan: &ChainPlan) -> Vec<(DType, u64)> {
     let mut found: Vec<(DType, u64)> = Vec::new();
-    for tensor in recording.tensors.iter().filter(|tensor| matches!(tensor.role, Role::Constant(_))) {
-        let bytes = stored_bytes(&recording.caps, tensor.len, tensor.dtype) as u64;
-        match found.iter_mut().find(|(dtype, _)| *dtype == tensor.dtype) {
+    for &(dtype, bytes) in plan.parts.iter().flat_map(|part| &part.weights) {
+        match found.iter_mut().find(|(known, _)| *known == dtype) {
             Some((_, sum)) => *sum += bytes,
-            None => found.push((tensor.dtype, bytes)),
+            None => found.push((dtype, bytes)),
         }
     }
     found.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
@@ -86,7 +132,7 @@ pub(super) struct OpenStage<'m> {
     device: Device,
     storage: DType,
     /// `None` only while one program is exchanged for another, so that both are never in memory at once.
-    program: Option<Box<dyn Program>>,
+    program: Option<Box<dyn Program + 'm>>,
 }
 
 impl OpenStage<'_> {
@@ -96,42 +142,42 @@ impl OpenStage<'_> {
     /// # Errors
     /// [`Error::NonFinite`] when f32 overflows too or widening is not allowed; whatever the device reports.
     pub(super) fn run(&mut self, inputs: &[(&str, &[f32])], notes: &mut Vec<String>) -> Result<Outputs> {
-        let outputs = self.run_once(inputs)?;
-        let count = non_finite(&outputs);
-        if count == 0 {
-            return Ok(outputs);
-        }
+        let count = match self.run_once(inputs)? {
+            Ok(outputs) => return Ok(outputs),
+            Err(count) => count,
+        };
         if self.storage == DType::F16 && self.device.may_widen() {
             notes.push(format!("{}: {count} values overflowed in f16, redone in f32", self.stage.name));
             self.program = None;
             self.storage = DType::F32;
-            let recording = (self.stage.record)(&self.device.caps_with(DType::F32))?;
-            self.check_budget(&recording, count)?;
-            self.program = Some(self.device.backend().compile(recording)?);
-            let outputs = self.run_once(inputs)?;
-            return match non_finite(&outputs) {
-                0 => Ok(outputs),
-                count => Err(self.overflow(count)),
-            };
+            let caps = self.device.caps_with(DType::F32);
+            let form = self.stage.form(&self.device, &caps)?;
+            self.check_budget(&form, count)?;
+            self.program = Some(compile(&self.device, caps, form)?);
+            return self.run_once(inputs)?.map_err(|count| self.overflow(count));
         }
         Err(self.overflow(count))
     }
 
-    /// Bytes that the stage holds on the device.
-    pub(super) fn allocated_bytes(&self) -> u64 {
-        self.program.as_ref().map_or(0, |program| program.allocated_bytes())
-    }
-
-    fn run_once(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        match &mut self.program {
-            Some(program) => program.run(inputs),
-            None => Err(Error::Device(format!("{}: could not be compiled in f32 before", self.stage.name))),
+    /// The results, or how many values are not finite.
+    fn run_once(&mut self, inputs: &[(&str, &[f32])]) -> Result<std::result::Result<Outputs, usize>> {
+        let Some(program) = &mut self.program else {
+            return Err(Error::Device(format!("{}: could not be compiled in f32 before", self.stage.name)));
+        };
+        match program.run(inputs) {
+            Ok(outputs) => Ok(match non_finite(&outputs) {
+                0 => Ok(outputs),
+                count => Err(count),
+            }),
+            // Bands find out before the end.
+            Err(Error::NonFinite { count, .. }) => Ok(Err(count)),
+            Err(error) => Err(error),
         }
     }
 
     /// Refuses what is larger than the limit of memory that the user set.
-    fn check_budget(&self, recording: &Recording, count: usize) -> Result<()> {
-        let (needed, allowed) = (plan(recording)?.peak_bytes(), self.device.budget().unwrap_or(u64::MAX));
+    fn check_budget(&self, form: &Form<'_>, count: usize) -> Result<()> {
+        let (needed, allowed) = (form.peak_bytes(), self.device.budget().unwrap_or(u64::MAX));
         if needed <= allowed {
             return Ok(());
         }

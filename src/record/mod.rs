@@ -6,23 +6,31 @@
 
 mod backend;
 mod caps;
+mod chain;
+mod chain_plan;
 mod constant;
 mod host;
 mod kernel;
+mod map;
 mod plan;
 mod quant;
 mod recording;
 mod tensor;
+mod window;
 
 pub use backend::{Backend, Outputs, Program};
 pub use caps::{AdapterKind, Caps};
+pub use chain::{Band, Chain, ChainProgram, Part, Residual, Span};
+pub use chain_plan::{ChainPlan, PartPlan};
 pub use constant::{Constant, ConstantData};
 pub use host::{HostBackend, HostCall};
 pub(crate) use host::{gather, match_inputs};
 pub use kernel::{Kernel, Variant};
+pub use map::FeatureMap;
 pub use plan::{MemoryPlan, Placement, plan};
 pub(crate) use plan::{PARAMS_STRIDE, stored_bytes};
 pub(crate) use quant::from_ggml;
 pub use quant::{BLOCK, quantize};
 pub use recording::{Dispatch, Output, Recording, Role, TensorInfo};
 pub use tensor::{DType, Shape, Tensor};
+pub use window::{Reach, Window};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Caps, Constant, DType, Kernel, Shape, Tensor, Variant};
+use super::{Caps, Constant, DType, Kernel, Shape, Tensor, Variant, stored_bytes};
 
 /// What a tensor is for.
 #[derive(Debug, Clone)]
@@ -133,7 +133,8 @@ impl Recording {
         self.in_type(self.dtype(tensor), body)
     }
 
-    fn in_type<T>(&mut self, dtype: DType, body: impl FnOnce(&mut Self) -> T) -> T {
+    /// Runs `body`, in which new inputs and tensors have this type.
+    pub fn in_type<T>(&mut self, dtype: DType, body: impl FnOnce(&mut Self) -> T) -> T {
         let outer = std::mem::replace(&mut self.storage, dtype);
         let result = body(self);
         self.storage = outer;
@@ -244,6 +245,20 @@ impl Recording {
     /// The element type of a tensor's storage.
     pub fn dtype(&self, tensor: Tensor) -> DType {
         self.tensors[tensor.storage as usize].dtype
+    }
+
+    /// Bytes of its constants on the device by element type, most first.
+    pub fn constant_bytes(&self) -> Vec<(DType, u64)> {
+        let mut found: Vec<(DType, u64)> = Vec::new();
+        for tensor in self.tensors.iter().filter(|tensor| matches!(tensor.role, Role::Constant(_))) {
+            let bytes = stored_bytes(&self.caps, tensor.len, tensor.dtype) as u64;
+            match found.iter_mut().find(|(dtype, _)| *dtype == tensor.dtype) {
+                Some((_, sum)) => *sum += bytes,
+                None => found.push((tensor.dtype, bytes)),
+            }
+        }
+        found.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+        found
     }
 
     /// Floating-point operations of one run.

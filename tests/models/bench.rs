@@ -54,17 +54,24 @@ impl Bench {
     }
 
     pub(super) fn run(&self, recording: Recording, inputs: &[(&str, &[f32])]) -> Outputs {
-        // One at a time: wgpu 30 panics when two threads wait for one device (gfx-rs/wgpu#9958 mends it).
+        self.alone(|| {
+            let start = Instant::now();
+            let mut program = self.backend.compile(recording).unwrap_or_else(|e| panic!("compile: {e}"));
+            let compiled = Instant::now();
+            let outputs = program.run(inputs).unwrap_or_else(|e| panic!("run: {e}"));
+            if verbose() {
+                println!("compile {:?}, run {:?}", compiled - start, compiled.elapsed());
+            }
+            outputs
+        })
+    }
+
+    /// Runs `work` while no other test uses a backend: wgpu 30 panics when two threads wait for one device (gfx-rs/wgpu#9958 mends
+    /// it).
+    pub(super) fn alone<T>(&self, work: impl FnOnce() -> T) -> T {
         static TURN: Mutex<()> = Mutex::new(());
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = Instant::now();
-        let mut program = self.backend.compile(recording).unwrap_or_else(|e| panic!("compile: {e}"));
-        let compiled = Instant::now();
-        let outputs = program.run(inputs).unwrap_or_else(|e| panic!("run: {e}"));
-        if verbose() {
-            println!("compile {:?}, run {:?}", compiled - start, compiled.elapsed());
-        }
-        outputs
+        work()
     }
 
     /// Compares with a golden, whose channels may lie first.

@@ -5,6 +5,7 @@
 //! goldens made by the same program.
 
 mod autoencoders;
+mod bands;
 mod bench;
 mod clip;
 mod configs;

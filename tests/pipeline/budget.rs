@@ -11,13 +11,13 @@ use crate::support::full_size;
 
 const GB: u64 = 1_000_000_000;
 
-struct Model {
+pub(super) struct Model {
     folder: TempDir,
     side: usize,
 }
 
 /// Written once a process.
-fn models() -> &'static [Model; 2] {
+pub(super) fn models() -> &'static [Model; 2] {
     static MODELS: LazyLock<[Model; 2]> = LazyLock::new(|| {
         [("sd15", 512), ("sdxl", 1024)].map(|(family, side)| {
             let folder = tempfile::tempdir().expect("a temporary folder");
@@ -29,7 +29,7 @@ fn models() -> &'static [Model; 2] {
 }
 
 impl Model {
-    fn source(&self) -> Source {
+    pub(super) fn source(&self) -> Source {
         Source::Folder(self.folder.path().to_owned())
     }
 
@@ -49,7 +49,7 @@ impl Model {
 }
 
 /// The limits of an ordinary GPU: tensors of SDXL's autoencoder need bindings that software drivers do not have. It only plans.
-struct Planner(Caps);
+pub(super) struct Planner(pub(super) Caps);
 
 impl Backend for Planner {
     fn caps(&self) -> &Caps {
@@ -62,7 +62,11 @@ impl Backend for Planner {
 }
 
 fn device() -> Device {
-    let caps = Caps {
+    Device::new(Arc::new(Planner(ordinary())), Precision::F16).expect("16-bit types")
+}
+
+pub(super) fn ordinary() -> Caps {
+    Caps {
         name: "an ordinary GPU".into(),
         kind: AdapterKind::Discrete,
         storage: DType::F16,
@@ -71,8 +75,7 @@ fn device() -> Device {
         max_buffer_bytes: 4 << 30,
         max_workgroup_bytes: 32 << 10,
         ..Caps::webgpu()
-    };
-    Device::new(Arc::new(Planner(caps)), Precision::F16).expect("16-bit types")
+    }
 }
 
 fn peak(stages: &[StagePlan]) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chiaro::pipeline::{Device, OmsRequest, OmsSource, Pipeline, Precision, Request, Source};
+use chiaro::pipeline::{Device, InitImage, OmsRequest, OmsSource, Pipeline, Precision, Request, Source, VaeTiling};
 use chiaro::record::{Backend, DType, HostBackend};
 
 use crate::support::adapter;
@@ -35,5 +35,30 @@ fn the_plan_is_what_is_allocated() {
             stages += 1;
         }
         assert_eq!(stages, 4, "text encoder, OMS module, UNet, decoder");
+    }
+}
+
+/// The same with both halves of the autoencoder in bands.
+#[test]
+fn the_plan_of_bands_is_what_is_allocated() {
+    let gpu: Arc<dyn Backend> = Arc::new(adapter::open(DType::F32));
+    for (backend, precision) in [
+        (Arc::new(HostBackend::default()) as Arc<dyn Backend>, Precision::F32),
+        (Arc::clone(&gpu), Precision::F32),
+        (gpu, Precision::Auto),
+    ] {
+        let device = Device::new(backend, precision).expect("automatic or f32").with_vae_tiling(VaeTiling::On);
+        let pipeline = Pipeline::load(&Source::DemoModel, None, device).expect("the demo model is whole");
+        let image = InitImage { width: 64, height: 96, rgb: vec![0.5; 3 * 64 * 96], strength: 0.5, mask: None };
+        let request = Request { image: Some(image), width: Some(64), height: Some(96), ..Request::default() };
+        let mut cut = 0;
+        for (planned, allocated) in pipeline.measure(&request).expect("every stage opens") {
+            let Some(bands) = &planned.bands else { continue };
+            let (want, got) = (planned.peak_bytes() as f64, allocated as f64);
+            assert!((got / want - 1.0).abs() <= 0.02, "{}: planned {want}, allocated {got}", planned.name);
+            assert!(planned.peak_bytes() < bands.whole_bytes, "{}: {want} for {bands:?}", planned.name);
+            cut += 1;
+        }
+        assert_eq!(cut, 2, "encoder and decoder");
     }
 }

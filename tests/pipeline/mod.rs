@@ -11,5 +11,6 @@ mod prompts;
 mod runs;
 mod single_files;
 mod starts;
+mod tiling;
 pub(crate) mod variants;
 mod widening;

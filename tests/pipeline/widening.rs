@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use chiaro::pipeline::{Device, Event, Overrides, Pipeline, Precision, Request, Source};
+use chiaro::pipeline::{Device, Event, Overrides, Pipeline, Precision, Request, Source, VaeTiling};
 use chiaro::record::{Backend, DType, HostBackend};
 
 use crate::support::adapter;
@@ -57,7 +57,7 @@ fn an_overflow_in_f16_is_redone_in_f32() {
     assert!(message.contains("VAE decoder") && message.contains("not finite"), "{message}");
 }
 
-/// A decoder that overflows in f16 and fits the limit only so is an error, not a larger program.
+/// A decoder that overflows in f16 and fits the limit only so is cut into bands, or is an error, not a larger program.
 #[test]
 fn a_limit_of_memory_holds_for_what_is_redone() {
     let gpu: Arc<dyn Backend> = Arc::new(adapter::open(DType::F32));
@@ -79,11 +79,20 @@ fn a_limit_of_memory_holds_for_what_is_redone() {
     let largest = stages.iter().max_by_key(|s| s.peak_bytes()).expect("stages");
     assert_eq!(largest.name, "VAE decoder");
     let limit = largest.peak_bytes();
-    let (pipeline, _) = Pipeline::load_within(&source, &Overrides::default(), None, device, &request, limit)
-        .unwrap_or_else(|e| panic!("{e}"));
-    let run = pipeline.generate(request).unwrap_or_else(|e| panic!("{e}"));
-    let error = run.filter_map(Result::err).next().expect("the decoder overflows").to_string();
+    let draw = |tiling: VaeTiling| {
+        let device = device.clone().with_vae_tiling(tiling);
+        let (pipeline, _) = Pipeline::load_within(&source, &Overrides::default(), None, device, &request, limit)
+            .unwrap_or_else(|e| panic!("{e}"));
+        let run = pipeline.generate(request.clone()).unwrap_or_else(|e| panic!("{e}"));
+        run.collect::<chiaro::Result<Vec<_>>>()
+    };
+    let error = draw(VaeTiling::Off).expect_err("the decoder overflows").to_string();
     assert!(error.contains("VAE decoder") && error.contains("more than --vram allows"), "{error}");
+    for tiling in [VaeTiling::Auto, VaeTiling::On] {
+        let events = draw(tiling).unwrap_or_else(|e| panic!("{e}"));
+        let Some(Event::Picture(picture)) = events.last() else { panic!("the last event is the picture") };
+        assert!(picture.notes.iter().any(|n| n.contains("VAE decoder") && n.contains("f32")), "{:?}", picture.notes);
+    }
 }
 
 #[test]
