@@ -250,6 +250,11 @@ fn family(unet: &UnetConfig, is_xl: bool) -> Family {
     }
 }
 
+/// The family of a UNet, or of a ControlNet's.
+pub(super) fn family_of(unet: &UnetConfig) -> Family {
+    family(unet, unet.addition_embed_type.is_some())
+}
+
 fn prediction(kind: PredictionType) -> &'static str {
     match kind {
         PredictionType::Epsilon => "epsilon",
