@@ -119,6 +119,7 @@ pub(super) struct LoadedControl {
     pub(super) net: ControlNet,
     name: String,
     tensors: TensorSet,
+    foreign: Vec<String>,
 }
 
 impl LoadedControl {
@@ -127,7 +128,7 @@ impl LoadedControl {
     /// # Errors
     /// When files are missing or damaged, it is no ControlNet, one of an unsupported kind, or of another family than the UNet.
     pub(super) fn load(path: &Path, unet: &Unet, weight_type: WeightType) -> Result<Self> {
-        let (config, tensors) = read(path, Some(unet.config()), weight_type.prefers_halves())?;
+        let Files { config, tensors, foreign } = read(path, Some(unet.config()), weight_type.prefers_halves())?;
         if let Some(reason) = config.misfit(unet.config()) {
             return Err(Error::Model(format!(
                 "{}: expected a ControlNet for {}, got one for {}: {reason}",
@@ -139,12 +140,22 @@ impl LoadedControl {
         let net = ControlNet::load(config, &Weights::new(tensors.clone(), "controlnet", weight_type))?;
         let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
         let name = name.map_or_else(|| "controlnet".into(), |name| name.to_string_lossy().into_owned());
-        Ok(LoadedControl { net, name, tensors })
+        Ok(LoadedControl { net, name, tensors, foreign })
     }
 
     /// The folder's name, or the file's without ending.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What a user should know of the file.
+    pub(super) fn notice(&self) -> Option<String> {
+        let first = self.foreign.first()?;
+        Some(format!(
+            "{}: {} tensors are of no ControlNet, such as {first} (chiaro inspect lists them)",
+            self.tensors.label(),
+            self.foreign.len()
+        ))
     }
 
     /// SHA-256 of the weights' file, in hexadecimal.
@@ -153,13 +164,22 @@ impl LoadedControl {
     }
 }
 
+/// What lies at a path.
+pub(super) struct Files {
+    pub(super) config: ControlNetConfig,
+    tensors: TensorSet,
+    /// Names that belong to no ControlNet.
+    pub(super) foreign: Vec<String>,
+}
+
 /// Configuration and tensors of what lies at a path. What shapes do not tell is taken from the UNet that a net goes with.
-pub(super) fn read(path: &Path, unet: Option<&UnetConfig>, prefer_f16: bool) -> Result<(ControlNetConfig, TensorSet)> {
+pub(super) fn read(path: &Path, unet: Option<&UnetConfig>, prefer_f16: bool) -> Result<Files> {
     if path.is_file() {
         let file = TensorSet::from(Arc::new(WeightFile::open(path)?));
-        let Control { part, .. } = Control::read(&file, &unet.map(of_unet).unwrap_or_default())?;
+        let Control { part, foreign, .. } = Control::read(&file, &unet.map(of_unet).unwrap_or_default())?;
         let config = Value::Object(part.config).to_string();
-        return Ok((ControlNetConfig::from_json(&config, &path.display().to_string())?, part.tensors));
+        let config = ControlNetConfig::from_json(&config, &path.display().to_string())?;
+        return Ok(Files { config, tensors: part.tensors, foreign });
     }
     let inner = path.join("controlnet");
     let files = Component::Folder(if inner.is_dir() { inner } else { path.to_owned() });
@@ -170,7 +190,7 @@ pub(super) fn read(path: &Path, unet: Option<&UnetConfig>, prefer_f16: bool) -> 
             "{}: expected a ControlNet, got {relative}, which is not supported",
             path.display()
         ))),
-        None => Ok((config, tensors)),
+        None => Ok(Files { config, tensors, foreign: Vec::new() }),
     }
 }
 

@@ -332,6 +332,7 @@ impl Pipeline {
     /// What was assumed of the model, and what has no effect in a request.
     fn notices(&self, request: &Request) -> Vec<String> {
         let mut notices = self.assumptions.clone();
+        notices.extend(self.controls.iter().filter_map(LoadedControl::notice));
         if request.oms.is_some() && request.skip() > 0 {
             notices.push("One More Step is left out: below strength 1 the picture itself sets the brightness".into());
         }

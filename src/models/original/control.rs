@@ -27,7 +27,7 @@ pub struct Control {
 const RELATIVES: &[(&str, &[&str])] = &[
     ("a Control-LoRA", &["lora_controlnet"]),
     ("a ControlNet-LLLite", &["lllite_"]),
-    ("a T2I-Adapter", &["adapter.body.", "adapter.conv_in.", "body.0.", "body.1."]),
+    ("a T2I-Adapter", &["adapter.body.", "adapter.conv_in.", "body.0.block1.", "body.0.in_conv."]),
     ("a ControlNet of several kinds of pictures (union)", &["task_embedding", "control_add_embedding."]),
     ("a ControlNet-XS", &["ctrl_to_base", "base_to_ctrl"]),
     ("the difference of a ControlNet to its model", &["difference"]),

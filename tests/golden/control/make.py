@@ -229,7 +229,7 @@ def main():
     run(g, nets, "sd15_two", "sd15", DDIMScheduler, 5, 1, [c("sd15_a", "one", 0.7, 0.0, 0.6), c("sd15_b", "two", 1.3, 0.2, 0.8)], prompt=B, negative_prompt="blurry", guidance_scale=5.0)
     run(g, nets, "sd15_guess", "sd15", DDIMScheduler, 3, 2, [c("sd15_a", "one", 0.9)], guess=True, prompt=A, guidance_scale=3.0)
     run(g, nets, "sd15_unguided", "sd15", DDIMScheduler, 3, 3, [c("sd15_b", "two", 1.0)], prompt=A, guidance_scale=1.0)
-    run(g, nets, "sd15_img2img", "sd15", DDIMScheduler, 6, 4, [c("sd15_a", "one", 1.1, 0.0, 0.7)], strength=0.7, prompt=B, guidance_scale=4.0)
+    run(g, nets, "sd15_img2img", "sd15", DDIMScheduler, 6, 9, [c("sd15_b", "two", 0.9, 0.0, 0.7)], strength=0.7, prompt=B, guidance_scale=2.0)
     run(g, nets, "sd21_one", "sd21", DDIMScheduler, 4, 5, [c("sd21", "one", 1.0, 0.0, 0.75)], prompt=A, guidance_scale=5.0)
     run(g, nets, "sdxl_one", "sdxl", EulerDiscreteScheduler, 4, 6, [c("sdxl", "two", 0.9)], prompt=B, guidance_scale=5.0)
     key_table()
