@@ -11,9 +11,9 @@ use super::kind::{ModelIndex, Reading, Shown};
 use super::load::DIFFUSION_STEM;
 use super::lora::{LoraReport, lora};
 use super::source::Component;
-use super::{Device, InitImage, OmsRequest, OmsSource, Pipeline, Request, SingleFile, Source};
+use super::{Device, InitImage, OmsRequest, OmsSource, Pipeline, Request, SingleFile, Source, control};
 use crate::models::UnetConfig;
-use crate::models::original::{Checkpoint, Family, Patches};
+use crate::models::original::{Checkpoint, Control, Family, Patches};
 use crate::record::DType;
 use crate::sampling::PredictionType;
 use crate::weights::{TensorSet, WeightFile};
@@ -25,8 +25,8 @@ const SIDES: [usize; 3] = [512, 768, 1024];
 /// What was found.
 #[derive(Debug, Default, Serialize)]
 pub struct Inspection {
-    /// `model folder`, `component folder`, `OMS module`, `single file`, `autoencoder (for --vae)`, `tiny autoencoder (for --vae)`, `LoRA`
-    /// or `tensors`.
+    /// `model folder`, `component folder`, `OMS module`, `single file`, `autoencoder (for --vae)`, `tiny autoencoder (for --vae)`, `LoRA`,
+    /// `ControlNet` or `tensors`.
     pub kind: &'static str,
     /// `safetensors`, `GGUF` or `PyTorch`, of a file.
     pub format: Option<&'static str>,
@@ -118,6 +118,9 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
     };
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let tensors = root.weights(stem, false)?;
+    if Control::is_in(&tensors) || Control::relative(&tensors).is_some() {
+        return Ok(inspect_control(path, &tensors));
+    }
     let components = vec![report(&name, &tensors)];
     Ok(Inspection { kind: "component folder", components, ..Inspection::default() })
 }
@@ -129,6 +132,9 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
     if let Some(lora) = lora(&tensors) {
         let components = vec![report("lora", &tensors)];
         return Ok(Inspection { kind: "LoRA", format, lora: Some(lora), components, ..Inspection::default() });
+    }
+    if Control::is_in(&tensors) || Control::relative(&tensors).is_some() {
+        return Ok(inspect_control(path, &tensors));
     }
     let single = match SingleFile::open(path, &Patches::new()) {
         Ok(single) => single,
@@ -172,6 +178,19 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
         found.plan(&Source::File(single), None);
     }
     Ok(found)
+}
+
+fn inspect_control(path: &Path, tensors: &TensorSet) -> Inspection {
+    let components = vec![report("controlnet", tensors)];
+    let mut found = Inspection { kind: "ControlNet", components, ..Inspection::default() };
+    match control::read(path, None, false) {
+        Ok(files) => {
+            found.family = Some(family_of(&files.config.unet).name());
+            found.foreign = files.foreign;
+        }
+        Err(error) => found.problems.push(error.to_string()),
+    }
+    found
 }
 
 fn inspect_folder(path: &Path, root: &Component) -> Result<Inspection> {
@@ -263,6 +282,11 @@ fn family(unet: &UnetConfig, reading: Reading) -> Family {
         Reading::Clip if unet.use_linear_projection => Family::Sd2,
         Reading::Clip => Family::Sd1,
     }
+}
+
+/// The family of a UNet, or of a ControlNet's.
+pub(super) fn family_of(unet: &UnetConfig) -> Family {
+    family(unet, if unet.addition_embed_type.is_some() { Reading::Xl } else { Reading::Clip })
 }
 
 fn prediction(kind: PredictionType) -> &'static str {

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::adapters::Adapters;
+use super::control::LoadedControl;
 use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::kind::{ModelIndex, Reading};
 use super::source::Component;
@@ -69,6 +70,8 @@ impl Pipeline {
         let vae_weights = open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?;
         let vae = Autoencoder::load(&vae_config, &vae_files.label("config.json"), &vae_weights)?;
         let kind = index.kind(&model.to_string(), &unet, vae.latent_channels(), &text_encoders)?;
+        let control = |path: &PathBuf| LoadedControl::load(path, &unet, stored(Part::Unet));
+        let controls = overrides.controls.iter().map(control).collect::<Result<_>>()?;
         let mut pipeline = Pipeline {
             device,
             label: model.name(),
@@ -80,6 +83,7 @@ impl Pipeline {
             text_encoders,
             kind,
             unet,
+            controls,
             vae,
             scheduler,
             oms: None,

@@ -27,6 +27,8 @@ pub struct Overrides {
     pub refiner: Option<PathBuf>,
     /// What changes the UNet and the text encoders. An OMS module is never changed.
     pub adapters: Vec<Adapter>,
+    /// ControlNets, each a folder or a file, in the order in which a request numbers them.
+    pub controls: Vec<PathBuf>,
 }
 
 impl Overrides {

@@ -79,9 +79,10 @@ impl Pipeline {
         let whole = Part { request, start, skip, end, done: 0, until: None };
         let Some(refiner) = self.refiner.as_deref() else { return Ok((Pass::new(self, self, asked, whole)?, None)) };
         let Some(split) = self.split(refiner, &whole.request, skip)? else {
-            return Ok((Pass::new(refiner, self, asked, whole)?, None));
+            let request = own(&whole.request);
+            return Ok((Pass::new(refiner, self, asked, Part { request, ..whole })?, None));
         };
-        let refine = Refine { request: whole.request.clone(), split, end };
+        let refine = Refine { request: own(&whole.request), split, end };
         let part = Part { until: Some(split.calls), end: End::Latents, ..whole };
         Ok((Pass::new(self, self, asked, part)?, Some(refine)))
     }
@@ -106,14 +107,19 @@ impl Pipeline {
     ) -> Result<Vec<Stage<'_>>> {
         let Some(refiner) = &self.refiner else { return Ok(Vec::new()) };
         let skip = self.split(refiner, request, skip)?.map_or(skip, |split| split.skip);
-        let request = &Request { oms: None, ..request.clone() };
+        let request = &own(request);
         let text = TextPlan::new(refiner, request, size)?;
         let batch = request.batch.min(request.count);
         let mut stages = text.stages();
         let run = UnetRun { size, skip, batch, tokens: text.unet_tokens() };
-        stages.push(refiner.unet_stage(request, run)?);
+        stages.extend(refiner.unet_stages(request, run)?);
         Ok(stages)
     }
+}
+
+/// A request without what was made for the base alone.
+fn own(request: &Request) -> Request {
+    Request { oms: None, controls: Vec::new(), ..request.clone() }
 }
 
 fn none_left(whom: &str, request: &Request) -> Error {

@@ -94,9 +94,13 @@ impl<'m> Stage<'m> {
 
     /// Compiles the stage and uploads its weights.
     pub(super) fn open(self, device: &Device) -> Result<OpenStage<'m>> {
-        let caps = device.caps();
+        self.open_as(device, device.storage())
+    }
+
+    fn open_as(self, device: &Device, storage: DType) -> Result<OpenStage<'m>> {
+        let caps = device.caps_with(storage);
         let program = compile(device, caps.clone(), self.form(device, &caps)?)?;
-        Ok(OpenStage { stage: self, device: device.clone(), storage: device.storage(), program: Some(program) })
+        Ok(OpenStage { stage: self, device: device.clone(), storage, program: Some(program) })
     }
 
     fn form(&self, device: &Device, caps: &Caps) -> Result<Form<'m>> {
@@ -135,7 +139,14 @@ pub(super) struct OpenStage<'m> {
     program: Option<Box<dyn Program + 'm>>,
 }
 
-impl OpenStage<'_> {
+impl<'m> OpenStage<'m> {
+    /// Opens another stage in place of this one. Weights that both use stay on the device; nothing else of the old one does.
+    pub(super) fn exchange(mut self, stage: Stage<'m>) -> Result<OpenStage<'m>> {
+        let weights = self.program.take().map(|program| program.weights());
+        let open = stage.open_as(&self.device, self.storage);
+        drop(weights);
+        open
+    }
     /// Runs the stage once. A result that is not finite is computed again in f32 where the device's precision is automatic; `notes`
     /// then says so.
     ///

@@ -8,11 +8,14 @@
 //! of the full-size models (`tests/golden/single_file`).
 
 mod config;
+mod control;
 mod names;
 mod taesd;
 mod text;
 mod unet;
 mod vae;
+
+pub use control::Control;
 
 use std::collections::BTreeMap;
 
@@ -120,7 +123,7 @@ impl Checkpoint {
     /// # Errors
     /// When no network is recognised, blocks are missing, or a shape fits no known family.
     pub fn read(file: &TensorSet, patches: &Patches) -> Result<Self> {
-        let mut taken = Taken { file, names: BTreeMap::new() };
+        let mut taken = Taken::of(file);
         let nothing = Map::new();
         let patch = |name: &str| patches.get(name).unwrap_or(&nothing);
         let mut parts = BTreeMap::new();
@@ -244,6 +247,10 @@ struct Naming {
 }
 
 impl<'a> Taken<'a> {
+    fn of(file: &'a TensorSet) -> Self {
+        Taken { file, names: BTreeMap::new() }
+    }
+
     /// A network's tensors in the first of these namings that the file has.
     fn either(&mut self, namings: &[Naming]) -> Result<Option<TensorSet>> {
         for Naming { prefixes, mark, rename } in namings {
