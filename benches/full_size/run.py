@@ -12,7 +12,7 @@ Values are multiples of f16's in every type that can hold them, so a folder, a s
 same picture to the last bit on one device. bf16 and fp8 are compared with a file of f16 or f32 that holds the rounded
 values, and must give the same picture too; GGUF's blocks are compared with f16, as a ratio of signal to noise.
 """
-import argparse, json, math, subprocess, sys, time, zlib
+import argparse, json, math, os, subprocess, sys, time, zlib
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden"
+CHIARO = os.environ.get("CHIARO", ROOT / "target/release/chiaro")
 FAMILIES = {"sd15": "Stable Diffusion 1.x", "sd21": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL"}
 TYPES = {"f16": torch.float16, "f32": torch.float32, "bf16": torch.bfloat16, "e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 CONTAINERS = ["folder-f16", "file-f16", "folder-f32", "file-f32", "file-bf16", "file-e4m3", "file-e5m2", "shards-f16", "ckpt-f16",
@@ -185,7 +186,7 @@ def size(path):
 
 
 def chiaro(*arguments):
-    run = subprocess.run([ROOT / "target/release/chiaro", *map(str, arguments)], capture_output=True, text=True)
+    run = subprocess.run([CHIARO, *map(str, arguments)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run
 
