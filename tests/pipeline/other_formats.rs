@@ -115,7 +115,7 @@ fn blocks_stay_blocks() {
     }
 }
 
-/// The device gets the same blocks that it makes itself from the same values; q8_0 made anew of what q8_0 gives would not be sure to be.
+/// A GPU unpacks a file's blocks as the host does.
 #[test]
 fn blocks_reach_the_gpu() {
     let (files, _) = family("sd15");
