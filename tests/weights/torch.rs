@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chiaro::weights::{FileFormat, StoredType, TensorSet, WeightFile, WeightType, Weights};
+use chiaro::weights::{FileFormat, StoredType, TensorSet, WeightFile, WeightType, Weights, join_shards};
 use safetensors::SafeTensors;
 
 use super::values;
 use crate::support::golden::root;
 use crate::support::single_file::Entry;
-use crate::support::torch_file::{torch, zip};
+use crate::support::torch_file::{long_zip, torch, zip};
 
 fn path(name: &str) -> PathBuf {
     root().join("formats").join(name)
@@ -145,6 +145,31 @@ fn pickles_that_lie_are_refused() {
     }
     let nested: Vec<u8> = [b"}X\x01\0\0\0a".repeat(20), b"}".to_vec(), b"s".repeat(20), b".".to_vec()].concat();
     assert!(refusal(pickled(&nested)).contains("at most 16 dictionaries"));
+}
+
+/// Archives beyond 4 GiB keep sizes and places elsewhere.
+#[test]
+fn archives_for_large_files() {
+    let pickle = one("K\0(K\x02t(K\x01t");
+    let entries: [(&str, &[u8]); 2] = [("x/data.pkl", &pickle), ("x/data/0", &[1; 8])];
+    let [short, long] = [zip(&entries), long_zip(&entries)].map(|bytes| {
+        let file = Arc::new(WeightFile::from_bytes(bytes, "bytes").unwrap_or_else(|e| panic!("{e}")));
+        values(&Weights::new(file, "m", WeightType::Keep).vector("a", 2).unwrap_or_else(|e| panic!("{e}")))
+    });
+    assert_eq!((&short, short[0]), (&long, f32::from_le_bytes([1; 4])));
+}
+
+/// Shards of a model in PyTorch's archives, with transformers' kind of index.
+#[test]
+fn shards_are_one_model() {
+    let entry = |name: &str| Entry { bytes: Some(vec![0; 8]), dtype: "F32", ..Entry::hole(name, &[2]) };
+    let index =
+        br#"{"weight_map": {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}}"#;
+    let joined = join_shards("index", index, |name| {
+        let tensor = if name.contains("00001") { "a" } else { "b" };
+        WeightFile::from_bytes(torch(&[entry(tensor)], false), name).map(Some)
+    });
+    assert_eq!(joined.unwrap_or_else(|e| panic!("{e}")).tensors().keys().collect::<Vec<_>>(), ["a", "b"]);
 }
 
 #[test]
