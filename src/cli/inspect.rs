@@ -2,7 +2,6 @@
 
 use super::{InspectArgs, print_json, print_line};
 use crate::pipeline::{ComponentReport, Inspection, Places, inspect};
-use crate::weights::FileFormat;
 use crate::{Error, Result};
 
 /// How many foreign names are shown.
@@ -15,7 +14,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
         let json = serde_json::to_value(&found).map_err(|e| Error::Model(format!("the report: {e}")))?;
         return print_json(&json);
     }
-    let format = found.format.filter(|format| *format != FileFormat::Safetensors.name());
+    let format = found.format.filter(|format| *format != "safetensors");
     let kind = format.map_or_else(|| found.kind.to_owned(), |format| format!("{} ({format})", found.kind));
     let what = match found.family {
         Some(family) => format!("{kind}, {family}"),

@@ -34,17 +34,17 @@ fn refusal(label: &str, bytes: &[u8], error: &SafeTensorError) -> Error {
     ];
     let kind = known.iter().find(|(magic, ..)| bytes.starts_with(magic) && bytes.get(8) != Some(&b'{'));
     if let Some((_, found, remedy)) = kind {
-        return Error::Model(format!("{label}: expected a safetensors file, found {found}; {remedy}"));
+        return Error::Model(format!("{label}: expected a safetensors, GGUF or PyTorch file, found {found}; {remedy}"));
     }
     Error::Model(match error {
         SafeTensorError::HeaderTooSmall
         | SafeTensorError::InvalidHeaderLength
         | SafeTensorError::MetadataIncompleteBuffer => format!(
-            "{label}: the header and the file's {} bytes do not agree ({error}): cut short, or not a safetensors file; download it again",
+            "{label}: the header and the file's {} bytes do not agree ({error}): cut short, or no safetensors, GGUF or PyTorch file; download it again",
             bytes.len()
         ),
         _ => format!(
-            "{label}: expected a safetensors file, the header is damaged or foreign ({error}); download it again"
+            "{label}: expected a safetensors, GGUF or PyTorch file, the header is damaged or foreign ({error}); download it again"
         ),
     })
 }

@@ -115,7 +115,7 @@ fn blocks_stay_blocks() {
     }
 }
 
-/// The device gets the same blocks that it makes itself from the same values; q8_0 made anew of what q8_0 gives would not be sure to be.
+/// A GPU unpacks a file's blocks as the host does.
 #[test]
 fn blocks_reach_the_gpu() {
     let (files, _) = family("sd15");
@@ -125,6 +125,12 @@ fn blocks_reach_the_gpu() {
     let gpu = || Device::new(Arc::new(adapter::open(DType::F32)), Precision::F32).expect("f32 is everywhere");
     let (host, gpu) =
         (draw(&load(&path, &files, device()), request(false)), draw(&load(&path, &files, gpu()), request(false)));
+    // With storage in f16, where auto would make other weights f16, the blocks stay.
+    let halves = Device::new(Arc::new(adapter::open(DType::F16)), Precision::F16).expect("the adapter has f16");
+    let plans = load(&path, &files, halves).plan(&request(false)).unwrap_or_else(|e| panic!("{e}"));
+    let unet = plans.iter().find(|plan| plan.name == "UNet").expect("a stage");
+    let types: Vec<DType> = unet.weights.iter().map(|(dtype, _)| *dtype).collect();
+    assert!(types.contains(&DType::Q4_0) && types.contains(&DType::F16), "{types:?}");
     let largest = host.latents.iter().fold(0.0f32, |most, v| most.max(v.abs()));
     let off = host.latents.iter().zip(&gpu.latents).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
     assert!(off <= 1e-3 * largest, "off by {off} of {largest}");

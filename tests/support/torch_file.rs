@@ -4,6 +4,15 @@ use super::single_file::Entry;
 
 /// A ZIP archive of entries as they are.
 pub(crate) fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    archive(entries, false)
+}
+
+/// The same in the form for large files: sizes and places in fields of 64 bits (APPNOTE.TXT, 4.3.14, 4.3.15 and 4.5.3).
+pub(crate) fn long_zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    archive(entries, true)
+}
+
+fn archive(entries: &[(&str, &[u8])], long: bool) -> Vec<u8> {
     let mut file = Vec::new();
     let mut directory = Vec::new();
     // From the version needed to the extra field's length; neither times nor checksums are set.
@@ -15,18 +24,40 @@ pub(crate) fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
         fields
     };
     for (name, bytes) in entries {
-        directory.extend(b"PK\x01\x02\0\0");
-        directory.extend(common(name, bytes));
-        directory.extend([0; 10]);
-        directory.extend((file.len() as u32).to_le_bytes());
-        directory.extend(name.as_bytes());
+        let mut line = [b"PK\x01\x02\0\0".to_vec(), common(name, bytes), vec![0; 14]].concat();
+        line[42..46].copy_from_slice(&(file.len() as u32).to_le_bytes());
+        line.extend(name.as_bytes());
+        if long {
+            line[20..28].fill(0xff);
+            line[42..46].fill(0xff);
+            // Another program's field, then the long ones: 2 + 2 bytes and 5, 2 + 2 bytes and 24.
+            line[30..32].copy_from_slice(&37u16.to_le_bytes());
+            line.extend(b"\x55\x54\x05\0other\x01\0\x18\0");
+            for field in [bytes.len(), bytes.len(), file.len()] {
+                line.extend((field as u64).to_le_bytes());
+            }
+        }
+        directory.extend(line);
         file.extend(b"PK\x03\x04");
         file.extend(common(name, bytes));
         file.extend(name.as_bytes());
         file.extend(*bytes);
     }
-    let (at, count) = (file.len() as u32, entries.len() as u16);
+    let (mut at, mut count) = (file.len() as u32, entries.len() as u16);
     file.extend(&directory);
+    if long {
+        let end = file.len() as u64;
+        file.extend(b"PK\x06\x06");
+        file.extend(44u64.to_le_bytes());
+        file.extend([45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        for field in [u64::from(count), u64::from(count), directory.len() as u64, u64::from(at)] {
+            file.extend(field.to_le_bytes());
+        }
+        file.extend(b"PK\x06\x07\0\0\0\0");
+        file.extend(end.to_le_bytes());
+        file.extend(1u32.to_le_bytes());
+        (at, count) = (u32::MAX, u16::MAX);
+    }
     file.extend(b"PK\x05\x06\0\0\0\0");
     file.extend(count.to_le_bytes());
     file.extend(count.to_le_bytes());

@@ -11,7 +11,8 @@ pub(super) const ORIGINAL: Naming =
 /// As diffusers' folders have them; stable-diffusion.cpp puts `unet.` before them.
 pub(super) const DIFFUSERS: Naming = Naming {
     prefixes: &["unet.", "model.diffusion_model.", ""],
-    mark: &["down_blocks.0.resnets.0.conv1.weight"],
+    // Control networks go no further up, OMS modules have no time.
+    mark: &["up_blocks.0.resnets.0.time_emb_proj.weight"],
     rename: rename_same,
 };
 

@@ -4,18 +4,19 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `zip` | the archive's entries → places in the file |
-//! | `pickle` | a stream → values, from a closed list of opcodes |
+//! | `pickle`, `values` | a stream → values, from a closed list of opcodes |
 //! | `rebuild` | the calls that make tensors → what they would have made |
 
 mod pickle;
 mod rebuild;
+mod values;
 mod zip;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use self::pickle::{Node, Pickle, Value};
 use self::rebuild::Tensor;
+use self::values::{Node, Pickle, Value};
 use self::zip::Entry;
 use super::file::StoredTensor;
 use crate::{Error, Result};

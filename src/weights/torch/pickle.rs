@@ -5,89 +5,11 @@
 use std::collections::BTreeMap;
 
 use super::rebuild;
+use super::values::{Global, Node, Nodes, Pickle, Value};
 use crate::weights::cursor::Cursor;
 
-/// A value. Everything with parts is a [`Node`] of the [`Pickle`], so that values are small, may be shared, and are dropped without recursion.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value<'a> {
-    None,
-    Bool(bool),
-    Int(i64),
-    Text(&'a str),
-    /// A number or bytes that no tensor needs.
-    Other,
-    Node(usize),
-}
-
-/// A value with parts.
-#[derive(Debug)]
-pub(super) enum Node<'a> {
-    List(Vec<Value<'a>>),
-    Tuple(Vec<Value<'a>>),
-    Dict(Vec<(Value<'a>, Value<'a>)>),
-    /// The name of a function or class.
-    Global(Global<'a>),
-    Storage(Box<rebuild::Storage<'a>>),
-    Tensor(Box<rebuild::Tensor<'a>>),
-    /// What a global that is not known here would have made.
-    Foreign(Global<'a>),
-}
-
-/// Where Python would look for a function or class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Global<'a> {
-    pub(super) module: &'a str,
-    pub(super) name: &'a str,
-}
-
-impl std::fmt::Display for Global<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The names are a stranger's: quoted, and no longer than a line.
-        let short = |text: &str| text.chars().take(60).collect::<String>();
-        write!(f, "{:?}", format!("{}.{}", short(self.module), short(self.name)))
-    }
-}
-
-/// What a stream said, and the value that it ended with.
-pub(super) struct Pickle<'a> {
-    pub(super) nodes: Nodes<'a>,
-    pub(super) root: Value<'a>,
-}
-
-/// All nodes of a stream, in pieces of [`PIECE`], so that no list of them is ever copied to grow.
-#[derive(Default)]
-pub(super) struct Nodes<'a>(Vec<Vec<Node<'a>>>);
-
-const PIECE: usize = 256;
-
-impl<'a> Nodes<'a> {
-    /// The node that a value is.
-    pub(super) fn of(&self, value: Value<'a>) -> Option<&Node<'a>> {
-        match value {
-            Value::Node(index) => self.0.get(index / PIECE)?.get(index % PIECE),
-            _ => None,
-        }
-    }
-
-    fn of_mut(&mut self, value: Value<'a>) -> Option<&mut Node<'a>> {
-        match value {
-            Value::Node(index) => self.0.get_mut(index / PIECE)?.get_mut(index % PIECE),
-            _ => None,
-        }
-    }
-
-    fn push(&mut self, node: Node<'a>) -> Value<'a> {
-        if self.0.last().is_none_or(|piece| piece.len() == PIECE) {
-            self.0.push(Vec::with_capacity(PIECE));
-        }
-        let last = self.0.len() - 1;
-        self.0[last].push(node);
-        Value::Node(last * PIECE + self.0[last].len() - 1)
-    }
-}
-
-/// What all values of a stream may take together: so many times the file's size (a tensor of one value takes six times its share of the
-/// file), and so much more.
+/// What all values of a stream may take together: so many times the file's size (a tensor of few values takes several times its share of
+/// the file), and so much more.
 const TIMES: usize = 16;
 const MORE: usize = 1 << 20;
 
@@ -121,7 +43,7 @@ pub(super) fn read(stream: &[u8], file: usize) -> Result<Pickle<'_>, String> {
             return Ok(Pickle { nodes: machine.nodes, root });
         }
         machine.step(opcode).map_err(|problem| match problem {
-            Problem::Unknown => format!("expected a pickle of tensors, got opcode {opcode:#04x} at byte {at}, which no such pickle needs"),
+            Problem::Unknown => format!("expected a pickle of tensors, got opcode {} at byte {at}, which no such pickle needs", name(opcode)),
             Problem::Damaged => format!("the pickle's opcode {opcode:#04x} at byte {at} lacks what it works on; the file is damaged: download it again"),
             Problem::Said(message) => message,
             Problem::TooLarge => {
@@ -129,6 +51,29 @@ pub(super) fn read(stream: &[u8], file: usize) -> Result<Pickle<'_>, String> {
             }
         })?;
     }
+}
+
+/// An opcode outside the list, by its name where it has one (`pickletools.py`).
+fn name(opcode: u8) -> String {
+    const NAMES: [(u8, &str); 15] = [
+        (b'F', "FLOAT"),
+        (b'I', "INT"),
+        (b'L', "LONG"),
+        (b'P', "PERSID"),
+        (b'S', "STRING"),
+        (b'V', "UNICODE"),
+        (b'g', "GET"),
+        (b'i', "INST"),
+        (b'o', "OBJ"),
+        (b'p', "PUT"),
+        (0x82, "EXT1"),
+        (0x83, "EXT2"),
+        (0x84, "EXT4"),
+        (0x97, "NEXT_BUFFER"),
+        (0x98, "READONLY_BUFFER"),
+    ];
+    let known = NAMES.iter().find(|(code, _)| *code == opcode);
+    known.map_or_else(|| format!("{opcode:#04x}"), |(_, name)| format!("{name} ({opcode:#04x})"))
 }
 
 /// Why a stream is refused.

@@ -1,6 +1,7 @@
 //! What tensors are made of in a pickle of PyTorch: storages by persistent id, and the functions of `torch/_utils.py` that make tensors of them.
 
-use super::pickle::{Global, Node, Nodes, Problem, Value};
+use super::pickle::Problem;
+use super::values::{Global, Node, Nodes, Value};
 use crate::weights::StoredType;
 
 /// A run of elements in an entry of the archive (`torch/serialization.py`, `persistent_id`: `("storage", class, key, device, elements)`).
