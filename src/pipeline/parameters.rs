@@ -91,9 +91,8 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
     }
     fields.push(("Model", quoted(pipeline.label())));
     if !pipeline.adapters().is_empty() {
-        // Ten digits of the file's hash; AUTOMATIC1111 leaves the header out of its own.
         let hashes: Vec<String> =
-            pipeline.adapters().iter().map(|a| format!("{}: {}", a.name(), &a.sha256()[..10])).collect();
+            pipeline.adapters().iter().map(|a| format!("{}: {}", a.name(), a.short_hash())).collect();
         fields.push(("Lora hashes", quoted(&hashes.join(", "))));
     }
     if let Some((_, name)) = pipeline.parts().iter().find(|(part, _)| *part == "refiner") {

@@ -108,6 +108,18 @@ impl WeightFile {
         self.sha256.get_or_init(|| hex(&Sha256::digest(self.data.bytes())))
     }
 
+    /// SHA-256 of what follows the header of a safetensors file, of others the whole file's: how AUTOMATIC1111's program tells adapters
+    /// (`modules/hashes.py`, `addnet_hash_safetensors`).
+    pub(crate) fn sha256_of_data(&self) -> String {
+        let bytes = self.data.bytes();
+        let header = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length).saturating_add(8));
+        let data = usize::try_from(header).ok().and_then(|from| bytes.get(from..));
+        match data.filter(|_| self.format == FileFormat::Safetensors) {
+            Some(data) => hex(&Sha256::digest(data)),
+            None => self.sha256().to_owned(),
+        }
+    }
+
     /// Bytes of the whole file.
     pub fn byte_len(&self) -> usize {
         self.data.bytes().len()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chiaro::pipeline::{Adapter, Device, Overrides, Picture, Pipeline, Precision, Request, Source};
 use chiaro::record::HostBackend;
+use sha2::Digest;
 use tempfile::TempDir;
 
 use super::adapter_files::{Format, Made, Noise, Tensors, bytes, make, read, write};
@@ -351,7 +352,12 @@ fn reports_say_what_was_skipped() {
             "lora_unet_x.oft_blocks: a format that is not read"
         ]
     );
-    let parameters = picture(&model, vec![adapter(&path, 0.5)]).parameters;
+    let picture = picture(&model, vec![adapter(&path, 0.5)]);
+    let bytes = std::fs::read(&path).expect("the file");
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let hash: String = sha2::Sha256::digest(&bytes[header..]).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(picture.infotext.contains(&format!("Lora hashes: \"some: {}\"", &hash[..12])), "{}", picture.infotext);
+    let parameters = picture.parameters;
     assert_eq!(parameters["adapters"][0]["name"], "some");
     assert_eq!(parameters["adapters"][0]["weight"], 0.5);
     assert_eq!(parameters["adapters"][0]["sha256"], report.sha256());
