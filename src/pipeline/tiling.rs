@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Whether autoencoders run in bands (other programs say tiles): less device memory, the same picture, more host memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum VaeTiling {
-    /// Where the whole exceeds the limit of memory or what the device can bind.
+    /// Where the whole exceeds the limit of memory, or what the device can bind with every tensor in the type that is best for it.
     #[default]
     Auto,
     /// Always.
@@ -116,7 +116,8 @@ pub(super) fn choose<'m>(
     caps: &Caps,
 ) -> Result<Form<'m>> {
     let whole = record(caps).and_then(|recording| Ok((plan(&recording)?, recording)));
-    let fits = whole.as_ref().is_ok_and(|(plan, _)| device.budget().is_none_or(|most| plan.peak_bytes() <= most));
+    let within = whole.as_ref().is_ok_and(|(plan, _)| device.budget().is_none_or(|most| plan.peak_bytes() <= most));
+    let fits = within && !whole.as_ref().is_ok_and(|(_, recording)| chains.is_some() && narrowed(recording, record));
     let tiling = device.vae_tiling();
     let Some(cut) = chains.filter(|_| tiling == VaeTiling::On || (tiling == VaeTiling::Auto && !fits)) else {
         return match whole {
@@ -155,6 +156,12 @@ pub(super) fn choose<'m>(
         (None, Err(error), _) | (None, _, Some(error)) => Err(error),
         (None, Ok((plan, recording)), None) => Ok(Form::Whole(recording, plan)),
     }
+}
+
+/// Whether f32 tensors had to be f16 to fit the device's bindings, as `Recording::in_f32` has it: bands keep them f32.
+fn narrowed(recording: &Recording, record: &Record<'_>) -> bool {
+    let types = |recording: &Recording| recording.tensors.iter().map(|tensor| tensor.dtype).collect::<Vec<_>>();
+    record(&unbound(&recording.caps)).is_ok_and(|wanted| types(&wanted) != types(recording))
 }
 
 /// The same device with bindings and buffers as large as one likes.

@@ -219,3 +219,41 @@ impl Program for ChainProgram<'_> {
         Box::new(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::HostBackend;
+
+    fn chain(residual: Residual) -> Chain<'static> {
+        let part = Part {
+            label: "one".into(),
+            span: Span::Rows(Reach::Same),
+            residual,
+            moments: None,
+            record: Box::new(|_, band| Ok(band.map)),
+        };
+        Chain { input: "x", shape: Shape::image(1, 3, 2, 4), parts: vec![part], output: "y" }
+    }
+
+    #[test]
+    fn inputs_are_checked() {
+        let caps = Caps::host();
+        let plan = ChainPlan::new(&chain(Residual::Unused), &caps, u64::MAX).expect("a plan");
+        let mut program = ChainProgram::new(Arc::new(HostBackend::default()), caps, chain(Residual::Unused), plan);
+        let values: Vec<f32> = (0..24).map(|i| i as f32).collect();
+        assert_eq!(program.run(&[("x", &values)]).expect("it runs")["y"], values);
+        for inputs in
+            [&[][..], &[("z", &values[..])], &[("x", &values[1..])], &[("x", &values[..]), ("x", &values[..])]]
+        {
+            let error = program.run(inputs).expect_err("refused").to_string();
+            assert!(error.starts_with("run: expected") && error.contains('x'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_second_half_needs_a_first() {
+        let error = ChainPlan::new(&chain(Residual::Add), &Caps::host(), 0).expect_err("refused").to_string();
+        assert!(error.contains("one: nothing was kept"), "{error}");
+    }
+}

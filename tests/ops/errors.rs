@@ -56,6 +56,17 @@ fn norms() {
     refused("group_norm: groups", group(8, 8, 0));
     refused("group_norm: groups", group(8, 8, 3));
     refused("group_norm: gamma", group(8, 4, 2));
+    let by = |c: usize, moments: Shape, len: usize| {
+        move |rec: &mut Recording| {
+            let x = rec.input("x", Shape::image(1, 4, 4, c));
+            let (moments, beta) = (rec.scratch(moments), vector(rec, len));
+            ops::group_norm_by(rec, x, moments, beta, true)
+        }
+    };
+    refused("group_norm: x", by(6, Shape::image(1, 1, 2, 6), 6));
+    refused("group_norm: moments", by(8, Shape::image(1, 2, 2, 8), 8));
+    refused("group_norm: moments", by(8, Shape::image(1, 1, 2, 4), 8));
+    refused("group_norm: beta", by(8, Shape::image(1, 1, 2, 8), 4));
     refused("layer_norm: x", |rec| {
         let x = rec.input("x", Shape::tokens(1, 4, 32)).channels(0, 16);
         let gamma = vector(rec, 16);

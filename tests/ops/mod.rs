@@ -4,6 +4,7 @@
 
 pub mod cases;
 mod errors;
+mod parts;
 mod reference;
 
 use std::sync::LazyLock;
