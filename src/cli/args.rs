@@ -86,6 +86,12 @@ pub struct ModelArgs {
     /// The text encoders and tokenizers of another model: a folder, or a single file
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub text_encoder: Option<String>,
+    /// Write how the picture stands every N steps, to the output's name with .preview.png, until the picture is there
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub preview: Option<u16>,
+    /// Autoencoder of --preview, such as TAESD: a folder, or a single file [default: the model's own, which is slower and larger]
+    #[arg(long, value_name = "DIR|FILE|NAME", requires = "preview")]
+    pub preview_vae: Option<String>,
     /// A model of the same family that draws the last steps, such as SDXL's refiner: a folder, or a single file
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub refiner: Option<String>,

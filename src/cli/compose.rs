@@ -210,6 +210,7 @@ fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
         count: noise.count.unwrap_or(base.count),
         batch: noise.batch.unwrap_or(base.batch),
         image: None,
+        previews: model.preview.is_some(),
         controls: base.controls,
         hires: hires(&args.start, base.hires)?,
         clip_skip: args.clip_skip.map_or(base.clip_skip, |layers| usize::from(layers) - 1),

@@ -85,6 +85,7 @@ impl ModelArgs {
             unet: find(&self.unet)?,
             vae: find(&self.vae)?,
             text_encoder: find(&self.text_encoder)?,
+            preview_vae: find(&self.preview_vae)?,
             refiner: find(&self.refiner)?,
             prediction: self.prediction.map(Into::into),
             scheduler: None,
@@ -134,6 +135,7 @@ impl ModelArgs {
         Request {
             width: self.width,
             height: self.height,
+            previews: self.preview.is_some(),
             num_inference_steps: self
                 .steps
                 .unwrap_or(self.sampler.map_or(default.num_inference_steps, |s| s.kind.default_steps())),

@@ -5,6 +5,7 @@
 
 use super::parameters::Picture;
 use super::pass::{End, Pass, Start};
+use super::preview::Preview;
 use super::refiner::Refine;
 use super::request::{Hires, Upscale};
 use super::{Pipeline, Request, init, resize};
@@ -40,12 +41,14 @@ pub enum Event {
 
 /// A request under way.
 pub struct Generation<'p> {
-    pipeline: &'p Pipeline,
+    pub(super) pipeline: &'p Pipeline,
     /// `None` only while one pass is exchanged for the next.
-    pass: Option<Pass<'p>>,
+    pub(super) pass: Option<Pass<'p>>,
+    /// The decoder of previews, once one was drawn.
+    pub(super) preview: Option<Preview<'p>>,
     /// What the refiner draws of the pass.
     refine: Option<Refine>,
-    asked: Request,
+    pub(super) asked: Request,
     /// The second pass, before it has begun.
     second: Option<Second>,
     warnings: Vec<String>,
@@ -80,7 +83,7 @@ impl Pipeline {
         };
         let (pass, refine) = self.share_out(&request, first, (Start::Request, skip, end))?;
         warnings.extend(pass.warnings().iter().cloned());
-        Ok(Generation { pipeline: self, pass: Some(pass), refine, asked: request, second, warnings })
+        Ok(Generation { pipeline: self, pass: Some(pass), preview: None, refine, asked: request, second, warnings })
     }
 
     /// Events that a request will give, for a progress bar's length.

@@ -88,6 +88,7 @@ impl Pipeline {
             scheduler,
             oms: None,
             adapters: Vec::new(),
+            preview: None,
             refiner: None,
         };
         if let Some(source) = oms {
@@ -107,6 +108,23 @@ impl Pipeline {
             pipeline.files.push(("oms_module", files, DIFFUSION_STEM));
         }
         pipeline.adapters = adapters.finish(&pipeline.label)?;
+        if let Some((files, config)) = overrides.preview_vae()? {
+            let weights = open(&files, DIFFUSION_STEM, "preview vae", pipeline.device.weight_type(Part::Vae))?;
+            let vae = Autoencoder::load(&config, &files.label("config.json"), &weights)?;
+            if (vae.latent_channels(), vae.pixels_per_latent())
+                != (pipeline.vae.latent_channels(), pipeline.vae.pixels_per_latent())
+            {
+                return Err(Error::Model(format!(
+                    "{}: expected an autoencoder of {} channels and {} pixels per latent, got {} and {}",
+                    files.label("config.json"),
+                    pipeline.vae.latent_channels(),
+                    pipeline.vae.pixels_per_latent(),
+                    vae.latent_channels(),
+                    vae.pixels_per_latent()
+                )));
+            }
+            pipeline.preview = Some(vae);
+        }
         if let Some(path) = &overrides.refiner {
             pipeline.refiner = Some(Box::new(pipeline.load_refiner(&Source::at(path)?)?));
         }

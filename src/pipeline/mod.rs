@@ -13,6 +13,7 @@
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
 //! | `tiling` | autoencoders whole or in bands |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
+//! | `preview` | how a picture stands |
 //! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
 //! | `inspect`, `lora` | what lies at a path, for a user to see |
 //! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
@@ -34,6 +35,7 @@ mod lora;
 mod overrides;
 mod parameters;
 mod pass;
+mod preview;
 mod prompts;
 mod refiner;
 mod repeat;
@@ -111,6 +113,8 @@ pub struct Pipeline {
     scheduler: SchedulerConfig,
     oms: Option<OmsModule>,
     adapters: Vec<AdapterReport>,
+    /// The autoencoder of previews, where it is not the model's own.
+    preview: Option<Autoencoder>,
     /// The model of the last steps.
     refiner: Option<Box<Pipeline>>,
 }
@@ -246,7 +250,10 @@ impl Pipeline {
     /// # Errors
     /// When the request is out of range or a stage exceeds the device's limits.
     pub fn plan(&self, request: &Request) -> Result<Vec<StagePlan>> {
-        self.stages(request)?.iter().map(|stage| stage.plan(&self.device)).collect()
+        let plan = |stage: &Stage<'_>| stage.plan(&self.device);
+        let mut plans = self.stages(request)?.iter().map(plan).collect::<Result<Vec<_>>>()?;
+        self.plan_previews(request, &mut plans)?;
+        Ok(plans)
     }
 
     /// Opens each stage of a request in turn, without running it: its plan, and the bytes that the executor really allocated.
@@ -496,10 +503,14 @@ impl Pipeline {
     }
 
     fn decoder_stage(&self, request: &Request, size: (usize, usize)) -> Stage<'_> {
+        self.decoder_of(&self.vae, "VAE decoder", request.count, size)
+    }
+
+    /// The decoder of this or of another autoencoder of the same latents.
+    fn decoder_of<'p>(&self, vae: &'p Autoencoder, name: &'static str, runs: usize, size: (usize, usize)) -> Stage<'p> {
         let latents = self.latent_shape(size);
-        let whole =
-            Stage::new("VAE decoder", request.count, move |caps| self.vae.record_decode(caps, 1, latents.h, latents.w));
-        match &self.vae {
+        let whole = Stage::new(name, runs, move |caps| vae.record_decode(caps, 1, latents.h, latents.w));
+        match vae {
             Autoencoder::Kl(vae) => {
                 whole.or_in_bands(vae.levels(), move |levels| vae.decode_chain(latents.h, latents.w, levels))
             }

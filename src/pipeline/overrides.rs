@@ -17,6 +17,8 @@ pub struct Overrides {
     pub unet: Option<PathBuf>,
     /// An autoencoder, also a tiny one (TAESD). One alone in a single file takes the model's own scaling of latents.
     pub vae: Option<PathBuf>,
+    /// An autoencoder for previews, such as TAESD, where the model's own is too slow for them.
+    pub preview_vae: Option<PathBuf>,
     /// A model whose text encoders and tokenizers are used.
     pub text_encoder: Option<PathBuf>,
     /// The text of a `scheduler_config.json`.
@@ -86,6 +88,13 @@ impl Overrides {
             config["scaling_factor"] = factor;
         }
         Ok((files, config.to_string()))
+    }
+
+    /// The files and `config.json` of the autoencoder of previews.
+    pub(super) fn preview_vae(&self) -> Result<Option<(Component, String)>> {
+        let Some(files) = component(self.preview_vae.as_deref(), "vae")? else { return Ok(None) };
+        let text = files.text("config.json")?;
+        Ok(Some((files, text)))
     }
 
     /// What the user of a model should know that its files leave open.

@@ -161,6 +161,18 @@ impl<'p> Pass<'p> {
         }
     }
 
+    /// (width, height) in pixels.
+    pub(super) fn size(&self) -> (usize, usize) {
+        self.size
+    }
+
+    /// x̃_0 of a picture as its network saw it last, `[c, h, w]`, between the first step and the last.
+    pub(super) fn denoised(&self, image: usize) -> Option<Vec<f32>> {
+        let State::Denoise { solvers, group, .. } = &self.state else { return None };
+        let seen = group.contains(&image).then(|| solvers[image - group.start].denoised())?;
+        (!seen.is_empty()).then(|| seen.to_vec())
+    }
+
     /// The final latents of every picture, once the pass has ended.
     pub(super) fn into_latents(self) -> Vec<Vec<f32>> {
         self.images.into_iter().map(|image| image.latents).collect()

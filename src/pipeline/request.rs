@@ -82,6 +82,9 @@ pub struct Request {
     pub image: Option<InitImage>,
     /// Pictures that ControlNets see.
     pub controls: Vec<ControlRequest>,
+    /// Whether previews will be drawn ([`Generation::preview`](super::Generation::preview)): plans then count their decoder. Not written down.
+    #[serde(skip)]
+    pub previews: bool,
     /// Draw small first, then again at the final size.
     pub hires: Option<Hires>,
     /// Layers of the text encoder to leave out at the end, before its final norm (diffusers' `clip_skip`; AUTOMATIC1111's and ComfyUI's number
@@ -183,6 +186,7 @@ impl Default for Request {
             batch: 1,
             image: None,
             controls: Vec::new(),
+            previews: false,
             hires: None,
             clip_skip: 0,
             prompt_syntax: PromptSyntax::default(),

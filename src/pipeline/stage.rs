@@ -34,12 +34,14 @@ pub struct StagePlan {
     pub weights: Vec<(DType, u64)>,
     /// How it is cut, if it runs in bands.
     pub bands: Option<Bands>,
+    /// Bytes of what lies on the device beside it while it runs: the decoder of previews.
+    pub beside_bytes: u64,
 }
 
 impl StagePlan {
-    /// Bytes that the executor allocates for the stage.
+    /// Bytes that the executor allocates for the stage, with what lies beside it.
     pub fn peak_bytes(&self) -> u64 {
-        self.memory.peak_bytes()
+        self.memory.peak_bytes() + self.beside_bytes
     }
 }
 
@@ -69,6 +71,7 @@ impl<'m> Stage<'m> {
                 memory,
                 weights: recording.constant_bytes(),
                 bands: None,
+                beside_bytes: 0,
             },
             Form::Banded(_, plan, bands) => StagePlan {
                 name,
@@ -78,6 +81,7 @@ impl<'m> Stage<'m> {
                 memory: plan.largest().map(|part| part.memory.clone()).unwrap_or_default(),
                 weights: weights(&plan),
                 bands: Some(bands),
+                beside_bytes: 0,
             },
         })
     }

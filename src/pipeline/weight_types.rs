@@ -29,7 +29,7 @@ impl Part {
         match name {
             "unet" | "UNet" | "UNet with ControlNet" => Part::Unet,
             "oms_module" | "OMS module" => Part::Oms,
-            "vae" | "VAE encoder" | "VAE decoder" => Part::Vae,
+            "vae" | "VAE encoder" | "VAE decoder" | "preview" | "preview vae" => Part::Vae,
             _ => Part::Text,
         }
     }

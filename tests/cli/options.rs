@@ -183,3 +183,17 @@ fn parts_from_elsewhere_are_remembered() {
     fails(folder.path(), &["x", "--refiner-start", "0.5"], 2, &["--refiner-start", "--refiner DIR"]);
     fails(folder.path(), &["x", "--refiner", &golden("sdxl")], 1, &["sdxl"]);
 }
+
+/// Previews are gone when the picture is there; without one, the option of their autoencoder is refused.
+#[test]
+fn previews_give_way_to_the_picture() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let arguments = ["a red circle", "--device", "cpu", "-q", "--steps", "3", "--preview", "1", "-o", "x.png"];
+    let output = chiaro(folder.path(), &arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let files: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("a folder").map(|e| e.expect("a file").file_name()).collect();
+    assert_eq!(files, ["x.png"]);
+    fails(folder.path(), &["x", "--preview-vae", "y"], 2, &["--preview"]);
+    fails(folder.path(), &["x", "--preview", "0"], 2, &["--preview"]);
+}

@@ -8,6 +8,7 @@ mod lookup;
 mod memory;
 mod oms_on_xl;
 mod other_formats;
+mod previews;
 mod prompts;
 mod runs;
 mod single_files;
