@@ -51,7 +51,12 @@ fn tensors_are_those_that_were_saved() {
                 values(&w.matrix(name, shape).unwrap_or_else(|e| panic!("{name}: {e}")))
             };
             let mut all = vec![read("single", [2, 3]), read("half", [4, 2]), read("small", [4, 4])];
-            all.extend([read("parameter", [2, 2]), read("first", [2, 4]), read("last", [4, 4])]);
+            all.extend([
+                read("parameter", [2, 2]),
+                read("marked", [2, 2]),
+                read("first", [2, 4]),
+                read("last", [4, 4]),
+            ]);
             all.push(values(&w.vector("brain", 3).unwrap_or_else(|e| panic!("{e}"))));
             all
         });
@@ -98,7 +103,7 @@ const STORAGE: &str = "(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\
 
 /// `{"a": _rebuild_tensor_v2(storage, …)}`
 fn one(arguments: &str) -> Vec<u8> {
-    format!("}}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n({STORAGE}{arguments}\u{4e}}}tRs.").into_bytes()
+    format!("}}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n({STORAGE}{arguments}N}}tRs.").into_bytes()
 }
 
 #[test]
