@@ -111,6 +111,9 @@ fn pickles_that_lie_are_refused() {
     let sound = one("K\0(K\x02t(K\x01t");
     let file = pickled(&sound).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(file.tensors()["a"].shape, [2]);
+    // What is neither a tensor nor among tensors is passed over, whatever its key is.
+    let beside = [b"}X\x01\0\0\0z}cx\ny\ncx\ny\n)Rss", &sound[1..]].concat();
+    assert_eq!(pickled(&beside).unwrap_or_else(|e| panic!("{e}")).tensors().len(), 1);
     for (arguments, part) in [
         ("K\x01(K\x02t(K\x01t", "a: expected its [2] elements inside"),
         ("K\0(K\x03t(K\x01t", "a: expected its [3] elements inside"),
