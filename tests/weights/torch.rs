@@ -51,7 +51,12 @@ fn tensors_are_those_that_were_saved() {
                 values(&w.matrix(name, shape).unwrap_or_else(|e| panic!("{name}: {e}")))
             };
             let mut all = vec![read("single", [2, 3]), read("half", [4, 2]), read("small", [4, 4])];
-            all.extend([read("parameter", [2, 2]), read("first", [2, 4]), read("last", [4, 4])]);
+            all.extend([
+                read("parameter", [2, 2]),
+                read("marked", [2, 2]),
+                read("first", [2, 4]),
+                read("last", [4, 4]),
+            ]);
             all.push(values(&w.vector("brain", 3).unwrap_or_else(|e| panic!("{e}"))));
             all
         });
@@ -98,7 +103,7 @@ const STORAGE: &str = "(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\
 
 /// `{"a": _rebuild_tensor_v2(storage, …)}`
 fn one(arguments: &str) -> Vec<u8> {
-    format!("}}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n({STORAGE}{arguments}\u{4e}}}tRs.").into_bytes()
+    format!("}}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n({STORAGE}{arguments}N}}tRs.").into_bytes()
 }
 
 #[test]
@@ -106,6 +111,9 @@ fn pickles_that_lie_are_refused() {
     let sound = one("K\0(K\x02t(K\x01t");
     let file = pickled(&sound).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(file.tensors()["a"].shape, [2]);
+    // What is neither a tensor nor among tensors is passed over, whatever its key is.
+    let beside = [b"}X\x01\0\0\0z}cx\ny\ncx\ny\n)Rss", &sound[1..]].concat();
+    assert_eq!(pickled(&beside).unwrap_or_else(|e| panic!("{e}")).tensors().len(), 1);
     for (arguments, part) in [
         ("K\x01(K\x02t(K\x01t", "a: expected its [2] elements inside"),
         ("K\0(K\x03t(K\x01t", "a: expected its [3] elements inside"),

@@ -1,5 +1,5 @@
-//! PyTorch's checkpoints since 1.6 (`.ckpt`, `.pt`, `.bin`): a ZIP archive with a pickle that says which tensors lie where, and an entry for
-//! each storage (`torch/serialization.py`, `_save`). Nothing of a pickle is executed, and tensors stay where they are in the file.
+//! PyTorch's checkpoints since 1.6 (`.ckpt`, `.pt`, `.bin`): a ZIP archive with a pickle that says which tensors lie where, and an
+//! entry for each storage (`torch/serialization.py`, `_save`). Nothing of a pickle is executed, and tensors stay where they are in the file.
 //!
 //! | file | what it does |
 //! | --- | --- |
@@ -181,7 +181,12 @@ impl<'p, 'a> Found<'p, 'a> {
         let has_tensors = pairs.iter().any(|(_, value)| matches!(self.node(*value), Some(Node::Tensor(_))));
         for (key, value) in pairs {
             let node = self.node(*value);
-            if !matches!(node, Some(Node::Tensor(_) | Node::Dict(_) | Node::Foreign(_))) {
+            let matters = match node {
+                Some(Node::Tensor(_) | Node::Dict(_)) => true,
+                Some(Node::Foreign(_)) => has_tensors,
+                _ => false,
+            };
+            if !matters {
                 continue;
             }
             let name = self.name(path, *key)?;
@@ -202,7 +207,7 @@ impl<'p, 'a> Found<'p, 'a> {
                     }
                     self.take(inner, &format!("{name}."), depth + 1)?;
                 }
-                Some(Node::Foreign(global)) if has_tensors => {
+                Some(Node::Foreign(global)) => {
                     return Err(format!(
                         "{name}: expected a tensor, got what {global} makes, which is never called here"
                     ));

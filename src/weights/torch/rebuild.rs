@@ -101,9 +101,32 @@ pub(super) fn call<'a>(global: Global<'a>, arguments: &[Value<'a>], nodes: &Node
             Some(&inner) if matches!(nodes.of(inner), Some(Node::Tensor(_))) => return Ok(Made::Value(inner)),
             _ => return Err(Problem::Damaged),
         },
+        // A tensor with attributes, or of a class of its own: (function, class, its arguments, attributes).
+        ("torch._tensor", "_rebuild_from_type_v2") => match *arguments {
+            [function, class, inner, ..] => return typed(global, [function, class, inner], nodes),
+            _ => return Err(Problem::Damaged),
+        },
         _ => Node::Foreign(global),
     };
     Ok(Made::Node(made))
+}
+
+/// What a function makes of a plain tensor's or parameter's parts; those of other classes may mean something else.
+fn typed<'a>(
+    global: Global<'a>,
+    [function, class, inner]: [Value<'a>; 3],
+    nodes: &Nodes<'a>,
+) -> Result<Made<'a>, Problem> {
+    let (Some(Node::Global(function)), Some(Node::Global(class))) = (nodes.of(function), nodes.of(class)) else {
+        return Err(Problem::Damaged);
+    };
+    let is_plain = matches!((class.module, class.name), ("torch", "Tensor") | ("torch.nn.parameter", "Parameter"));
+    let is_known = matches!(function.module, "torch._utils");
+    if is_plain && is_known {
+        call(*function, sequence(inner, nodes)?, nodes)
+    } else {
+        Ok(Made::Node(Node::Foreign(if is_plain { global } else { *class })))
+    }
 }
 
 /// The pairs of `OrderedDict(…)`: none, or a list of pairs as Python 2 wrote it.

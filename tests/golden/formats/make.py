@@ -97,6 +97,9 @@ def write_torch():
     )
     # Parts of one storage.
     state["first"], state["last"] = whole[:2], whole[2:]
+    # Attributes of its own make PyTorch write a tensor another way.
+    state["marked"] = draw(2, 2)
+    state["marked"].note = "kept"
     state._metadata = collections.OrderedDict([("", {"version": 1})])
     extras = {
         "epoch": 3,
