@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use super::control::ControlArgs;
 use super::generate_args::GenerateArgs;
 use super::lora::LoraArg;
 use super::memory_size::MemorySize;
@@ -71,11 +72,12 @@ pub enum Command {
 /// Which model, on what, at which size: shared by generate and plan.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors file as AUTOMATIC1111 and ComfyUI use them, or its
+    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors, .gguf or .ckpt file as AUTOMATIC1111, ComfyUI and
+    /// stable-diffusion.cpp use them, or its
     /// name in the folders of CHIARO_MODELS or in the Hugging Face cache [default: the demo model in this program]
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub model: Option<String>,
-    /// Another autoencoder: a folder, or a single file that has one
+    /// Another autoencoder: a folder, or a single file that has one; also a tiny one (TAESD, TAESDXL)
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub vae: Option<String>,
     /// Another UNet: a folder, or a single file that has one
@@ -84,6 +86,15 @@ pub struct ModelArgs {
     /// The text encoders and tokenizers of another model: a folder, or a single file
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub text_encoder: Option<String>,
+    /// Write how the picture stands every N steps, to the output's name with .preview.png, until the picture is there
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub preview: Option<u16>,
+    /// Autoencoder of --preview, such as TAESD: a folder, or a single file [default: the model's own, which is slower and larger]
+    #[arg(long, value_name = "DIR|FILE|NAME", requires = "preview")]
+    pub preview_vae: Option<String>,
+    /// A model of the same family that draws the last steps, such as SDXL's refiner: a folder, or a single file
+    #[arg(long, value_name = "DIR|FILE|NAME")]
+    pub refiner: Option<String>,
     /// What the network predicts, where a single file of Stable Diffusion 2.x does not say [default: the model's own; v for 2.x files]
     #[arg(long, value_enum)]
     pub prediction: Option<PredictionArg>,
@@ -97,9 +108,12 @@ pub struct ModelArgs {
     /// LoRA (also LoCon, LoHa, LoKr, DoRA) that changes the model, with its weight; may be given several times [default weight: 1]
     #[arg(long, value_name = "FILE[:WEIGHT]")]
     pub lora: Vec<LoraArg>,
-    /// Folder where <lora:NAME:WEIGHT> in a prompt finds NAME.safetensors
+    /// Folder where <lora:NAME:WEIGHT> in a prompt finds NAME.safetensors (or .pt, .ckpt, .gguf)
     #[arg(long, value_name = "DIR")]
     pub lora_dir: Option<PathBuf>,
+    /// ControlNets, which have options of their own where a command takes them
+    #[arg(skip)]
+    pub controls: Vec<PathBuf>,
     /// Width in pixels, a multiple of 8 [default: the model's own]
     #[arg(long, short = 'W', value_name = "PIXELS")]
     pub width: Option<usize>,
@@ -163,7 +177,8 @@ pub struct TokensArgs {
     /// What to take apart
     #[arg(value_name = "PROMPT")]
     pub prompt: String,
-    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors file as AUTOMATIC1111 and ComfyUI use them, or its
+    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors, .gguf or .ckpt file as AUTOMATIC1111, ComfyUI and
+    /// stable-diffusion.cpp use them, or its
     /// name in the folders of CHIARO_MODELS or in the Hugging Face cache [default: the demo model in this program]
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub model: Option<String>,
@@ -187,6 +202,9 @@ pub struct PlanArgs {
     /// Model, size, device
     #[command(flatten)]
     pub model: ModelArgs,
+    /// ControlNets; their pictures are not needed
+    #[command(flatten)]
+    pub control: ControlArgs,
 }
 
 /// Options of `samplers`.
@@ -200,7 +218,7 @@ pub struct SamplersArgs {
 /// Options of `inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// A folder in the diffusers layout, one component's folder, a .safetensors file, or a model's name
+    /// A folder in the diffusers layout, one component's folder, a .safetensors, .gguf, .ckpt, .pt or .bin file, or a model's name
     #[arg(value_name = "DIR|FILE|NAME")]
     pub name: String,
     /// Print JSON on standard output
@@ -317,6 +335,8 @@ pub enum PredictionArg {
     Epsilon,
     /// the velocity
     V,
+    /// the picture
+    Sample,
 }
 
 impl From<PredictionArg> for PredictionType {
@@ -324,6 +344,17 @@ impl From<PredictionArg> for PredictionType {
         match arg {
             PredictionArg::Epsilon => PredictionType::Epsilon,
             PredictionArg::V => PredictionType::VPrediction,
+            PredictionArg::Sample => PredictionType::Sample,
+        }
+    }
+}
+
+impl From<PredictionType> for PredictionArg {
+    fn from(prediction: PredictionType) -> Self {
+        match prediction {
+            PredictionType::Epsilon => PredictionArg::Epsilon,
+            PredictionType::VPrediction => PredictionArg::V,
+            PredictionType::Sample => PredictionArg::Sample,
         }
     }
 }

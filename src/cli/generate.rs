@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::{GenerateArgs, output, print_json, print_line};
 use crate::Result;
 use crate::image::{Rgb8Image, side_by_side, write_png};
-use crate::pipeline::{AdapterReport, Event, Picture, Pipeline, Request};
+use crate::pipeline::{AdapterReport, Event, Generation, Picture, Pipeline, Request};
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let started = Instant::now();
@@ -37,7 +37,8 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     }
     let mut drawn = Vec::new();
     for (index, run) in runs.into_iter().enumerate() {
-        drawn.push(draw(&pipeline, run, &progress, index == 0)?);
+        let previews = args.model.preview.map(|every| Previews { every: every.into(), files: &files });
+        drawn.push(draw(&pipeline, run, &progress, previews, index == 0)?);
     }
     progress.finish();
     let mut saved = Vec::new();
@@ -45,23 +46,63 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
         let pictures: Vec<&Picture> = drawn.iter().map(|set| &set[i]).collect();
         let image = compose(&pictures)?;
         save(file, &image, &pictures, args.overwrite)?;
+        if args.model.preview.is_some() {
+            // It may never have been there: with few steps nothing is shown.
+            let _ = std::fs::remove_file(preview_of(file));
+        }
         saved.push((file.clone(), pictures));
     }
     report(args, &pipeline, &saved, started)
 }
 
+/// When pictures are shown as they stand, and beside which files.
+struct Previews<'a> {
+    every: usize,
+    files: &'a [PathBuf],
+}
+
+impl Previews<'_> {
+    fn show(&self, generation: &mut Generation<'_>, event: &Event, batch: usize) -> Result<()> {
+        let &Event::Step { image, step, of } = event else { return Ok(()) };
+        if !step.is_multiple_of(self.every) || step == of {
+            return Ok(());
+        }
+        for image in image / batch * batch..=image {
+            if let Some(picture) = generation.preview(image)? {
+                write_png(&preview_of(&self.files[image]), &picture, &[], true)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a picture is shown until it is there.
+fn preview_of(file: &Path) -> PathBuf {
+    file.with_extension("preview.png")
+}
+
 /// Runs one request to its end; warnings are said once.
-fn draw(pipeline: &Pipeline, request: Request, progress: &Progress, say: bool) -> Result<Vec<Picture>> {
-    let generation = pipeline.generate(request)?;
+fn draw(
+    pipeline: &Pipeline,
+    request: Request,
+    progress: &Progress,
+    previews: Option<Previews<'_>>,
+    say: bool,
+) -> Result<Vec<Picture>> {
+    let batch = request.batch.max(1);
+    let mut generation = pipeline.generate(request)?;
     if say {
         for warning in generation.warnings() {
             progress.say(&format!("warning: {warning}"));
         }
     }
     let mut pictures = Vec::new();
-    for event in generation {
+    while let Some(event) = generation.next() {
         let event = event?;
         progress.show(&event);
+        if let Some(previews) = &previews {
+            previews.show(&mut generation, &event, batch)?;
+        }
         if let Event::Picture(picture) = event {
             for note in &picture.notes {
                 progress.say(&format!("note: {note}"));

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ModelArgs, ReadingArgs};
+use super::preset::Preset;
+use super::{ControlArgs, ModelArgs, ReadingArgs};
 use crate::pipeline::Upscale;
 use crate::sampling::{BetaSchedule, RngKind, SigmaSchedule, TimestepSpacing};
 
@@ -45,6 +46,15 @@ pub struct GenerateArgs {
     /// SDXL: size that the picture is said to have after cropping [default: its own]
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = pair('x'))]
     pub target_size: Option<Pair>,
+    /// SDXL's refiner: aesthetic score that it is told of the picture, 0 to 10 [default: 6]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    pub aesthetic_score: Option<f64>,
+    /// The same for the negative prompt [default: 2.5]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    pub negative_aesthetic_score: Option<f64>,
+    /// Where --refiner takes over, as a share of the noise schedule from 0 to 1 [default: 0.8]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub refiner_start: Option<f64>,
     /// Prompt for the OMS module alone [default: the prompt]
     #[arg(long, value_name = "TEXT")]
     pub oms_prompt: Option<String>,
@@ -66,6 +76,9 @@ pub struct GenerateArgs {
     /// Start picture and second pass
     #[command(flatten)]
     pub start: StartArgs,
+    /// ControlNets
+    #[command(flatten)]
+    pub control: ControlArgs,
     /// Draw each seed without and with OMS, side by side in one labelled PNG
     #[arg(long)]
     pub compare: bool,
@@ -84,6 +97,9 @@ pub struct GenerateArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Schedule and guidance")]
 pub struct SamplingArgs {
+    /// What a distilled model was made for: sampler, spacing, steps and guidance, as far as none is typed
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub preset: Option<Preset>,
     /// Where the noise levels lie: normal, karras, exponential, sgm_uniform, simple, beta, kl_optimal, align_your_steps; `chiaro samplers`
     /// describes them [default: the model's own]
     #[arg(long, value_name = "NAME")]
@@ -147,6 +163,9 @@ pub struct StartArgs {
     /// Picture that is white where --image is repainted and black where it is kept
     #[arg(long, value_name = "FILE", requires = "image")]
     pub mask: Option<PathBuf>,
+    /// How strongly --image steers a model that changes it as the prompt instructs (InstructPix2Pix), at least 1 [default: 1.5]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true, requires = "image")]
+    pub image_guidance: Option<f64>,
     /// How much of --image is drawn anew: towards 0 nothing, 1 all [default: 0.75]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, requires = "image")]
     pub strength: Option<f64>,

@@ -14,9 +14,11 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
         let json = serde_json::to_value(&found).map_err(|e| Error::Model(format!("the report: {e}")))?;
         return print_json(&json);
     }
+    let format = found.format.filter(|format| *format != "safetensors");
+    let kind = format.map_or_else(|| found.kind.to_owned(), |format| format!("{} ({format})", found.kind));
     let what = match found.family {
-        Some(family) => format!("{}, {family}", found.kind),
-        None => found.kind.to_owned(),
+        Some(family) => format!("{kind}, {family}"),
+        None => kind,
     };
     print_line(&format!("{}: {what}{}", path.display(), variant(&found)))?;
     if let Some(prediction) = found.prediction {
@@ -75,7 +77,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
 fn variant(found: &Inspection) -> &'static str {
     match found.in_channels {
         Some(9) => ", for inpainting",
-        Some(8) => ", with an image as input (not supported yet)",
+        Some(8) => ", for instructions that change a picture",
         Some(5) => ", with depth as input (not supported yet)",
         _ => "",
     }

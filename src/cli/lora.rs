@@ -81,7 +81,7 @@ impl ModelArgs {
         Ok(text)
     }
 
-    /// `name.safetensors` in --lora-dir and the folders in it, or beside a file of --lora.
+    /// `name.safetensors` (or another of [`ENDINGS`]) in --lora-dir and the folders in it, or beside a file of --lora.
     fn find_lora(&self, name: &str) -> Result<PathBuf> {
         let mut files = Vec::new();
         if let Some(folder) = &self.lora_dir {
@@ -122,12 +122,15 @@ impl ModelArgs {
 /// How deep folders lie in each other below --lora-dir.
 const DEPTH: usize = 4;
 
+/// What adapters' files end with, in AUTOMATIC1111's folders too.
+const ENDINGS: [&str; 4] = ["safetensors", "pt", "ckpt", "gguf"];
+
 fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
         if path.is_dir() && depth > 0 {
             collect(&path, depth - 1, files)?;
-        } else if path.extension().is_some_and(|ending| ending == "safetensors") {
+        } else if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known)) {
             files.push(path);
         }
     }

@@ -2,6 +2,7 @@
 
 mod args;
 mod compose;
+mod control;
 mod devices;
 mod generate;
 mod generate_args;
@@ -10,6 +11,7 @@ mod lora;
 mod memory_size;
 mod output;
 mod plan;
+mod preset;
 mod progress;
 #[cfg(feature = "pull")]
 mod pull;
@@ -24,6 +26,7 @@ pub use args::{
     Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, PullArgs, ReadingArgs,
     SamplersArgs, ScheduleArgs, StudyArgs, TokensArgs, VariantArg,
 };
+pub use control::ControlArgs;
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 pub use lora::LoraArg;
 pub use memory_size::MemorySize;
@@ -82,9 +85,12 @@ impl ModelArgs {
             unet: find(&self.unet)?,
             vae: find(&self.vae)?,
             text_encoder: find(&self.text_encoder)?,
+            preview_vae: find(&self.preview_vae)?,
+            refiner: find(&self.refiner)?,
             prediction: self.prediction.map(Into::into),
             scheduler: None,
             adapters: self.lora.iter().map(LoraArg::adapter).collect(),
+            controls: self.controls.clone(),
         })
     }
 
@@ -129,6 +135,7 @@ impl ModelArgs {
         Request {
             width: self.width,
             height: self.height,
+            previews: self.preview.is_some(),
             num_inference_steps: self
                 .steps
                 .unwrap_or(self.sampler.map_or(default.num_inference_steps, |s| s.kind.default_steps())),

@@ -32,9 +32,7 @@ impl Progress {
             Event::Picture(picture) => format!("seed {}: decoded", picture.seed),
         };
         self.bar.set_message(message);
-        if !matches!(event, Event::Enlarged { .. }) {
-            self.bar.inc(1);
-        }
+        self.bar.inc(1);
     }
 
     /// A line above the bar, or on standard error without one.

@@ -143,7 +143,7 @@ fn select(listing: &Listing, variant: VariantArg) -> Result<Vec<Wanted>> {
     };
     let files: Vec<Wanted> = listing.siblings.iter().filter(wanted).map(Wanted::from_entry).collect::<Result<_>>()?;
     if !files.iter().any(|file| file.name.ends_with(".safetensors")) {
-        return Err(Error::Model("the repository has no .safetensors files; other formats are not read".into()));
+        return Err(Error::Model("the repository has no .safetensors files; other formats are not fetched".into()));
     }
     Ok(files)
 }

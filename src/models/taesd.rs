@@ -4,11 +4,11 @@ use serde::Deserialize;
 
 use super::config::{OneOrMany, Supported, expect, parse};
 use super::{input, layout, names, new_recording};
-use crate::Result;
 use crate::nn::Conv2d;
 use crate::ops::{self, Activation, Epilogue, elementwise};
 use crate::record::{Caps, Recording, Shape, Tensor};
 use crate::weights::Weights;
+use crate::{Error, Result};
 
 const SUPPORTED: &[Supported] = &[
     ("_class_name", r#"["AutoencoderTiny"]"#),
@@ -16,6 +16,9 @@ const SUPPORTED: &[Supported] = &[
     ("upsample_fn", r#"["nearest"]"#),
     ("upsampling_scaling_factor", "[2]"),
 ];
+
+/// Each level doubles the picture's side; more than these are no model.
+const MAX_LEVELS: usize = 16;
 
 /// What `config.json` says of a tiny autoencoder. Defaults are those of diffusers' `AutoencoderTiny`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -31,9 +34,9 @@ pub struct AutoencoderTinyConfig {
     pub encoder_block_out_channels: OneOrMany,
     /// Channels of each level of the decoder, the coarsest first; all equal.
     pub decoder_block_out_channels: OneOrMany,
-    /// Residual blocks of each level of the encoder.
+    /// Residual blocks of each level of the encoder; none where the file has no encoder.
     pub num_encoder_blocks: Vec<usize>,
-    /// Residual blocks of each level of the decoder.
+    /// Residual blocks of each level of the decoder; none where the file has no decoder.
     pub num_decoder_blocks: Vec<usize>,
     /// Latents for the UNet are latents times this.
     pub scaling_factor: f32,
@@ -73,7 +76,7 @@ impl AutoencoderTinyConfig {
 
     /// Image pixels per latent pixel, in each direction.
     pub fn pixels_per_latent(&self) -> usize {
-        1 << self.num_decoder_blocks.len().saturating_sub(1)
+        1 << self.num_decoder_blocks.len().max(self.num_encoder_blocks.len()).saturating_sub(1)
     }
 
     /// Latents to 0…1, for storing them in 8 bits: `clamp(x / (2 · latent_magnitude) + latent_shift)`, in place.
@@ -88,14 +91,17 @@ impl AutoencoderTinyConfig {
         latents.iter_mut().for_each(|x| *x = (*x - shift) * 2.0 * magnitude);
     }
 
-    /// Channels of the encoder and of the decoder.
-    fn widths(&self) -> Result<(usize, usize)> {
+    /// Channels of the encoder and of the decoder, as far as they are there.
+    fn widths(&self) -> Result<(Option<usize>, Option<usize>)> {
         let width = |field: &str, channels: &OneOrMany, blocks: &[usize]| {
             let levels = channels.levels(field, blocks.len())?;
             let fits = |&c: &usize| c == levels[0] && c > 0 && c.is_multiple_of(4);
-            expect(field, !levels.is_empty() && levels.iter().all(fits), || "equal multiples of 4".into())?;
-            Result::Ok(levels[0])
+            expect(field, levels.iter().all(fits), || "equal multiples of 4".into())?;
+            expect(field, levels.len() <= MAX_LEVELS, || format!("at most {MAX_LEVELS} levels"))?;
+            Result::Ok(levels.first().copied())
         };
+        let some = !(self.num_encoder_blocks.is_empty() && self.num_decoder_blocks.is_empty());
+        expect("num_decoder_blocks", some, || "at least one level".into())?;
         Ok((
             width("encoder_block_out_channels", &self.encoder_block_out_channels, &self.num_encoder_blocks)?,
             width("decoder_block_out_channels", &self.decoder_block_out_channels, &self.num_decoder_blocks)?,
@@ -103,11 +109,11 @@ impl AutoencoderTinyConfig {
     }
 }
 
-/// The autoencoder. Encoder and decoder are lists of layers, as the checkpoint numbers them.
+/// The autoencoder. Encoder and decoder are lists of layers, as the checkpoint numbers them; one of them may not be there.
 pub struct AutoencoderTiny {
     config: AutoencoderTinyConfig,
-    encoder: Vec<Layer>,
-    decoder: Vec<Layer>,
+    encoder: Option<Vec<Layer>>,
+    decoder: Option<Vec<Layer>>,
 }
 
 enum Layer {
@@ -127,8 +133,8 @@ impl AutoencoderTiny {
     pub fn load(config: AutoencoderTinyConfig, w: &Weights) -> Result<Self> {
         let (encoder_width, decoder_width) = config.widths()?;
         let vae = AutoencoderTiny {
-            encoder: load_encoder(&w.at("encoder.layers"), &config, encoder_width)?,
-            decoder: load_decoder(&w.at("decoder.layers"), &config, decoder_width)?,
+            encoder: encoder_width.map(|c| load_encoder(&w.at("encoder.layers"), &config, c)).transpose()?,
+            decoder: decoder_width.map(|c| load_decoder(&w.at("decoder.layers"), &config, c)).transpose()?,
             config,
         };
         w.finish(&[])?;
@@ -155,12 +161,12 @@ impl AutoencoderTiny {
     /// `[n, h / 8, w / 8, latent_channels]`.
     ///
     /// # Errors
-    /// When an extent is zero, or an operation refuses a shape.
+    /// When the file had no encoder, an extent is zero, or an operation refuses a shape.
     pub fn record_encode(&self, caps: &Caps, n: usize, h: usize, w: usize, taps: bool) -> Result<Recording> {
         let mut rec = new_recording(caps, taps);
         let shape = Shape::image(n, h, w, self.config.in_channels.next_multiple_of(4));
         let image = input(&mut rec, names::IMAGE, shape);
-        let out = rec.scoped("encoder", |rec| forward(rec, &self.encoder, image))?;
+        let out = rec.scoped("encoder", |rec| forward(rec, half(&self.encoder, "encoder")?, image))?;
         rec.output(names::OUT, out.channels(0, self.config.latent_channels));
         Ok(rec)
     }
@@ -169,16 +175,22 @@ impl AutoencoderTiny {
     /// `[n, 8 h, 8 w, out_channels]`, for [`image_output`](Self::image_output).
     ///
     /// # Errors
-    /// When an extent is zero, or an operation refuses a shape.
+    /// When the file had no decoder, an extent is zero, or an operation refuses a shape.
     pub fn record_decode(&self, caps: &Caps, n: usize, h: usize, w: usize, taps: bool) -> Result<Recording> {
         let mut rec = new_recording(caps, taps);
         let shape = Shape::image(n, h, w, self.config.latent_channels.next_multiple_of(4));
         let latents = input(&mut rec, names::LATENTS, shape);
         let clamped = elementwise(&mut rec, latents, Activation::ScaledTanh)?;
-        let out = rec.scoped("decoder", |rec| forward(rec, &self.decoder, clamped))?;
+        let out = rec.scoped("decoder", |rec| forward(rec, half(&self.decoder, "decoder")?, clamped))?;
         rec.output(names::OUT, out.channels(0, self.config.out_channels));
         Ok(rec)
     }
+}
+
+fn half<'a>(layers: &'a Option<Vec<Layer>>, name: &str) -> Result<&'a [Layer]> {
+    layers.as_deref().ok_or_else(|| {
+        Error::Model(format!("the autoencoder's file has no {name}; name one that has both halves with --vae"))
+    })
 }
 
 fn load_block(w: &Weights, width: usize) -> Result<Layer> {

@@ -54,6 +54,11 @@ impl AdapterReport {
         self.file.sha256()
     }
 
+    /// The hash that AUTOMATIC1111's program knows it by.
+    pub(super) fn short_hash(&self) -> String {
+        self.file.sha256_of_data()[..12].to_owned()
+    }
+
     /// `<lora:name:0.8>`, with the text encoder's weight before the UNet's where they differ, as AUTOMATIC1111 reads it.
     pub(super) fn tag(&self) -> String {
         match self.adapter.text_encoder_weight {

@@ -90,7 +90,7 @@ fn next(part: Part, stored: WeightType) -> Option<WeightType> {
     match stored {
         WeightType::Keep => Some(WeightType::F16),
         _ if part == Part::Vae => None,
-        WeightType::F16 => Some(WeightType::Q8_0),
+        WeightType::KeepBlocks | WeightType::F16 => Some(WeightType::Q8_0),
         WeightType::Q8_0 => Some(WeightType::Q4_0),
         WeightType::Q4_0 => None,
     }

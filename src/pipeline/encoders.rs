@@ -2,6 +2,7 @@
 
 use super::Source;
 use super::adapters::Adapters;
+use super::kind::Reading;
 use super::load::open;
 use super::source::Component;
 use crate::models::{ClipTextConfig, ClipTextModel, Network, TextStates};
@@ -57,18 +58,21 @@ impl TextEncoder {
     }
 }
 
-/// `text_encoder/` and `tokenizer/` of a folder, and with SDXL `text_encoder_2/` and `tokenizer_2/`.
+/// `text_encoder/` and `tokenizer/` of a folder, `text_encoder_2/` and `tokenizer_2/`, or both, as they are read.
 pub(super) fn load_text_encoders(
     model: &Source,
-    dual: bool,
+    reading: Reading,
     weight_type: WeightType,
     adapters: &mut Adapters,
 ) -> Result<Vec<TextEncoder>> {
     let mut load = |encoder: &'static str, tokenizer: &str| {
         TextEncoder::load(&model.component(encoder), &model.component(tokenizer), encoder, weight_type, adapters)
     };
-    let mut encoders = vec![load("text_encoder", "tokenizer")?];
-    if dual {
+    let mut encoders = Vec::new();
+    if reading != Reading::XlRefiner {
+        encoders.push(load("text_encoder", "tokenizer")?);
+    }
+    if reading != Reading::Clip {
         let second = load("text_encoder_2", "tokenizer_2")?;
         if !second.model.config().has_projection() {
             return Err(Error::Model(format!(
@@ -77,10 +81,11 @@ pub(super) fn load_text_encoders(
                 second.model.config().architectures.join(", ")
             )));
         }
-        if second.tokens() != encoders[0].tokens() {
+        if let Some(first) = encoders.first().map(TextEncoder::tokens)
+            && second.tokens() != first
+        {
             return Err(Error::Model(format!(
-                "{model}: tokenizer gives rows of {}, tokenizer_2 of {}; they belong to different models",
-                encoders[0].tokens(),
+                "{model}: tokenizer gives rows of {first}, tokenizer_2 of {}; they belong to different models",
                 second.tokens()
             )));
         }

@@ -4,7 +4,9 @@
 //! streams, or stops between two steps by dropping it.
 
 use super::parameters::Picture;
-use super::pass::{End, Part, Pass, Start};
+use super::pass::{End, Pass, Start};
+use super::preview::Preview;
+use super::refiner::Refine;
 use super::request::{Hires, Upscale};
 use super::{Pipeline, Request, init, resize};
 use crate::Result;
@@ -39,16 +41,20 @@ pub enum Event {
 
 /// A request under way.
 pub struct Generation<'p> {
-    pipeline: &'p Pipeline,
+    pub(super) pipeline: &'p Pipeline,
     /// `None` only while one pass is exchanged for the next.
-    pass: Option<Pass<'p>>,
+    pub(super) pass: Option<Pass<'p>>,
+    /// The decoder of previews, once one was drawn.
+    pub(super) preview: Option<Preview<'p>>,
+    /// What the refiner draws of the pass.
+    refine: Option<Refine>,
+    pub(super) asked: Request,
     /// The second pass, before it has begun.
     second: Option<Second>,
     warnings: Vec<String>,
 }
 
 struct Second {
-    asked: Request,
     request: Request,
     hires: Hires,
     first_size: (usize, usize),
@@ -65,42 +71,42 @@ impl Pipeline {
         // A decoder that exceeds the device should not be found out after the last step.
         self.plan(&request)?;
         let mut warnings = self.notices(&request);
-        let skip = request.skip();
-        let (first, second) = match request.hires.clone() {
-            None => {
-                let part = Part { request: request.clone(), start: Start::Request, skip, end: End::Pictures };
-                (Pass::new(self, &request, part)?, None)
-            }
+        let skip = self.skip(&request);
+        let (first, end, second) = match request.hires.clone() {
+            None => (request.clone(), End::Pictures, None),
             Some(hires) => {
                 let (first, second) = (first_pass(&request), self.second_pass(&request, &hires)?);
                 let end = if hires.upscale == Upscale::Latent { End::Latents } else { End::Pictures };
                 let first_size = self.size(&first)?;
-                let pass = Pass::new(self, &request, Part { request: first, start: Start::Request, skip, end })?;
-                (pass, Some(Second { asked: request, request: second, hires, first_size, drawn: Vec::new() }))
+                (first, end, Some(Second { request: second, hires, first_size, drawn: Vec::new() }))
             }
         };
-        warnings.extend(first.warnings().iter().cloned());
-        Ok(Generation { pipeline: self, pass: Some(first), second, warnings })
+        let (pass, refine) = self.share_out(&request, first, (Start::Request, skip, end))?;
+        warnings.extend(pass.warnings().iter().cloned());
+        Ok(Generation { pipeline: self, pass: Some(pass), preview: None, refine, asked: request, second, warnings })
     }
 
     /// Events that a request will give, for a progress bar's length.
     pub fn units(&self, request: &Request) -> u64 {
-        // Of a pass that ends in latents or in pictures to enlarge, no picture is counted.
         let pass = |request: &Request, skip: usize| {
             let steps = self.solver(request, skip).map_or(request.num_inference_steps, |s| s.timesteps().len());
             let oms = if request.oms.is_some() && skip == 0 { request.count } else { 0 };
-            1 + oms + request.count.div_ceil(request.batch.max(1)) * steps
+            let refined = self.refiner.as_deref().and_then(|r| self.split(r, request, skip).ok()?);
+            1 + usize::from(refined.is_some()) + oms + request.count.div_ceil(request.batch.max(1)) * steps
         };
-        let first = pass(request, request.skip());
+        let first = pass(request, self.skip(request));
         let second = request.hires.as_ref().and_then(|hires| Some((self.second_pass(request, hires).ok()?, hires)));
-        let second = second.map_or(0, |(request, hires)| pass(&request, hires.skip(request.num_inference_steps)));
+        // What is enlarged is told when it is drawn, if it is pictures, and when the second pass begins.
+        let enlarged = |hires: &Hires| 1 + if hires.upscale == Upscale::Image { request.count } else { 0 };
+        let second = second
+            .map_or(0, |(request, hires)| enlarged(hires) + pass(&request, hires.skip(request.num_inference_steps)));
         (first + second + request.count) as u64
     }
 
     /// The second pass of hires as a request: the same prompts and seeds at the final size.
     pub(super) fn second_pass(&self, request: &Request, hires: &Hires) -> Result<Request> {
         let (width, height) = self.size(request)?;
-        let latent = self.vae.config().pixels_per_latent();
+        let latent = self.vae.pixels_per_latent();
         let scaled = |side: usize| ((side as f64 * hires.scale / latent as f64).round() as usize).max(1) * latent;
         let second = Request {
             width: Some(scaled(width)),
@@ -133,6 +139,15 @@ impl Generation<'_> {
         &self.warnings
     }
 
+    /// Lets the refiner go on where the base's network stopped.
+    fn refine(&mut self) -> Option<Result<Event>> {
+        let (refine, pass) = (self.refine.take()?, self.pass.take()?);
+        match self.pipeline.refine(refine, &self.asked, pass.into_images()) {
+            Ok(pass) => self.pass.insert(pass).next(),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
     /// Starts the second pass where there is one.
     fn enlarge(&mut self) -> Option<Result<Event>> {
         let second = self.second.take()?;
@@ -159,8 +174,8 @@ impl Generation<'_> {
             }
         };
         let skip = second.hires.skip(second.request.num_inference_steps);
-        let part = Part { request: second.request, start, skip, end: End::Pictures };
-        self.pass = Some(Pass::new(self.pipeline, &second.asked, part)?);
+        let (pass, refine) = self.pipeline.share_out(&self.asked, second.request, (start, skip, End::Pictures))?;
+        (self.pass, self.refine) = (Some(pass), refine);
         Ok(Event::Enlarged { image })
     }
 }
@@ -174,6 +189,7 @@ impl Iterator for Generation<'_> {
                 second.drawn.push(*picture);
                 Some(Ok(Event::Enlarged { image: second.drawn.len() - 1 }))
             }
+            (None, _) if self.refine.is_some() => self.refine(),
             (None, Some(_)) => self.enlarge(),
             (event, _) => event,
         }

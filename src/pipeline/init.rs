@@ -24,6 +24,9 @@ pub struct InitImage {
 }
 
 impl InitImage {
+    /// The strength where none is asked for.
+    pub const STRENGTH: f64 = 0.75;
+
     /// From 8-bit pictures of the same size; a mask repaints where it is bright.
     ///
     /// # Errors
@@ -128,6 +131,13 @@ impl InitImage {
 /// Steps that a strength leaves out at the start.
 pub(super) fn skipped(strength: f64, steps: usize) -> usize {
     steps - ((steps as f64 * strength) as usize).min(steps)
+}
+
+/// The mean of an encoder's posterior, `[c, h, w]`, not scaled. `moments` is `[h, w, 2·c]`.
+pub(super) fn posterior_mean(moments: &[f32], latents: Shape) -> Vec<f32> {
+    let mut planes = to_channels_first(moments, 1, 2 * latents.c, latents.h * latents.w);
+    planes.truncate(planes.len() / 2);
+    planes
 }
 
 /// A draw from an encoder's posterior, `[c, h, w]`, not scaled: mean plus deviation times noise. `moments` is `[h, w, 2·c]`.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::encoders::TEXT_STEM;
+use super::kind::{ModelIndex, Reading, Shown};
 use super::load::DIFFUSION_STEM;
 use super::lora::{LoraReport, lora};
 use super::source::Component;
-use super::{Device, OmsRequest, OmsSource, Pipeline, Request, SingleFile, Source};
+use super::{Device, InitImage, OmsRequest, OmsSource, Pipeline, Request, SingleFile, Source, control};
 use crate::models::UnetConfig;
-use crate::models::original::{Checkpoint, Family, Patches};
+use crate::models::original::{Checkpoint, Control, Family, Patches};
 use crate::record::DType;
 use crate::sampling::PredictionType;
 use crate::weights::{TensorSet, WeightFile};
@@ -24,8 +25,11 @@ const SIDES: [usize; 3] = [512, 768, 1024];
 /// What was found.
 #[derive(Debug, Default, Serialize)]
 pub struct Inspection {
-    /// `model folder`, `component folder`, `OMS module`, `single file`, `LoRA` or `tensors`.
+    /// `model folder`, `component folder`, `OMS module`, `single file`, `autoencoder (for --vae)`, `tiny autoencoder (for --vae)`, `LoRA`,
+    /// `ControlNet` or `tensors`.
     pub kind: &'static str,
+    /// `safetensors`, `GGUF` or `PyTorch`, of a file.
+    pub format: Option<&'static str>,
     /// The family, as far as it is known.
     pub family: Option<&'static str>,
     /// `epsilon`, `v` or `sample`.
@@ -108,28 +112,36 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
     let stem = [DIFFUSION_STEM, TEXT_STEM].into_iter().find(|stem| root.has_weights(stem));
     let Some(stem) = stem else {
         return Err(Error::Model(format!(
-            "{}: expected a model: a folder with model_index.json or with a component's weights, or a .safetensors file",
+            "{}: expected a model: a folder with model_index.json or with a component's weights, or a .safetensors, .gguf or .ckpt file",
             path.display()
         )));
     };
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let tensors = root.weights(stem, false)?;
+    if Control::is_in(&tensors) || Control::relative(&tensors).is_some() {
+        return Ok(inspect_control(path, &tensors));
+    }
     let components = vec![report(&name, &tensors)];
     Ok(Inspection { kind: "component folder", components, ..Inspection::default() })
 }
 
 fn inspect_file(path: &Path) -> Result<Inspection> {
-    let tensors = TensorSet::from(Arc::new(WeightFile::open(path)?));
+    let file = Arc::new(WeightFile::open(path)?);
+    let format = Some(file.format().name());
+    let tensors = TensorSet::from(file);
     if let Some(lora) = lora(&tensors) {
         let components = vec![report("lora", &tensors)];
-        return Ok(Inspection { kind: "LoRA", lora: Some(lora), components, ..Inspection::default() });
+        return Ok(Inspection { kind: "LoRA", format, lora: Some(lora), components, ..Inspection::default() });
+    }
+    if Control::is_in(&tensors) || Control::relative(&tensors).is_some() {
+        return Ok(inspect_control(path, &tensors));
     }
     let single = match SingleFile::open(path, &Patches::new()) {
         Ok(single) => single,
         Err(error) => {
             let components = vec![report("tensors", &tensors)];
             let problems = vec![error.to_string()];
-            return Ok(Inspection { kind: "tensors", components, problems, ..Inspection::default() });
+            return Ok(Inspection { kind: "tensors", format, components, problems, ..Inspection::default() });
         }
     };
     let Checkpoint { family, parts, predicts_v, prediction_is_known, ema, foreign, .. } = single.checkpoint();
@@ -139,8 +151,18 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
         Family::XlRefiner => &["text_encoder_2", "unet", "vae"],
         Family::Sd1 | Family::Sd2 => &["text_encoder", "unet", "vae"],
     };
+    let is_tiny = parts.get("vae").is_some_and(|vae| vae.config["_class_name"] == "AutoencoderTiny");
+    let only = |name: &str| parts.len() == 1 && parts.contains_key(name);
+    let kind = match () {
+        () if only("vae") && is_tiny => "tiny autoencoder (for --vae)",
+        () if only("vae") => "autoencoder (for --vae)",
+        () => "single file",
+    };
+    // What replaces one part misses none.
+    let needs = if only("vae") { &[] } else { needs };
     let mut found = Inspection {
-        kind: "single file",
+        kind,
+        format,
         // An autoencoder alone may be any family's.
         family: (has_unet || parts.keys().any(|name| *name != "vae")).then(|| family.name()),
         prediction: has_unet.then_some(if *predicts_v { "v" } else { "epsilon" }),
@@ -152,10 +174,23 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
         missing: needs.iter().copied().filter(|name| !parts.contains_key(name)).collect(),
         ..Inspection::default()
     };
-    if found.missing.is_empty() {
+    if found.missing.is_empty() && has_unet {
         found.plan(&Source::File(single), None);
     }
     Ok(found)
+}
+
+fn inspect_control(path: &Path, tensors: &TensorSet) -> Inspection {
+    let components = vec![report("controlnet", tensors)];
+    let mut found = Inspection { kind: "ControlNet", components, ..Inspection::default() };
+    match control::read(path, None, false) {
+        Ok(files) => {
+            found.family = Some(family_of(&files.config.unet).name());
+            found.foreign = files.foreign;
+        }
+        Err(error) => found.problems.push(error.to_string()),
+    }
+    found
 }
 
 fn inspect_folder(path: &Path, root: &Component) -> Result<Inspection> {
@@ -164,12 +199,11 @@ fn inspect_folder(path: &Path, root: &Component) -> Result<Inspection> {
     if index.get("oms_module").is_some() {
         return inspect_oms(&source, &index);
     }
-    let class = index["_class_name"].as_str().unwrap_or_default();
-    let is_xl = class.contains("XL");
+    let reading = ModelIndex::read(root)?.reading();
     let mut found = Inspection { kind: "model folder", prediction_is_known: true, ..Inspection::default() };
     for (name, stem, needed) in [
-        ("text_encoder", TEXT_STEM, true),
-        ("text_encoder_2", TEXT_STEM, is_xl),
+        ("text_encoder", TEXT_STEM, reading != Reading::XlRefiner),
+        ("text_encoder_2", TEXT_STEM, reading != Reading::Clip),
         ("unet", DIFFUSION_STEM, true),
         ("vae", DIFFUSION_STEM, true),
     ] {
@@ -186,7 +220,7 @@ fn inspect_folder(path: &Path, root: &Component) -> Result<Inspection> {
     match unet_config(&source.component("unet")) {
         Ok(unet) => {
             found.in_channels = Some(unet.in_channels);
-            found.family = Some(family(&unet, is_xl).name());
+            found.family = Some(family(&unet, reading).name());
         }
         Err(error) => found.problems.push(error.to_string()),
     }
@@ -241,13 +275,18 @@ fn unet_config(files: &Component) -> Result<UnetConfig> {
     UnetConfig::from_json(&files.text("config.json")?, &files.label("config.json"))
 }
 
-fn family(unet: &UnetConfig, is_xl: bool) -> Family {
-    match (is_xl, unet.cross_attention_dim) {
-        (true, 1280) => Family::XlRefiner,
-        (true, _) => Family::Xl,
-        _ if unet.use_linear_projection => Family::Sd2,
-        _ => Family::Sd1,
+fn family(unet: &UnetConfig, reading: Reading) -> Family {
+    match reading {
+        Reading::XlRefiner => Family::XlRefiner,
+        Reading::Xl => Family::Xl,
+        Reading::Clip if unet.use_linear_projection => Family::Sd2,
+        Reading::Clip => Family::Sd1,
     }
+}
+
+/// The family of a UNet, or of a ControlNet's.
+pub(super) fn family_of(unet: &UnetConfig) -> Family {
+    family(unet, if unet.addition_embed_type.is_some() { Reading::Xl } else { Reading::Clip })
 }
 
 fn prediction(kind: PredictionType) -> &'static str {
@@ -288,9 +327,9 @@ impl Inspection {
                     width: Some(side),
                     height: Some(side),
                     oms: oms.map(|_| OmsRequest::default()),
+                    image: pipeline.example(side),
                     ..Request::default()
                 };
-                // An inpainting model wants a picture; what it draws in between is planned all the same by `chiaro plan`.
                 let Ok(stages) = pipeline.plan(&request) else { continue };
                 let Some(largest) = stages.iter().max_by_key(|stage| stage.peak_bytes()) else { continue };
                 let storage = pipeline.device().storage_name();
@@ -298,5 +337,18 @@ impl Inspection {
                 self.memory.push(MemoryReport { side, storage, peak_bytes, stage });
             }
         }
+    }
+}
+
+impl Pipeline {
+    /// A grey picture of what the UNet must be shown, for plans.
+    fn example(&self, side: usize) -> Option<InitImage> {
+        let pixels = side * side;
+        let mask = match self.kind.shown {
+            Shown::Nothing => return None,
+            Shown::Masked => Some(vec![1.0; pixels]),
+            Shown::Instructed { .. } => None,
+        };
+        Some(InitImage { width: side, height: side, rgb: vec![0.5; 3 * pixels], strength: 1.0, mask })
     }
 }

@@ -6,10 +6,12 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::adapters::Adapters;
+use super::control::LoadedControl;
 use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
+use super::kind::{ModelIndex, Reading};
 use super::source::Component;
-use super::{Device, Overrides, Part, Pipeline, Places, Source, time_ids};
-use crate::models::{AutoencoderKl, AutoencoderKlConfig, Network, Unet, UnetConfig};
+use super::{Device, Overrides, Part, Pipeline, Places, Source};
+use crate::models::{Autoencoder, Network, Unet, UnetConfig};
 use crate::sampling::SchedulerConfig;
 use crate::weights::{WeightType, Weights};
 use crate::{Error, Result};
@@ -63,33 +65,31 @@ impl Pipeline {
         let unet_files = overrides.unet_of(model)?;
         let mut adapters = Adapters::open(&overrides.adapters)?;
         let unet = load_unet(&unet_files, "unet", stored(Part::Unet), |w| adapters.patch(Network::Unet, w))?;
-        let text_encoders = load_text_encoders(&texts, index.is_xl(), stored(Part::Text), &mut adapters)?;
+        let text_encoders = load_text_encoders(&texts, index.reading(), stored(Part::Text), &mut adapters)?;
         let (vae_files, vae_config) = overrides.vae_of(model)?;
-        let vae_config = AutoencoderKlConfig::from_json(&vae_config, &vae_files.label("config.json"))?;
-        let vae = AutoencoderKl::load(vae_config, &open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?)?;
-        check_unet(model, &unet, &text_encoders)?;
-        // An inpainting UNet is shown the mask and the picture without what is repainted, too.
-        let (takes, latents) = (unet.config().in_channels, vae.config().latent_channels);
-        if ![latents, 2 * latents + 1].contains(&takes) {
-            return Err(Error::Model(format!(
-                "{model}: expected a UNet of {latents} channels, or {} for inpainting, got {takes}; depth and instruction models are not \
-                 supported yet",
-                2 * latents + 1
-            )));
-        }
+        let vae_weights = open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?;
+        let vae = Autoencoder::load(&vae_config, &vae_files.label("config.json"), &vae_weights)?;
+        let kind = index.kind(&model.to_string(), &unet, vae.latent_channels(), &text_encoders)?;
+        let control = |path: &PathBuf| LoadedControl::load(path, &unet, stored(Part::Unet));
+        let controls = overrides.controls.iter().map(control).collect::<Result<_>>()?;
         let mut pipeline = Pipeline {
             device,
             label: model.name(),
+            parts: overrides.parts(),
+            prediction: overrides.prediction,
             assumptions: overrides.assumptions(model),
-            files: model_files(&texts, unet_files, vae_files, index.is_xl()),
+            files: model_files(&texts, unet_files, vae_files, kind.reading),
             hashes: OnceLock::new(),
             text_encoders,
-            zeros_for_no_negative: index.is_xl() && index.force_zeros_for_empty_prompt,
+            kind,
             unet,
+            controls,
             vae,
             scheduler,
             oms: None,
             adapters: Vec::new(),
+            preview: None,
+            refiner: None,
         };
         if let Some(source) = oms {
             let (mut module, files) = load_oms(&pipeline, source)?;
@@ -97,7 +97,7 @@ impl Pipeline {
                 // The module was trained with the base's encoders as they were.
                 let mut own = load_text_encoders(
                     &texts,
-                    index.is_xl(),
+                    kind.reading,
                     pipeline.device.weight_type(Part::Text),
                     &mut Adapters::default(),
                 )?;
@@ -108,6 +108,26 @@ impl Pipeline {
             pipeline.files.push(("oms_module", files, DIFFUSION_STEM));
         }
         pipeline.adapters = adapters.finish(&pipeline.label)?;
+        if let Some((files, config)) = overrides.preview_vae()? {
+            let weights = open(&files, DIFFUSION_STEM, "preview vae", pipeline.device.weight_type(Part::Vae))?;
+            let vae = Autoencoder::load(&config, &files.label("config.json"), &weights)?;
+            if (vae.latent_channels(), vae.pixels_per_latent())
+                != (pipeline.vae.latent_channels(), pipeline.vae.pixels_per_latent())
+            {
+                return Err(Error::Model(format!(
+                    "{}: expected an autoencoder of {} channels and {} pixels per latent, got {} and {}",
+                    files.label("config.json"),
+                    pipeline.vae.latent_channels(),
+                    pipeline.vae.pixels_per_latent(),
+                    vae.latent_channels(),
+                    vae.pixels_per_latent()
+                )));
+            }
+            pipeline.preview = Some(vae);
+        }
+        if let Some(path) = &overrides.refiner {
+            pipeline.refiner = Some(Box::new(pipeline.load_refiner(&Source::at(path)?)?));
+        }
         Ok(pipeline)
     }
 }
@@ -117,80 +137,16 @@ fn model_files(
     texts: &Source,
     unet: Component,
     vae: Component,
-    dual: bool,
+    reading: Reading,
 ) -> Vec<(&'static str, Component, &'static str)> {
-    let mut files = vec![
-        ("text_encoder", texts.component("text_encoder"), TEXT_STEM),
-        ("unet", unet, DIFFUSION_STEM),
-        ("vae", vae, DIFFUSION_STEM),
-    ];
-    if dual {
+    let mut files = vec![("unet", unet, DIFFUSION_STEM), ("vae", vae, DIFFUSION_STEM)];
+    if reading != Reading::XlRefiner {
+        files.push(("text_encoder", texts.component("text_encoder"), TEXT_STEM));
+    }
+    if reading != Reading::Clip {
         files.push(("text_encoder_2", texts.component("text_encoder_2"), TEXT_STEM));
     }
     files
-}
-
-/// What `model_index.json` says that matters here.
-#[derive(Deserialize)]
-struct ModelIndex {
-    #[serde(rename = "_class_name")]
-    class_name: String,
-    /// Whether no negative prompt means states of zeros (SDXL).
-    #[serde(default = "yes")]
-    force_zeros_for_empty_prompt: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-const XL: &str = "StableDiffusionXLPipeline";
-const XL_INPAINT: &str = "StableDiffusionXLInpaintPipeline";
-
-impl ModelIndex {
-    /// Only the families that the rest of the loader knows.
-    fn read(root: &Component) -> Result<Self> {
-        let index: ModelIndex = root.json("model_index.json")?;
-        match index.class_name.as_str() {
-            "StableDiffusionPipeline"
-            | "LatentConsistencyModelPipeline"
-            | "StableDiffusionInpaintPipeline"
-            | XL
-            | XL_INPAINT => Ok(index),
-            other => Err(Error::Model(format!(
-                "{}: expected StableDiffusionPipeline or {XL}, got {other}; Stable Diffusion 1.x, 2.x and XL are supported",
-                root.label("model_index.json")
-            ))),
-        }
-    }
-
-    fn is_xl(&self) -> bool {
-        [XL, XL_INPAINT].contains(&self.class_name.as_str())
-    }
-}
-
-/// The UNet takes what the text encoders give: states of their joined width, and with SDXL the pooled row and six sizes.
-fn check_unet(model: &Source, unet: &Unet, text_encoders: &[TextEncoder]) -> Result<()> {
-    let (config, width) = (unet.config(), joined_width(text_encoders));
-    if config.cross_attention_dim != width {
-        return Err(Error::Model(format!(
-            "{model}: the UNet takes text states of width {}, the text encoder gives {width}; they belong to different models",
-            config.cross_attention_dim
-        )));
-    }
-    let takes = config.addition_embed_type.as_ref().and(config.projection_class_embeddings_input_dim);
-    let gives = text_encoders.get(1).map(|second| {
-        second.model.config().projection_dim + time_ids::COUNT * config.addition_time_embed_dim.unwrap_or(0)
-    });
-    if takes != gives {
-        let words = |dim: Option<usize>| dim.map_or("nothing".into(), |dim| format!("{dim} values"));
-        return Err(Error::Model(format!(
-            "{model}: beside the time the UNet takes {}, pooled text and sizes give {}; they belong to different models",
-            words(takes),
-            words(gives)
-        )));
-    }
-    Ok(())
 }
 
 pub(super) const DIFFUSION_STEM: &str = "diffusion_pytorch_model";
@@ -283,7 +239,7 @@ fn load_oms(base: &Pipeline, source: &OmsSource) -> Result<(OmsModule, Component
             source.module
         )));
     }
-    let latents = base.vae.config().latent_channels;
+    let latents = base.vae.latent_channels();
     if module.config().in_channels != latents {
         return Err(Error::Model(format!(
             "{}: the module takes {} latent channels, the model has {latents}; it was made for another latent space",
@@ -305,13 +261,14 @@ fn load_oms_text_encoders(base: &Pipeline, source: &OmsSource) -> Result<OmsText
     let class = index["oms_text_encoder"][1].as_str().unwrap_or_default();
     let is_dual = [class, &pointer.class_name].iter().any(|class| class.contains("SDXL"));
     if let Some(folder) = &source.text_encoder {
-        return load_text_encoders(&Source::Folder(folder.clone()), is_dual, weight_type, &mut none).map(OmsText::Own);
+        let reading = if is_dual { Reading::Xl } else { Reading::Clip };
+        return load_text_encoders(&Source::Folder(folder.clone()), reading, weight_type, &mut none).map(OmsText::Own);
     }
     if is_dual {
         let pointed = pointer.folder(source).map(Source::Folder);
         return match pointed.filter(|folder| folder.component("text_encoder_2").has_weights(TEXT_STEM)) {
-            Some(folder) => load_text_encoders(&folder, true, weight_type, &mut none).map(OmsText::Own),
-            None if base.text_encoders.len() == 2 => Ok(OmsText::Base(2)),
+            Some(folder) => load_text_encoders(&folder, Reading::Xl, weight_type, &mut none).map(OmsText::Own),
+            None if base.kind.reading == Reading::Xl => Ok(OmsText::Base(2)),
             None => Err(Error::Model(format!(
                 "{}: the module reads its prompt with SDXL's two text encoders; name the folder of an SDXL model with --oms-text-encoder",
                 source.module

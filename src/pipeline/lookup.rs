@@ -3,7 +3,8 @@
 //! | place | a name there | variable |
 //! | --- | --- | --- |
 //! | the file system | any path that exists | |
-//! | folders of models | `NAME`, `NAME.safetensors`, also below `checkpoints/` and `diffusers/` (ComfyUI), `Stable-diffusion/` (AUTOMATIC1111) | `CHIARO_MODELS`, several as in `PATH` |
+//! | folders of models | `NAME`, `NAME.safetensors`, `NAME.gguf`, `NAME.ckpt`, also below `checkpoints/` and `diffusers/` (ComfyUI), `Stable-diffusion/` (AUTOMATIC1111) | `CHIARO_MODELS`, several as in `PATH` |
+//! | the same, for ControlNets | the same, also below `controlnet/`, `ControlNet/` | |
 //! | Hugging Face's cache | `ORGANISATION/REPOSITORY`, at its `main` as last fetched | `HF_HUB_CACHE`, or `HF_HOME` with `hub/` below it |
 //!
 //! Nothing is fetched: a name that is not here is an error that says where was looked.
@@ -14,6 +15,10 @@ use crate::{Error, Result};
 
 /// Folders inside a folder of models in which other programs keep whole models.
 const INNER: [&str; 4] = ["", "checkpoints", "diffusers", "Stable-diffusion"];
+/// What single files end with, the preferred format first.
+const ENDINGS: [&str; 3] = [".safetensors", ".gguf", ".ckpt"];
+/// Folders inside a folder of models in which other programs keep ControlNets.
+const CONTROLS: [&str; 3] = ["", "controlnet", "ControlNet"];
 /// How many near names an error offers.
 const OFFERED: usize = 3;
 
@@ -45,11 +50,25 @@ impl Places {
     /// # Errors
     /// [`Error::Model`] when it is nowhere, with the places that were searched and the nearest names there.
     pub fn find(&self, name: &str) -> Result<PathBuf> {
+        self.find_below(name, &INNER)
+    }
+
+    /// The path that a ControlNet's name means.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn find_control(&self, name: &str) -> Result<PathBuf> {
+        self.find_below(name, &CONTROLS)
+    }
+
+    fn find_below(&self, name: &str, inner: &[&str]) -> Result<PathBuf> {
         let path = Path::new(name);
         if path.exists() {
             return Ok(path.to_owned());
         }
-        if let Some(found) = self.models.iter().filter(|_| path.is_relative()).find_map(|folder| inside(folder, name)) {
+        if let Some(found) =
+            self.models.iter().filter(|_| path.is_relative()).find_map(|folder| inside(folder, inner, name))
+        {
             return Ok(found);
         }
         match self.hubs.iter().find_map(|hub| snapshot(hub, name)) {
@@ -65,7 +84,7 @@ impl Places {
             for entry in INNER.iter().flat_map(|inner| entries(&folder.join(inner))) {
                 let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let is_model = entry.join("model_index.json").is_file();
-                match name.strip_suffix(".safetensors") {
+                match ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)) {
                     Some(stem) => names.push(stem.to_owned()),
                     None if is_model => names.push(name),
                     None => {}
@@ -99,10 +118,11 @@ impl Places {
 }
 
 /// A model of that name in a folder of models.
-fn inside(folder: &Path, name: &str) -> Option<PathBuf> {
-    let forms = INNER.iter().flat_map(|inner| {
+fn inside(folder: &Path, inner: &[&str], name: &str) -> Option<PathBuf> {
+    let forms = inner.iter().flat_map(|inner| {
         let folder = folder.join(inner);
-        [folder.join(name), folder.join(format!("{name}.safetensors"))]
+        let files = ENDINGS.map(|ending| folder.join(format!("{name}{ending}")));
+        std::iter::once(folder.join(name)).chain(files)
     });
     forms.into_iter().find(|path| path.exists())
 }

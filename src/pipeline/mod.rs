@@ -7,10 +7,13 @@
 //! | `source`, `demo`, `single_file` | a model's files: a folder, inside the binary, or seen in a single file |
 //! | `lookup` | a name → where its files are |
 //! | `load`, `encoders`, `overrides`, `adapters` | files → networks; networks from elsewhere; what LoRA and its relatives change |
+//! | `kind`, `refiner` | who reads the prompt, what the UNet is shown; a second model for the last steps |
+//! | `control` | ControlNets and the pictures that they see |
 //! | `weight_types`, `budget` | how weights are stored; the best that fits a limit |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
 //! | `tiling` | autoencoders whole or in bands |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
+//! | `preview` | how a picture stands |
 //! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
 //! | `inspect`, `lora` | what lies at a path, for a user to see |
 //! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
@@ -18,19 +21,23 @@
 
 mod adapters;
 mod budget;
+mod control;
 mod demo;
 mod device;
 mod encoders;
 mod generate;
 mod init;
 mod inspect;
+mod kind;
 mod load;
 mod lookup;
 mod lora;
 mod overrides;
 mod parameters;
 mod pass;
+mod preview;
 mod prompts;
+mod refiner;
 mod repeat;
 mod request;
 mod resize;
@@ -45,6 +52,7 @@ mod weight_types;
 
 pub use adapters::{Adapter, AdapterReport};
 pub use budget::TooLarge;
+pub use control::{ControlRequest, distinct_nets};
 pub use device::Device;
 pub use generate::{Event, Generation};
 pub use init::InitImage;
@@ -54,7 +62,7 @@ pub use lookup::Places;
 pub use lora::LoraReport;
 pub use overrides::Overrides;
 pub use parameters::Picture;
-pub use repeat::{Recipe, RecipeAdapter, read_recipe};
+pub use repeat::{Recipe, RecipeAdapter, RecipeControl, read_recipe};
 pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
 pub use single_file::SingleFile;
 pub use source::Source;
@@ -69,39 +77,50 @@ pub use crate::text::PromptSyntax;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use control::LoadedControl;
 use encoders::TextEncoder;
+use kind::{Kind, Shown};
 use load::{OmsModule, OmsText};
 use source::Component;
 use stage::Stage;
 
-use crate::models::{AutoencoderKl, OneOrMany, Unet};
+use crate::models::{Autoencoder, OneOrMany, Unet};
 use crate::record::Shape;
 use rayon::prelude::*;
 
-use crate::sampling::{SchedulerConfig, Solver, SolverKind, embedding, oms};
+use crate::sampling::{PredictionType, SchedulerConfig, Solver, SolverKind, embedding, oms};
 use crate::{Error, Result};
 
 /// A model, and perhaps an OMS module, on a device. Weights stay in the mapped files until a stage runs.
 pub struct Pipeline {
     device: Device,
     label: String,
+    /// Parts that are not the model's own, and what they are called.
+    parts: Vec<(&'static str, String)>,
+    /// What the network was said to predict, where that replaces what the model's files say.
+    prediction: Option<PredictionType>,
     /// What the model's files leave open, and what was assumed.
     assumptions: Vec<String>,
     /// Component, folder and stem of each weight file.
     files: Vec<(&'static str, Component, &'static str)>,
     hashes: OnceLock<BTreeMap<&'static str, String>>,
+    kind: Kind,
     /// One, or the two of SDXL.
     text_encoders: Vec<TextEncoder>,
-    /// Whether no negative prompt means states of zeros.
-    zeros_for_no_negative: bool,
     unet: Unet,
-    vae: AutoencoderKl,
+    controls: Vec<LoadedControl>,
+    vae: Autoencoder,
     scheduler: SchedulerConfig,
     oms: Option<OmsModule>,
     adapters: Vec<AdapterReport>,
+    /// The autoencoder of previews, where it is not the model's own.
+    preview: Option<Autoencoder>,
+    /// The model of the last steps.
+    refiner: Option<Box<Pipeline>>,
 }
 
 /// The shapes of a UNet's run.
+#[derive(Clone, Copy)]
 struct UnetRun {
     /// (width, height) in pixels.
     size: (usize, usize),
@@ -138,9 +157,19 @@ impl Pipeline {
         &self.label
     }
 
+    /// Parts that are not the model's own (`unet`, `vae`, `text_encoder`, `refiner`), and what their files are called.
+    pub fn parts(&self) -> &[(&'static str, String)] {
+        &self.parts
+    }
+
     /// The adapters that were loaded, and what became of them.
     pub fn adapters(&self) -> &[AdapterReport] {
         &self.adapters
+    }
+
+    /// The name and the file's SHA-256 of each ControlNet, read on first use, in the order in which requests number them.
+    pub fn controls(&self) -> impl Iterator<Item = (&str, String)> {
+        self.controls.iter().map(|control| (control.name(), control.sha256()))
     }
 
     /// SHA-256 of each weight file by component, read on first use.
@@ -189,7 +218,7 @@ impl Pipeline {
     /// When the request is out of range.
     pub fn size(&self, request: &Request) -> Result<(usize, usize)> {
         request.validate()?;
-        let step = self.vae.config().pixels_per_latent();
+        let step = self.vae.pixels_per_latent();
         let (own_height, own_width) = match self.unet.config().sample_size.as_ref() {
             Some(OneOrMany::One(side)) => (*side, *side),
             Some(OneOrMany::Many(sides)) if sides.len() == 2 => (sides[0], sides[1]),
@@ -221,7 +250,10 @@ impl Pipeline {
     /// # Errors
     /// When the request is out of range or a stage exceeds the device's limits.
     pub fn plan(&self, request: &Request) -> Result<Vec<StagePlan>> {
-        self.stages(request)?.iter().map(|stage| stage.plan(&self.device)).collect()
+        let plan = |stage: &Stage<'_>| stage.plan(&self.device);
+        let mut plans = self.stages(request)?.iter().map(plan).collect::<Result<Vec<_>>>()?;
+        self.plan_previews(request, &mut plans)?;
+        Ok(plans)
     }
 
     /// Opens each stage of a request in turn, without running it: its plan, and the bytes that the executor really allocated.
@@ -237,7 +269,7 @@ impl Pipeline {
     fn stages(&self, request: &Request) -> Result<Vec<Stage<'_>>> {
         let size = self.size(request)?;
         self.check(request, size)?;
-        let skip = request.skip();
+        let skip = self.skip(request);
         let text = text::TextPlan::new(self, request, size)?;
         let mut stages = text.stages();
         if request.image.is_some() {
@@ -248,7 +280,8 @@ impl Pipeline {
         }
         let batch = request.batch.min(request.count);
         let tokens = text.unet_tokens();
-        stages.push(self.unet_stage(request, UnetRun { size, skip, batch, tokens })?);
+        stages.extend(self.unet_stages(request, UnetRun { size, skip, batch, tokens })?);
+        stages.extend(self.refiner_stages(request, size, skip)?);
         let Some(hires) = &request.hires else {
             stages.push(self.decoder_stage(request, size));
             return Ok(stages);
@@ -260,7 +293,8 @@ impl Pipeline {
             stages.push(self.encoder_stage(&second, larger));
         }
         let skip = hires.skip(second.num_inference_steps);
-        stages.push(self.unet_stage(&second, UnetRun { size: larger, skip, batch, tokens })?);
+        stages.extend(self.unet_stages(&second, UnetRun { size: larger, skip, batch, tokens })?);
+        stages.extend(self.refiner_stages(&second, larger, skip)?);
         stages.push(self.decoder_stage(&second, larger));
         Ok(stages)
     }
@@ -272,27 +306,25 @@ impl Pipeline {
 
     /// A solver that leaves out the first `skip` steps.
     fn solver(&self, request: &Request, skip: usize) -> Result<Solver> {
-        request.solver(&self.scheduler, self.is_xl(), skip)
+        request.solver(&self.scheduler, self.kind.is_xl(), skip)
     }
 
     /// The model's schedule with what the request changes.
     fn schedule_of(&self, request: &Request) -> SchedulerConfig {
-        request.schedule(&self.scheduler, self.is_xl())
+        request.schedule(&self.scheduler, self.kind.is_xl())
     }
 
-    /// Whether the model reads with SDXL's two text encoders.
-    fn is_xl(&self) -> bool {
-        self.text_encoders.len() == 2
-    }
-
-    /// Whether the UNet is an inpainting one, which sees the mask and the picture without what is repainted.
-    fn inpaints(&self) -> bool {
-        self.unet.config().in_channels > self.vae.config().latent_channels
+    /// Steps that a request leaves out at the start. What is changed by instruction is drawn from noise.
+    fn skip(&self, request: &Request) -> usize {
+        match self.kind.shown {
+            Shown::Instructed { .. } => 0,
+            Shown::Nothing | Shown::Masked => request.skip(),
+        }
     }
 
     /// Checks a request against the model.
     fn check(&self, request: &Request, (width, height): (usize, usize)) -> Result<()> {
-        let skip = request.skip();
+        let skip = self.skip(request);
         let solver = self.solver(request, skip)?;
         let latents = self.latent_shape((width, height)).len();
         if let Some(given) = &request.latents
@@ -300,10 +332,12 @@ impl Pipeline {
         {
             return Err(Error::Request(format!("latents: expected {latents} values, got {}", given.len())));
         }
-        if self.inpaints() && request.image.as_ref().is_none_or(|image| image.mask.is_none()) {
+        self.check_shown(request)?;
+        if let Some(control) = request.controls.iter().find(|control| control.net >= self.controls.len()) {
             return Err(Error::Request(format!(
-                "{}: it is an inpainting model, give it a picture and a mask (--image, --mask)",
-                self.label
+                "control: expected the number of one of {} ControlNets, got {}; load it with --control",
+                self.controls.len(),
+                control.net
             )));
         }
         self.check_text(request)?;
@@ -317,20 +351,32 @@ impl Pipeline {
     /// What was assumed of the model, and what has no effect in a request.
     fn notices(&self, request: &Request) -> Vec<String> {
         let mut notices = self.assumptions.clone();
-        if request.oms.is_some() && request.skip() > 0 {
+        notices.extend(self.controls.iter().filter_map(LoadedControl::notice));
+        if request.oms.is_some() && self.skip(request) > 0 {
             notices.push("One More Step is left out: below strength 1 the picture itself sets the brightness".into());
+        }
+        let is_instructed = matches!(self.kind.shown, Shown::Instructed { .. });
+        if is_instructed && request.image.as_ref().is_some_and(|image| image.strength != InitImage::STRENGTH) {
+            notices.push(
+                "strength has no effect: this model draws the whole picture anew, as the prompt instructs".into(),
+            );
         }
         if request.sampler.is_none() && self.scheduler.solver().is_none() && !self.scheduler.class_name.is_empty() {
             notices.push(format!("the model's own {} is not here, ddim takes its place", self.scheduler.class_name));
+        }
+        let calls = self.solver(request, request.skip()).map_or(0, |solver| solver.timesteps().len());
+        let acts = |i: &usize| control::sets(&request.controls, calls).iter().any(|(set, _)| set.contains(i));
+        for idle in (0..request.controls.len()).filter(|i| !acts(i)) {
+            notices.push(format!("control {}: it acts at none of the {calls} steps", idle + 1));
         }
         notices
     }
 
     fn check_text(&self, request: &Request) -> Result<()> {
-        let dual = self.text_encoders.len() == 2;
+        let is_xl = self.kind.is_xl();
         // SDXL counts from the last layer but one.
         let layers = self.text_encoders.iter().map(|e| e.model.config().num_hidden_layers).min().unwrap_or(0);
-        let most = layers - usize::from(dual);
+        let most = layers - usize::from(is_xl);
         if request.clip_skip >= most {
             return Err(Error::Request(format!(
                 "clip skip: this model's text encoder can do without its last {} layers, not without {}",
@@ -345,7 +391,7 @@ impl Pipeline {
             ("crop", request.crops_coords_top_left != (0, 0)),
             ("target-size", request.target_size.is_some()),
         ];
-        match only_xl.iter().find(|(_, given)| *given && !dual) {
+        match only_xl.iter().find(|(_, given)| *given && !is_xl) {
             Some((option, _)) => {
                 Err(Error::Request(format!("{option}: only SDXL models have it; {} is none", self.label)))
             }
@@ -353,8 +399,34 @@ impl Pipeline {
         }
     }
 
+    /// Checks what the UNet wants to be shown.
+    fn check_shown(&self, request: &Request) -> Result<()> {
+        let image = request.image.as_ref();
+        let needs = match self.kind.shown {
+            Shown::Masked if image.is_none_or(|image| image.mask.is_none()) => {
+                "it is an inpainting model, give it a picture and a mask (--image, --mask)"
+            }
+            Shown::Instructed { .. } if image.is_none() => {
+                "it changes a picture as the prompt instructs, give it one (--image)"
+            }
+            Shown::Instructed { .. } if image.is_some_and(|image| image.mask.is_some()) => {
+                "it changes a whole picture as the prompt instructs, leave the mask out"
+            }
+            Shown::Instructed { .. } if request.hires.is_some() => {
+                "it changes a picture as the prompt instructs, which a second pass (hires) cannot"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Request(format!("{}: {needs}", self.label)))
+    }
+
     fn text_encoders(&self) -> &[TextEncoder] {
         &self.text_encoders
+    }
+
+    /// The encoder whose pooled row SDXL's UNet is told.
+    fn pooling_encoder(&self) -> Option<&TextEncoder> {
+        self.text_encoders.last().filter(|_| self.kind.is_xl())
     }
 
     /// The OMS module's text encoders: its own, or the base's.
@@ -369,22 +441,39 @@ impl Pipeline {
         }
     }
 
-    /// Rows of the UNet's batch: `[unconditional, conditional]` under guidance. A model with a guidance embedding (LCM) takes one.
+    /// Rows of the UNet's batch under guidance: `[unconditional, conditional]`, or with a picture as guide `[neither, picture, both]`. A
+    /// model with a guidance embedding (LCM) takes one.
     fn guidance_rows(&self, request: &Request) -> usize {
-        if request.guidance_scale > 1.0 && self.unet.config().time_cond_proj_dim.is_none() { 2 } else { 1 }
+        let guided = request.guidance_scale > 1.0 && self.unet.config().time_cond_proj_dim.is_none();
+        match self.kind.shown {
+            _ if !guided => 1,
+            Shown::Instructed { .. } => 3,
+            Shown::Nothing | Shown::Masked => 2,
+        }
     }
 
     fn latent_shape(&self, (width, height): (usize, usize)) -> Shape {
-        let step = self.vae.config().pixels_per_latent();
-        Shape::image(1, height / step, width / step, self.vae.config().latent_channels)
+        let step = self.vae.pixels_per_latent();
+        Shape::image(1, height / step, width / step, self.vae.latent_channels())
     }
 
-    /// The UNet for a batch of pictures.
-    fn unet_stage(&self, request: &Request, run: UnetRun) -> Result<Stage<'_>> {
+    /// The UNet for a batch of pictures, with each set of controls that acts together at some steps.
+    fn unet_stages(&self, request: &Request, run: UnetRun) -> Result<Vec<Stage<'_>>> {
+        let calls = self.solver(request, run.skip)?.timesteps().len();
+        let groups = request.count.div_ceil(run.batch);
+        let sets = control::sets(&request.controls, calls);
+        Ok(sets.iter().map(|(acting, calls)| self.unet_stage(request, run, acting, calls * groups)).collect())
+    }
+
+    /// The UNet and the ControlNets that act with it as one network.
+    fn unet_stage(&self, request: &Request, run: UnetRun, acting: &[usize], runs: usize) -> Stage<'_> {
         let latents = self.latent_shape(run.size);
         let (rows, tokens) = (self.guidance_rows(request) * run.batch, run.tokens);
-        let runs = self.solver(request, run.skip)?.timesteps().len() * request.count.div_ceil(run.batch);
-        Ok(Stage::new("UNet", runs, move |caps| self.unet.record(caps, rows, latents.h, latents.w, tokens, false)))
+        let nets: Vec<_> = acting.iter().map(|&i| &self.controls[request.controls[i].net].net).collect();
+        let name = if nets.is_empty() { "UNet" } else { "UNet with ControlNet" };
+        Stage::new(name, runs, move |caps| {
+            self.unet.record_controlled(caps, [rows, latents.h, latents.w], tokens, &nets, false)
+        })
     }
 
     /// The OMS module, if asked for, for rows of `tokens` text states.
@@ -404,16 +493,29 @@ impl Pipeline {
             Some(image) => 1 + usize::from(image.mask.is_some()),
             None => request.count,
         };
-        Stage::new("VAE encoder", pictures, move |caps| self.vae.record_encode(caps, 1, height, width, false))
-            .or_in_bands(self.vae.levels(), move |levels| self.vae.encode_chain(height, width, levels))
+        let whole = Stage::new("VAE encoder", pictures, move |caps| self.vae.record_encode(caps, 1, height, width));
+        match &self.vae {
+            Autoencoder::Kl(vae) => {
+                whole.or_in_bands(vae.levels(), move |levels| vae.encode_chain(height, width, levels))
+            }
+            Autoencoder::Tiny(_) => whole,
+        }
     }
 
     fn decoder_stage(&self, request: &Request, size: (usize, usize)) -> Stage<'_> {
+        self.decoder_of(&self.vae, "VAE decoder", request.count, size)
+    }
+
+    /// The decoder of this or of another autoencoder of the same latents.
+    fn decoder_of<'p>(&self, vae: &'p Autoencoder, name: &'static str, runs: usize, size: (usize, usize)) -> Stage<'p> {
         let latents = self.latent_shape(size);
-        Stage::new("VAE decoder", request.count, move |caps| {
-            self.vae.record_decode(caps, 1, latents.h, latents.w, false)
-        })
-        .or_in_bands(self.vae.levels(), move |levels| self.vae.decode_chain(latents.h, latents.w, levels))
+        let whole = Stage::new(name, runs, move |caps| vae.record_decode(caps, 1, latents.h, latents.w));
+        match vae {
+            Autoencoder::Kl(vae) => {
+                whole.or_in_bands(vae.levels(), move |levels| vae.decode_chain(latents.h, latents.w, levels))
+            }
+            Autoencoder::Tiny(_) => whole,
+        }
     }
 
     /// The time embedding's sinusoids for each row, and the guidance embedding of models that have one.

@@ -15,16 +15,22 @@ use crate::{Error, Result};
 pub struct Overrides {
     /// A UNet.
     pub unet: Option<PathBuf>,
-    /// An autoencoder. One alone in a single file takes the model's own scaling of latents.
+    /// An autoencoder, also a tiny one (TAESD). One alone in a single file takes the model's own scaling of latents.
     pub vae: Option<PathBuf>,
+    /// An autoencoder for previews, such as TAESD, where the model's own is too slow for them.
+    pub preview_vae: Option<PathBuf>,
     /// A model whose text encoders and tokenizers are used.
     pub text_encoder: Option<PathBuf>,
     /// The text of a `scheduler_config.json`.
     pub scheduler: Option<String>,
     /// What the network predicts, where the model's files do not say or are wrong.
     pub prediction: Option<PredictionType>,
+    /// A model of the same family for the last steps, such as SDXL's refiner ([`Request::refiner_start`](super::Request::refiner_start)).
+    pub refiner: Option<PathBuf>,
     /// What changes the UNet and the text encoders. An OMS module is never changed.
     pub adapters: Vec<Adapter>,
+    /// ControlNets, each a folder or a file, in the order in which a request numbers them.
+    pub controls: Vec<PathBuf>,
 }
 
 impl Overrides {
@@ -38,6 +44,18 @@ impl Overrides {
         scheduler.prediction_type = self.prediction.unwrap_or(scheduler.prediction_type);
         scheduler.check()?;
         Ok(scheduler)
+    }
+
+    /// Which parts are from elsewhere, and what lies there is called.
+    pub(super) fn parts(&self) -> Vec<(&'static str, String)> {
+        let paths = [
+            ("unet", &self.unet),
+            ("vae", &self.vae),
+            ("text_encoder", &self.text_encoder),
+            ("refiner", &self.refiner),
+        ];
+        let name = |path: &PathBuf| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        paths.into_iter().filter_map(|(part, path)| Some((part, name(path.as_ref()?)))).collect()
     }
 
     pub(super) fn texts_of(&self, model: &Source) -> Result<Source> {
@@ -65,10 +83,18 @@ impl Overrides {
             _ => own.json::<Value>("config.json")?["scaling_factor"].clone(),
         };
         let mut config: Value = files.json("config.json")?;
-        if factor.is_number() {
+        // A tiny one gives latents as the UNet takes them.
+        if factor.is_number() && config["_class_name"] == "AutoencoderKL" {
             config["scaling_factor"] = factor;
         }
         Ok((files, config.to_string()))
+    }
+
+    /// The files and `config.json` of the autoencoder of previews.
+    pub(super) fn preview_vae(&self) -> Result<Option<(Component, String)>> {
+        let Some(files) = component(self.preview_vae.as_deref(), "vae")? else { return Ok(None) };
+        let text = files.text("config.json")?;
+        Ok(Some((files, text)))
     }
 
     /// What the user of a model should know that its files leave open.

@@ -1,8 +1,10 @@
 //! A finished picture and the text that goes into its PNG.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
-use super::{AdapterReport, Pipeline, Request};
+use super::{AdapterReport, Pipeline, Request, control};
 use crate::Result;
 use crate::image::Rgb8Image;
 use crate::sampling::{PictureNoise, RngKind, SigmaSchedule};
@@ -44,6 +46,8 @@ pub(super) fn parameters(pipeline: &Pipeline, request: &Request, size: (usize, u
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "model": pipeline.label(),
+        "parts": pipeline.parts().iter().cloned().collect::<BTreeMap<_, _>>(),
+        "prediction": pipeline.prediction,
         "oms_module": request.oms.as_ref().and(pipeline.oms_label()),
         "sha256": pipeline.hashes()?,
         "adapters": pipeline.adapters().iter().map(AdapterReport::parameters).collect::<Vec<_>>(),
@@ -58,6 +62,7 @@ pub(super) fn parameters(pipeline: &Pipeline, request: &Request, size: (usize, u
         "image": request.image.as_ref().map(|image| json!({
             "sha256": image.sha256(), "strength": image.strength, "mask": image.mask.is_some(),
         })),
+        "controls": control::parameters(&request.controls, &pipeline.controls),
         "request": request,
     }))
 }
@@ -86,10 +91,13 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
     }
     fields.push(("Model", quoted(pipeline.label())));
     if !pipeline.adapters().is_empty() {
-        // Ten digits of the file's hash; AUTOMATIC1111 leaves the header out of its own.
         let hashes: Vec<String> =
-            pipeline.adapters().iter().map(|a| format!("{}: {}", a.name(), &a.sha256()[..10])).collect();
+            pipeline.adapters().iter().map(|a| format!("{}: {}", a.name(), a.short_hash())).collect();
         fields.push(("Lora hashes", quoted(&hashes.join(", "))));
+    }
+    if let Some((_, name)) = pipeline.parts().iter().find(|(part, _)| *part == "refiner") {
+        fields.push(("Refiner", quoted(name)));
+        fields.push(("Refiner switch at", request.refiner_start.to_string()));
     }
     if let Some(variation) = &request.variation {
         fields.push(("Variation seed", variation.seed.to_string()));
@@ -116,9 +124,13 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
         fields.push(("One More Step", pipeline.oms_label().map(quoted).unwrap_or_default()));
         fields.push(("One More Step scale", oms.guidance_scale.to_string()));
     }
-    fields.push(("Version", format!("chiaro {}", env!("CARGO_PKG_VERSION"))));
+    let controls =
+        request.controls.iter().enumerate().map(|(i, control)| {
+            format!("ControlNet {i}: {}, ", quoted(&control::infotext(control, &pipeline.controls)))
+        });
+    let controls: String = controls.collect();
     let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
-    Ok(format!("{lines}\n{}", fields.join(", ")))
+    Ok(format!("{lines}\n{}, {controls}Version: chiaro {}", fields.join(", "), env!("CARGO_PKG_VERSION")))
 }
 
 /// A value with signs that separate fields goes into quotes.

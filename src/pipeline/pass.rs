@@ -6,17 +6,21 @@
 
 use std::ops::Range;
 
+use super::control::{ControlInputs, acting};
 use super::generate::Event;
-use super::init::sample_posterior;
+use super::init::{InitImage, posterior_mean, sample_posterior};
+use super::kind::Shown;
 use super::parameters::{Picture, alone, infotext, parameters};
-use super::stage::OpenStage;
+use super::stage::{OpenStage, Stage};
 use super::text::{Encoded, TextPlan};
 use super::{Pipeline, Request, UnetRun};
 use crate::image::Rgb8Image;
 use crate::models::layout::{to_channels_first, to_channels_last};
-use crate::models::names;
+use crate::models::{EncoderOutput, names};
 use crate::record::Shape;
-use crate::sampling::{OmsForm, PictureNoise, RngKind, Solver, TorchRng, guide, oms, rescale_guidance};
+use crate::sampling::{
+    OmsForm, PictureNoise, RngKind, Solver, TorchRng, guide, guide_by_picture, oms, rescale_guidance,
+};
 use crate::{Error, Result};
 
 /// What the pictures of a pass begin with.
@@ -27,6 +31,8 @@ pub(super) enum Start {
     Pixels(Vec<Vec<f32>>),
     /// Latents x̃_0 of each picture, `[c, h, w]`.
     Latents(Vec<Vec<f32>>),
+    /// Pictures as a pass of another network on the same schedule left them.
+    Taken(Vec<Image>),
 }
 
 /// How a pass ends.
@@ -43,35 +49,45 @@ pub(super) struct Part {
     /// Steps left out at the start.
     pub(super) skip: usize,
     pub(super) end: End,
+    /// Calls of a network on the same schedule that another pass has done.
+    pub(super) done: usize,
+    /// Calls after which this pass ends, where another goes on.
+    pub(super) until: Option<usize>,
 }
 
 /// A pass under way.
 pub(super) struct Pass<'p> {
+    /// Whose networks run.
     pipeline: &'p Pipeline,
+    /// What the picture says that it was drawn with.
+    owner: &'p Pipeline,
     request: Request,
     /// What the caller asked for, of which this pass is a part.
     asked: Request,
     size: (usize, usize),
     skip: usize,
     end: End,
+    done: usize,
+    until: Option<usize>,
     text: TextPlan<'p>,
     start: Start,
     state: State<'p>,
     images: Vec<Image>,
+    controls: ControlInputs,
     /// 1 where repainted, `[h, w]`.
     mask: Option<Vec<f32>>,
     notes: Vec<String>,
 }
 
 /// What is known of one picture so far.
-struct Image {
+pub(super) struct Image {
     noise: PictureNoise,
     /// Variance-preserving latents `[c, h, w]`: x_T^S, then x̃_T, then x̃_0.
     latents: Vec<f32>,
     /// The picture's own latents x_0 that the run starts from or keeps parts of.
     origin: Option<Origin>,
-    /// Latents of the picture without what is repainted, for inpainting networks.
-    masked: Option<Vec<f32>>,
+    /// Latents that the UNet is shown beside these: of the picture without what is repainted, or of the picture to change.
+    shown: Option<Vec<f32>>,
 }
 
 struct Origin {
@@ -79,29 +95,56 @@ struct Origin {
     noise: Vec<f32>,
 }
 
+/// The UNet with the controls that act.
+struct OpenUnet<'p> {
+    stage: OpenStage<'p>,
+    acting: Vec<usize>,
+}
+
 enum State<'p> {
     Encode,
     OneMoreStep { encoded: Encoded, module: OpenStage<'p>, image: usize },
-    Denoise { encoded: Encoded, unet: OpenStage<'p>, group: Range<usize>, solvers: Vec<Solver>, step: usize },
+    Denoise { encoded: Encoded, unet: OpenUnet<'p>, group: Range<usize>, solvers: Vec<Solver>, step: usize },
     Decode { decoder: OpenStage<'p>, image: usize },
     Done,
 }
 
 impl<'p> Pass<'p> {
-    pub(super) fn new(pipeline: &'p Pipeline, asked: &Request, plan: Part) -> Result<Self> {
-        let Part { request, start, skip, end } = plan;
+    pub(super) fn new(pipeline: &'p Pipeline, owner: &'p Pipeline, asked: &Request, plan: Part) -> Result<Self> {
+        let Part { request, start, skip, end, done, until } = plan;
         let size = pipeline.size(&request)?;
         let text = TextPlan::new(pipeline, &request, size)?;
         let image = |i: usize| {
             let (index, of) = request.place.unwrap_or((i, request.count));
             let noise = PictureNoise::new(request.rng, request.seed, index, of, request.variation)?;
-            Ok(Image { noise, latents: Vec::new(), origin: None, masked: None })
+            Ok(Image { noise, latents: Vec::new(), origin: None, shown: None })
         };
-        let images = (0..request.count).map(image).collect::<Result<_>>()?;
+        let (images, start) = match start {
+            Start::Taken(images) => (images, Start::Taken(Vec::new())),
+            start => ((0..request.count).map(image).collect::<Result<_>>()?, start),
+        };
         let mask = request.image.as_ref().and_then(|init| init.latent_mask(pipeline.latent_shape(size)));
+        let controls = ControlInputs::new(&request.controls, &pipeline.controls, pipeline.latent_shape(size))?;
         let (state, notes) = (State::Encode, Vec::new());
         let asked = asked.clone();
-        Ok(Pass { pipeline, request, asked, size, skip, end, text, start, state, images, mask, notes })
+        Ok(Pass {
+            pipeline,
+            owner,
+            request,
+            asked,
+            size,
+            skip,
+            end,
+            done,
+            until,
+            text,
+            start,
+            state,
+            images,
+            controls,
+            mask,
+            notes,
+        })
     }
 
     pub(super) fn warnings(&self) -> &[String] {
@@ -118,9 +161,26 @@ impl<'p> Pass<'p> {
         }
     }
 
+    /// (width, height) in pixels.
+    pub(super) fn size(&self) -> (usize, usize) {
+        self.size
+    }
+
+    /// x̃_0 of a picture as its network saw it last, `[c, h, w]`, between the first step and the last.
+    pub(super) fn denoised(&self, image: usize) -> Option<Vec<f32>> {
+        let State::Denoise { solvers, group, .. } = &self.state else { return None };
+        let seen = group.contains(&image).then(|| solvers[image - group.start].denoised())?;
+        (!seen.is_empty()).then(|| seen.to_vec())
+    }
+
     /// The final latents of every picture, once the pass has ended.
     pub(super) fn into_latents(self) -> Vec<Vec<f32>> {
         self.images.into_iter().map(|image| image.latents).collect()
+    }
+
+    /// The pictures as they stand, for another network to go on with.
+    pub(super) fn into_images(self) -> Vec<Image> {
+        self.images
     }
 
     pub(super) fn next(&mut self) -> Option<Result<Event>> {
@@ -136,7 +196,9 @@ impl<'p> Pass<'p> {
     /// Text: every distinct prompt once. Then the picture to start from, if there is one, and the noise x_T^S of each picture.
     fn encode(&mut self) -> Result<Event> {
         let encoded = self.text.encode(self.pipeline.device(), &mut self.notes)?;
-        self.draw_starts()?;
+        if !matches!(self.start, Start::Taken(_)) {
+            self.draw_starts()?;
+        }
         let stage = self.pipeline.oms_stage(&self.request, self.size, self.text.oms_tokens())?;
         self.state = match stage.filter(|_| self.skip == 0) {
             Some(stage) => State::OneMoreStep { encoded, module: stage.open(self.pipeline.device())?, image: 0 },
@@ -151,16 +213,24 @@ impl<'p> Pass<'p> {
         let shape = self.latent_shape();
         let init = self.request.image.clone();
         let from_noise = self.mask.is_some() && self.skip == 0;
-        let needs_origin = !from_noise || !self.pipeline.inpaints();
+        let kind = self.pipeline.kind.shown;
+        let needs_origin = match kind {
+            Shown::Nothing => true,
+            Shown::Masked => !from_noise,
+            Shown::Instructed { .. } => false,
+        };
         let sources: Vec<Vec<f32>> = match &self.start {
             Start::Request => init.iter().filter(|_| needs_origin).map(|init| init.pixels()).collect(),
             Start::Pixels(pictures) => pictures.clone(),
-            Start::Latents(_) => Vec::new(),
+            Start::Latents(_) | Start::Taken(_) => Vec::new(),
         };
-        let masked = init.as_ref().and_then(|init| init.masked_pixels());
+        let shown = match kind {
+            Shown::Instructed { .. } => init.as_ref().map(InitImage::pixels),
+            Shown::Masked | Shown::Nothing => init.as_ref().and_then(InitImage::masked_pixels),
+        };
         let count = sources.len();
-        let mut moments = self.encode_pictures(sources.into_iter().chain(masked))?;
-        let of_masked = if moments.len() > count { moments.pop() } else { None };
+        let mut moments = self.encode_pictures(sources.into_iter().chain(shown))?;
+        let of_shown = if moments.len() > count { moments.pop() } else { None };
         let torch = self.request.rng == RngKind::Torch && self.request.variation.is_none();
         for (i, image) in self.images.iter_mut().enumerate() {
             let own = moments.get(if moments.len() > 1 { i } else { 0 });
@@ -168,9 +238,13 @@ impl<'p> Pass<'p> {
             let mut aside = TorchRng::new(image.noise.seed());
             let first = if torch { None } else { Some(image.noise.initial([shape.c, shape.h, shape.w])?) };
             let mut posterior = |noise: &mut PictureNoise, moments: &[f32]| {
-                let z = if torch { noise.randn(shape.len()) } else { aside.randn(shape.len()) };
-                let mut latents = sample_posterior(moments, shape, &z);
-                self.pipeline.vae.config().scale_latents(&mut latents);
+                let mut latents = match self.pipeline.vae.encodes() {
+                    // Nothing is drawn, as in diffusers.
+                    EncoderOutput::Latents => latent_rows(moments, shape).concat(),
+                    EncoderOutput::Moments if torch => sample_posterior(moments, shape, &noise.randn(shape.len())),
+                    EncoderOutput::Moments => sample_posterior(moments, shape, &aside.randn(shape.len())),
+                };
+                self.pipeline.vae.scale_latents(&mut latents);
                 latents
             };
             let x0 = match (&self.start, own) {
@@ -185,7 +259,19 @@ impl<'p> Pass<'p> {
             if self.request.offset_noise > 0.0 {
                 offset(&mut noise, &image.noise.randn(shape.c), self.request.offset_noise);
             }
-            image.masked = of_masked.as_ref().map(|moments| posterior(&mut image.noise, moments));
+            image.shown = of_shown.as_ref().map(|moments| match kind {
+                Shown::Instructed { scaled } => {
+                    let mut latents = match self.pipeline.vae.encodes() {
+                        EncoderOutput::Latents => latent_rows(moments, shape).concat(),
+                        EncoderOutput::Moments => posterior_mean(moments, shape),
+                    };
+                    if scaled {
+                        self.pipeline.vae.scale_latents(&mut latents);
+                    }
+                    latents
+                }
+                Shown::Masked | Shown::Nothing => posterior(&mut image.noise, moments),
+            });
             image.latents.clone_from(&noise);
             image.origin = x0.map(|x0| Origin { x0, noise });
         }
@@ -245,21 +331,22 @@ impl<'p> Pass<'p> {
     }
 
     /// Opens the network for the group of pictures from `first` on, or goes on with it where the group is as large.
-    fn begin_denoising(&self, encoded: Encoded, open: Option<OpenStage<'p>>, first: usize) -> Result<State<'p>> {
+    fn begin_denoising(&self, encoded: Encoded, open: Option<OpenUnet<'p>>, first: usize) -> Result<State<'p>> {
         let group = first..(first + self.request.batch).min(self.images.len());
         let fits = first == 0 || group.len() == self.request.batch;
         let unet = match open.filter(|_| fits) {
             Some(unet) => unet,
             None => {
-                let (skip, batch, tokens) = (self.skip, group.len(), self.text.unet_tokens());
-                let run = UnetRun { size: self.size, skip, batch, tokens };
-                self.pipeline.unet_stage(&self.request, run)?.open(self.pipeline.device())?
+                let calls = self.pipeline.solver(&self.request, self.skip)?.timesteps().len();
+                let acting = acting(&self.request.controls, 0, calls);
+                OpenUnet { stage: self.unet(group.len(), &acting).open(self.pipeline.device())?, acting }
             }
         };
         let mut solvers = Vec::new();
         for image in &self.images[group.clone()] {
             let mut solver = self.pipeline.solver(&self.request, self.skip)?;
             match &image.origin {
+                _ if matches!(self.start, Start::Taken(_)) => solver.resume(&image.latents),
                 Some(origin) if self.skip > 0 || self.mask.is_none() => solver.start_from(&origin.x0, &origin.noise),
                 _ => solver.start(&image.latents),
             }
@@ -268,23 +355,36 @@ impl<'p> Pass<'p> {
         Ok(State::Denoise { encoded, unet, group, solvers, step: 0 })
     }
 
+    /// The UNet for so many pictures, with these controls.
+    fn unet(&self, batch: usize, acting: &[usize]) -> Stage<'p> {
+        let run = UnetRun { size: self.size, skip: self.skip, batch, tokens: self.text.unet_tokens() };
+        self.pipeline.unet_stage(&self.request, run, acting, 0)
+    }
+
     /// UNet θ(x_t, t, C_θ) → guidance → solver step, for all pictures of the group in one forward.
     fn denoise(
         &mut self,
         encoded: Encoded,
-        mut unet: OpenStage<'p>,
+        mut unet: OpenUnet<'p>,
         group: Range<usize>,
         mut solvers: Vec<Solver>,
         step: usize,
     ) -> Result<Event> {
         let shape = self.latent_shape();
         let (rows, batch) = (self.pipeline.guidance_rows(&self.request), group.len());
-        let one_row: Vec<f32> =
-            group.clone().flat_map(|i| self.unet_input(i, &solvers[i - group.start], step)).collect();
-        let sample = one_row.repeat(rows);
         let timesteps = solvers[0].timesteps();
-        let (t, of) = (timesteps[step], timesteps.len());
-        let text = encoded.unet(step, of);
+        let (t, of) = (timesteps[step], self.until.unwrap_or(timesteps.len()));
+        let (at, of_all) = (self.done + step, self.done + timesteps.len());
+        let acting = acting(&self.request.controls, at, of_all);
+        if acting != unet.acting {
+            unet = OpenUnet { stage: unet.stage.exchange(self.unet(batch, &acting))?, acting };
+        }
+        // Of the rows, only the first is not shown a picture that guides.
+        let sample: Vec<f32> = (0..rows)
+            .flat_map(|row| group.clone().map(move |i| (i, rows == 3 && row == 0)))
+            .flat_map(|(i, blind)| self.unet_input(i, &solvers[i - group.start], step, blind))
+            .collect();
+        let text = encoded.unet(at, of_all);
         let states = repeat_rows(&text.states, rows, batch);
         let added = repeat_rows(&text.added, rows, batch);
         let time = self.pipeline.time_inputs(t, rows * batch, &self.request);
@@ -299,17 +399,39 @@ impl<'p> Pass<'p> {
         if let Some(guidance) = &time.guidance {
             inputs.push((names::TIMESTEP_COND, guidance));
         }
-        let outputs = unet.run(&inputs, &mut self.notes)?;
+        let seen = (rows == 2, rows * batch);
+        let control = self.controls.of(&unet.acting, &self.request.controls, &self.pipeline.controls, seen);
+        inputs.extend(control.iter().map(|(name, values)| (name.as_str(), &**values)));
+        let latents: Vec<f32> = match self.pipeline.kind.shown {
+            Shown::Masked | Shown::Instructed { .. } if !control.is_empty() => {
+                let one_row: Vec<f32> =
+                    group.clone().flat_map(|i| self.latents_input(&solvers[i - group.start], step)).collect();
+                one_row.repeat(rows)
+            }
+            _ => Vec::new(),
+        };
+        if !latents.is_empty() {
+            inputs.push((names::CONTROL_SAMPLE, &latents));
+        }
+        let outputs = unet.stage.run(&inputs, &mut self.notes)?;
         let outputs = latent_rows(&outputs[names::OUT], shape);
         for (at, i) in group.clone().enumerate() {
             let own: Vec<&[f32]> = outputs.iter().skip(at).step_by(batch).map(Vec::as_slice).collect();
-            let mut model_output = guide(&own, self.request.guidance_scale);
-            if rows == 2 {
-                rescale_guidance(&mut model_output, own[1], self.request.guidance_rescale);
+            let mut model_output = match own[..] {
+                [neither, picture, both] => {
+                    let (picture_weight, text_weight) =
+                        (self.request.image_guidance_scale, self.request.guidance_scale);
+                    guide_by_picture([neither, picture, both], picture_weight, text_weight)
+                }
+                _ => guide(&own, self.request.guidance_scale),
+            };
+            if let [_, .., conditional] = own[..] {
+                rescale_guidance(&mut model_output, conditional, self.request.guidance_rescale);
             }
             let image = &mut self.images[i];
             solvers[at].step(step, &model_output, &mut |len| image.noise.randn(len))?;
-            if let (Some(mask), Some(origin), false) = (&self.mask, &image.origin, self.pipeline.inpaints()) {
+            let inpaints = self.pipeline.kind.shown == Shown::Masked;
+            if let (Some(mask), Some(origin), false) = (&self.mask, &image.origin, inpaints) {
                 let planes = mask.repeat(shape.c);
                 solvers[at].keep(step, &planes, &origin.x0, &origin.noise);
             }
@@ -320,13 +442,13 @@ impl<'p> Pass<'p> {
         } else {
             self.end_group(encoded, unet, group, &solvers)?
         };
-        Ok(Event::Step { image: last, step: step + 1, of })
+        Ok(Event::Step { image: last, step: at + 1, of: of_all })
     }
 
     fn end_group(
         &mut self,
         encoded: Encoded,
-        unet: OpenStage<'p>,
+        unet: OpenUnet<'p>,
         group: Range<usize>,
         solvers: &[Solver],
     ) -> Result<State<'p>> {
@@ -344,13 +466,23 @@ impl<'p> Pass<'p> {
         Ok(State::Decode { decoder: stage.open(self.pipeline.device())?, image: 0 })
     }
 
-    /// What the UNet sees of one picture: its latents, and behind them what an inpainting network is shown.
-    fn unet_input(&self, image: usize, solver: &Solver, step: usize) -> Vec<f32> {
+    /// What ControlNets see of one picture's latents.
+    fn latents_input(&self, solver: &Solver, step: usize) -> Vec<f32> {
+        network_input(&solver.model_input(step), self.latent_shape())
+    }
+
+    /// What the UNet sees of one picture: its latents, and behind them what it is shown, or zeros in that's place.
+    fn unet_input(&self, image: usize, solver: &Solver, step: usize, blind: bool) -> Vec<f32> {
         let shape = self.latent_shape();
         let mut planes = solver.model_input(step);
-        if let (true, Some(mask), Some(masked)) = (self.pipeline.inpaints(), &self.mask, &self.images[image].masked) {
-            planes.extend(mask);
-            planes.extend(masked);
+        match (self.pipeline.kind.shown, &self.mask, &self.images[image].shown) {
+            (Shown::Masked, Some(mask), Some(masked)) => {
+                planes.extend(mask);
+                planes.extend(masked);
+            }
+            (Shown::Instructed { .. }, _, Some(picture)) if blind => planes.extend(vec![0.0; picture.len()]),
+            (Shown::Instructed { .. }, _, Some(picture)) => planes.extend(picture),
+            _ => {}
         }
         network_input(&planes, Shape { c: planes.len() / (shape.h * shape.w), ..shape })
     }
@@ -360,17 +492,19 @@ impl<'p> Pass<'p> {
         let shape = self.latent_shape();
         let one = &self.images[image];
         let mut unscaled = one.latents.clone();
-        self.pipeline.vae.config().unscale_latents(&mut unscaled);
-        let outputs = decoder.run(&[(names::LATENTS, &network_input(&unscaled, shape))], &mut self.notes)?;
+        self.pipeline.vae.unscale_latents(&mut unscaled);
+        let mut outputs = decoder.run(&[(names::LATENTS, &network_input(&unscaled, shape))], &mut self.notes)?;
+        let mut pixels = outputs.remove(names::OUT).unwrap_or_default();
+        self.pipeline.vae.image_output(&mut pixels);
         let (width, height) = self.size;
         let again = alone(&self.asked, image, &one.noise);
         let picture = Picture {
-            image: Rgb8Image::from_unit_range(&outputs[names::OUT], width, height)?,
+            image: Rgb8Image::from_unit_range(&pixels, width, height)?,
             seed: again.seed,
             latents: one.latents.clone(),
-            parameters: parameters(self.pipeline, &again, self.size)?,
+            parameters: parameters(self.owner, &again, self.size)?,
             // AUTOMATIC1111 states the size of the first pass.
-            infotext: infotext(self.pipeline, &again, self.pipeline.size(&again)?)?,
+            infotext: infotext(self.owner, &again, self.owner.size(&again)?)?,
             notes: std::mem::take(&mut self.notes),
         };
         if image + 1 < self.images.len() {

@@ -45,21 +45,20 @@ pub(super) struct Timeline<'p> {
     pub(super) at: Vec<usize>,
 }
 
-/// How a network's encoders are read: one gives its last states behind the final norm; two (SDXL) those before their last layer, without it
-/// (`encode_prompt` of diffusers' pipelines). `clip_skip` leaves out so many more layers.
-fn readers(encoders: &[TextEncoder], clip_skip: usize) -> impl Iterator<Item = Reader<'_>> {
-    let dual = encoders.len() == 2;
-    encoders.iter().map(move |encoder| Reader { encoder, skip: clip_skip + usize::from(dual), normed: !dual })
+/// How a network's encoders are read: those of SDXL give their states before the last layer, without the final norm; others their last
+/// states behind it (`encode_prompt` of diffusers' pipelines). `clip_skip` leaves out so many more layers.
+fn readers(encoders: &[TextEncoder], as_xl: bool, clip_skip: usize) -> impl Iterator<Item = Reader<'_>> {
+    encoders.iter().map(move |encoder| Reader { encoder, skip: clip_skip + usize::from(as_xl), normed: !as_xl })
 }
 
 impl<'p> Row<'p> {
     /// `texts` for the first and the second encoder; the second may not be there.
-    fn texts(encoders: &'p [TextEncoder], clip_skip: usize, texts: &[String; 2], request: &Request) -> Result<Self> {
+    fn texts(readers: impl Iterator<Item = Reader<'p>>, texts: &[String; 2], request: &Request) -> Result<Self> {
         let part = |(reader, text): (Reader<'p>, &String)| -> Result<Part<'p>> {
             let chunks = reader.encoder.tokenizer.chunks(text, request.reading())?;
             Ok(Part { reader, chunks: chunks.chunks, dropped: chunks.dropped, words: chunks.words })
         };
-        Ok(Row::Texts(readers(encoders, clip_skip).zip(texts).map(part).collect::<Result<_>>()?))
+        Ok(Row::Texts(readers.zip(texts).map(part).collect::<Result<_>>()?))
     }
 
     pub(super) fn parts(&self) -> &[Part<'p>] {
@@ -101,7 +100,8 @@ impl<'p> Timeline<'p> {
                 at.push(0);
             }
         }
-        let row = |texts: &[String; 2]| Row::texts(pipeline.text_encoders(), clip_skip, texts, request);
+        let encoders = pipeline.text_encoders();
+        let row = |texts: &[String; 2]| Row::texts(readers(encoders, pipeline.kind.is_xl(), clip_skip), texts, request);
         Ok(Timeline { rows: distinct.iter().map(row).collect::<Result<_>>()?, at })
     }
 }
@@ -122,7 +122,7 @@ pub(super) fn positive<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<
 /// The unconditional row. SDXL takes zeros where no negative prompt is given at all; an empty one is encoded.
 pub(super) fn negative<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<Timeline<'p>> {
     let (first, second) = (request.negative_prompt.as_deref(), request.negative_prompt_2.as_deref());
-    if first.is_none() && second.is_none() && pipeline.zeros_for_no_negative {
+    if first.is_none() && second.is_none() && pipeline.kind.zeros_for_no_negative {
         return Ok(Timeline { rows: vec![Row::Zeros], at: vec![0; request.num_inference_steps] });
     }
     // diffusers leaves layers out for the prompt alone; AUTOMATIC1111's program and ComfyUI for both.
@@ -142,7 +142,8 @@ pub(super) fn read_oms<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<
     let texts = [asked.guided().then_some(&asked.negative_prompt), Some(prompt)];
     let row = |text: &String| {
         let text = schedule(text, request).at(1);
-        Row::texts(pipeline.oms_text_encoders(), 0, &[text.clone(), text], request)
+        let encoders = pipeline.oms_text_encoders();
+        Row::texts(readers(encoders, encoders.len() == 2, 0), &[text.clone(), text], request)
     };
     texts.into_iter().flatten().map(row).collect()
 }

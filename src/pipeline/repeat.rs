@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{Hires, Request, Upscale};
 use crate::image::png_text;
-use crate::sampling::{RngKind, Sampler, Variation};
+use crate::sampling::{PredictionType, RngKind, Sampler, Variation};
 use crate::text::PromptSyntax;
 use crate::{Error, Result};
 
@@ -22,6 +22,12 @@ pub struct Recipe {
     /// SHA-256 of the weight files by component.
     #[serde(default)]
     pub sha256: BTreeMap<String, String>,
+    /// Parts that were not the model's own, and what their files were called.
+    #[serde(default)]
+    pub parts: BTreeMap<String, String>,
+    /// What the network was said to predict, where the model's files were overruled.
+    #[serde(default)]
+    pub prediction: Option<PredictionType>,
     /// The OMS module's name, where there was one.
     #[serde(default)]
     pub oms_module: Option<String>,
@@ -40,6 +46,21 @@ pub struct Recipe {
     /// The picture that it started from.
     #[serde(default)]
     pub image: Option<RecipeImage>,
+    /// The ControlNets that acted, one for each of the request's.
+    #[serde(default)]
+    pub controls: Vec<RecipeControl>,
+}
+
+/// What is known of a ControlNet.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RecipeControl {
+    /// The folder's name, or the file's without ending.
+    pub name: String,
+    /// SHA-256 of the weights' file.
+    pub sha256: String,
+    /// SHA-256 of the picture that it saw ([`super::ControlRequest::image_sha256`]).
+    #[serde(default)]
+    pub image_sha256: Option<String>,
 }
 
 /// What is known of an adapter.
@@ -141,6 +162,7 @@ fn from_infotext(text: &str) -> Result<Recipe> {
         rng: if get("RNG") == Some("CPU") { RngKind::Torch } else { RngKind::A1111Gpu },
         variation,
         hires,
+        refiner_start: number("Refiner switch at", get("Refiner switch at"))?.unwrap_or(default.refiner_start),
         clip_skip: clip_skip.saturating_sub(1),
         prompt_syntax: PromptSyntax::A1111,
         ..default
@@ -150,12 +172,15 @@ fn from_infotext(text: &str) -> Result<Recipe> {
         request,
         model,
         sha256: BTreeMap::new(),
+        parts: get("Refiner").map(|name| ("refiner".to_owned(), name.to_owned())).into_iter().collect(),
+        prediction: None,
         oms_module: None,
         device: None,
         storage: None,
         weights: None,
         adapters: Vec::new(),
         image: None,
+        controls: Vec::new(),
     })
 }
 

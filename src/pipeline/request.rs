@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::control::ControlRequest;
 use super::init::InitImage;
 use crate::sampling::{
     BetaSchedule, OmsForm, RngKind, SchedulerConfig, SigmaSchedule, Solver, SolverKind, SolverOptions, TimestepSpacing,
@@ -34,10 +35,18 @@ pub struct Request {
     pub width: Option<usize>,
     /// Height in pixels, a multiple of 8; the model's own when `None`.
     pub height: Option<usize>,
+    /// The aesthetic score that SDXL's refiner is told of the picture, 0 to 10.
+    pub aesthetic_score: f64,
+    /// The same for the negative prompt.
+    pub negative_aesthetic_score: f64,
     /// Steps of the solver, at least 1.
     pub num_inference_steps: usize,
     /// ω_θ of classifier-free guidance; at 1 or below the unconditional row is not computed.
     pub guidance_scale: f64,
+    /// How strongly the picture steers a model that changes it as the prompt instructs, at least 1 (InstructPix2Pix, eq. 3).
+    pub image_guidance_scale: f64,
+    /// Where a refiner takes over, as a share of the noise schedule: above 0, below 1 (diffusers' `denoising_start`).
+    pub refiner_start: f64,
     /// The solver; the model's own when `None`.
     pub sampler: Option<SolverKind>,
     /// Where σ lie; the model's own way when `None`.
@@ -71,6 +80,11 @@ pub struct Request {
     /// A picture to start from, and what of it to repaint. Not written down.
     #[serde(skip)]
     pub image: Option<InitImage>,
+    /// Pictures that ControlNets see.
+    pub controls: Vec<ControlRequest>,
+    /// Whether previews will be drawn ([`Generation::preview`](super::Generation::preview)): plans then count their decoder. Not written down.
+    #[serde(skip)]
+    pub previews: bool,
     /// Draw small first, then again at the final size.
     pub hires: Option<Hires>,
     /// Layers of the text encoder to leave out at the end, before its final norm (diffusers' `clip_skip`; AUTOMATIC1111's and ComfyUI's number
@@ -147,10 +161,14 @@ impl Default for Request {
             original_size: None,
             crops_coords_top_left: (0, 0),
             target_size: None,
+            aesthetic_score: 6.0,
+            negative_aesthetic_score: 2.5,
             width: None,
             height: None,
             num_inference_steps: 30,
             guidance_scale: 7.5,
+            image_guidance_scale: 1.5,
+            refiner_start: 0.8,
             sampler: None,
             sigmas: None,
             timestep_spacing: None,
@@ -167,6 +185,8 @@ impl Default for Request {
             count: 1,
             batch: 1,
             image: None,
+            controls: Vec::new(),
+            previews: false,
             hires: None,
             clip_skip: 0,
             prompt_syntax: PromptSyntax::default(),
@@ -182,6 +202,9 @@ const MAX_SIDE: usize = 8192;
 
 /// Longest prompt; a hundred times what a person writes, and it bounds what brackets in brackets can cost.
 const MAX_PROMPT_BYTES: usize = 32_768;
+
+/// Most controls of a request: each takes a share of the device's memory.
+const MAX_CONTROLS: usize = 16;
 
 /// Largest size that SDXL is told; its sinusoids carry no more.
 const MAX_TOLD: usize = 65_536;
@@ -212,6 +235,15 @@ impl Request {
             return Err(Error::Request(format!("batch: expected 1 to 64, got {}", self.batch)));
         }
         finite_in("guidance", self.guidance_scale, 0.0, 100.0)?;
+        finite_in("image-guidance", self.image_guidance_scale, 1.0, 100.0)?;
+        finite_in("aesthetic-score", self.aesthetic_score, 0.0, 10.0)?;
+        finite_in("negative-aesthetic-score", self.negative_aesthetic_score, 0.0, 10.0)?;
+        if !(self.refiner_start > 0.0 && self.refiner_start < 1.0) {
+            return Err(Error::Request(format!(
+                "refiner-start: expected a number above 0 and below 1, got {}",
+                self.refiner_start
+            )));
+        }
         finite_in("guidance-rescale", self.guidance_rescale, 0.0, 1.0)?;
         finite_in("offset-noise", self.offset_noise, 0.0, 1.0)?;
         if let Some(ratio) = self.dynamic_thresholding
@@ -241,6 +273,13 @@ impl Request {
         if let Some(image) = &self.image {
             image.validate()?;
         }
+        if self.controls.len() > MAX_CONTROLS {
+            return Err(Error::Request(format!(
+                "control: expected at most {MAX_CONTROLS}, got {}",
+                self.controls.len()
+            )));
+        }
+        self.controls.iter().try_for_each(ControlRequest::validate)?;
         if let Some(eta) = self.eta {
             finite_in("eta", eta, 0.0, 1.0)?;
         }

@@ -88,16 +88,23 @@ impl SingleFile {
     }
 
     fn index(&self) -> Value {
-        let inpaints = self.checkpoint.in_channels() == Some(9);
-        let class = match (self.checkpoint.family, inpaints) {
+        let class = match (self.checkpoint.family, self.checkpoint.in_channels()) {
             (Family::XlRefiner, _) => "StableDiffusionXLImg2ImgPipeline",
-            (Family::Xl, true) => "StableDiffusionXLInpaintPipeline",
-            (Family::Xl, false) => "StableDiffusionXLPipeline",
-            (Family::Sd1 | Family::Sd2, true) => "StableDiffusionInpaintPipeline",
-            (Family::Sd1 | Family::Sd2, false) if self.is_distilled() => "LatentConsistencyModelPipeline",
-            (Family::Sd1 | Family::Sd2, false) => "StableDiffusionPipeline",
+            (Family::Xl, Some(9)) => "StableDiffusionXLInpaintPipeline",
+            (Family::Xl, Some(8)) => "StableDiffusionXLInstructPix2PixPipeline",
+            (Family::Xl, _) => "StableDiffusionXLPipeline",
+            (Family::Sd1 | Family::Sd2, Some(9)) => "StableDiffusionInpaintPipeline",
+            (Family::Sd1 | Family::Sd2, Some(8)) => "StableDiffusionInstructPix2PixPipeline",
+            (Family::Sd1 | Family::Sd2, _) if self.is_distilled() => "LatentConsistencyModelPipeline",
+            (Family::Sd1 | Family::Sd2, _) => "StableDiffusionPipeline",
         };
-        json!({ "_class_name": class })
+        match self.checkpoint.family {
+            // As the published refiner's index says.
+            Family::XlRefiner => json!({
+                "_class_name": class, "text_encoder": [null, null], "force_zeros_for_empty_prompt": false,
+            }),
+            _ => json!({ "_class_name": class }),
+        }
     }
 
     /// As in the published folders of the family.

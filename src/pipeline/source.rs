@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::demo;
+use super::encoders::TEXT_STEM;
 use super::single_file::SingleFile;
 use crate::models::original::Patches;
 use crate::weights::{TensorSet, WeightFile, open_shards};
@@ -139,7 +140,8 @@ impl Component {
             .map_err(|e| Error::Model(format!("{}: not the JSON expected there: {e}", self.label(file))))
     }
 
-    /// The component's weights: one file or shards, plain or the `.fp16` variant, the variant first when halves are wanted.
+    /// The component's weights: one file or shards, plain or the `.fp16` variant, the variant first when halves are wanted; safetensors
+    /// before PyTorch's `.bin`.
     pub(super) fn weights(&self, stem: &str, prefer_f16: bool) -> Result<TensorSet> {
         match self {
             Component::Folder(path) => {
@@ -159,11 +161,12 @@ impl Component {
     }
 
     fn weight_file(&self, stem: &str, prefer_f16: bool) -> Result<String> {
-        let [mut first, mut second] = weight_files(stem);
-        if prefer_f16 {
-            std::mem::swap(&mut first, &mut second);
-        }
-        let found = first.into_iter().chain(second).find(|file| self.has(file));
+        let [plain, variant, pickles, pickled_variant] = weight_files(stem);
+        let order = match prefer_f16 {
+            false => [plain, variant, pickles, pickled_variant],
+            true => [variant, plain, pickled_variant, pickles],
+        };
+        let found = order.into_iter().flatten().find(|file| self.has(file));
         found.ok_or_else(|| Error::Model(self.missing_weights(stem)))
     }
 
@@ -182,30 +185,26 @@ impl Component {
 
     fn missing_weights(&self, stem: &str) -> String {
         let wanted = self.label(&format!("{stem}.safetensors"));
-        for old in [format!("{stem}.bin"), format!("{stem}.fp16.bin"), "pytorch_model.bin".into()] {
-            if self.has(&old) {
-                return format!(
-                    "{wanted}: not found, only {old}; pickles are not read, save the model with safe_serialization=True"
-                );
-            }
-        }
-        format!("{wanted}: not found, nor its .fp16 variant; is the download complete?")
+        let pickle = pickle(stem);
+        format!("{wanted}: not found, nor its .fp16 variant or {pickle}.bin; is the download complete?")
     }
 }
 
-/// What ends the name of a sharded model's index.
-const INDEX: &str = ".safetensors.index.json";
+/// What PyTorch's files are called where others begin with `stem`: transformers has a name of its own for them.
+fn pickle(stem: &str) -> &str {
+    if stem == TEXT_STEM { "pytorch_model" } else { stem }
+}
 
 /// The names that weights go by: whole or sharded, plain or the half-precision variant, where diffusers and transformers put the
-/// variant's name in different places of the index's.
-fn weight_files(stem: &str) -> [Vec<String>; 2] {
-    let plain = vec![format!("{stem}.safetensors"), format!("{stem}{INDEX}")];
-    let variant = vec![
-        format!("{stem}.fp16.safetensors"),
-        format!("{stem}.fp16{INDEX}"),
-        format!("{stem}.safetensors.index.fp16.json"),
-    ];
-    [plain, variant]
+/// variant's name in different places of the index's; then the same from before safetensors.
+fn weight_files(stem: &str) -> [Vec<String>; 4] {
+    let plain = |stem: &str, ending: &str| vec![format!("{stem}.{ending}"), format!("{stem}.{ending}.index.json")];
+    let variant = |stem: &str, ending: &str| {
+        let [whole, index] = ["", ".index.json"].map(|index| format!("{stem}.fp16.{ending}{index}"));
+        vec![whole, index, format!("{stem}.{ending}.index.fp16.json")]
+    };
+    let old = pickle(stem);
+    [plain(stem, "safetensors"), variant(stem, "safetensors"), plain(old, "bin"), variant(old, "bin")]
 }
 
 fn read_small(path: &Path) -> Result<Vec<u8>> {

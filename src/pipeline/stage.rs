@@ -34,12 +34,14 @@ pub struct StagePlan {
     pub weights: Vec<(DType, u64)>,
     /// How it is cut, if it runs in bands.
     pub bands: Option<Bands>,
+    /// Bytes of what lies on the device beside it while it runs: the decoder of previews.
+    pub beside_bytes: u64,
 }
 
 impl StagePlan {
-    /// Bytes that the executor allocates for the stage.
+    /// Bytes that the executor allocates for the stage, with what lies beside it.
     pub fn peak_bytes(&self) -> u64 {
-        self.memory.peak_bytes()
+        self.memory.peak_bytes() + self.beside_bytes
     }
 }
 
@@ -69,6 +71,7 @@ impl<'m> Stage<'m> {
                 memory,
                 weights: recording.constant_bytes(),
                 bands: None,
+                beside_bytes: 0,
             },
             Form::Banded(_, plan, bands) => StagePlan {
                 name,
@@ -78,6 +81,7 @@ impl<'m> Stage<'m> {
                 memory: plan.largest().map(|part| part.memory.clone()).unwrap_or_default(),
                 weights: weights(&plan),
                 bands: Some(bands),
+                beside_bytes: 0,
             },
         })
     }
@@ -94,10 +98,14 @@ impl<'m> Stage<'m> {
 
     /// Compiles the stage and uploads its weights.
     pub(super) fn open(self, device: &Device) -> Result<OpenStage<'m>> {
-        let caps = device.caps();
+        self.open_as(device, device.storage())
+    }
+
+    fn open_as(self, device: &Device, storage: DType) -> Result<OpenStage<'m>> {
+        let caps = device.caps_with(storage);
         let form = self.form(device, &caps)?;
         let (program, note) = self.compile(device, caps, form)?;
-        Ok(OpenStage { stage: self, device: device.clone(), storage: device.storage(), program: Some(program), note })
+        Ok(OpenStage { stage: self, device: device.clone(), storage, program: Some(program), note })
     }
 
     fn form(&self, device: &Device, caps: &Caps) -> Result<Form<'m>> {
@@ -154,7 +162,15 @@ pub(super) struct OpenStage<'m> {
     note: Option<String>,
 }
 
-impl OpenStage<'_> {
+impl<'m> OpenStage<'m> {
+    /// Opens another stage in place of this one. Weights that both use stay on the device; nothing else of the old one does.
+    pub(super) fn exchange(mut self, stage: Stage<'m>) -> Result<OpenStage<'m>> {
+        let weights = self.program.take().map(|program| program.weights());
+        let open = stage.open_as(&self.device, self.storage);
+        drop(weights);
+        open
+    }
+
     /// Runs the stage once. A result that is not finite is computed again in f32 where the device's precision is automatic; `notes`
     /// then says so.
     ///

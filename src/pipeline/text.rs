@@ -3,7 +3,7 @@
 use super::encoders::{TextEncoder, joined_width};
 use super::prompts::{Part, Reader, Row, Timeline, negative, positive, read_oms, remarks};
 use super::stage::Stage;
-use super::time_ids::{self, add_embeds};
+use super::time_ids::{Side, add_embeds, time_ids};
 use super::{Device, Pipeline, Request};
 use crate::Result;
 use crate::models::{TextStates, names};
@@ -14,14 +14,15 @@ use crate::text::{Chunk, PromptSyntax, weigh_from_empty, weigh_restoring_mean};
 pub(super) struct TextPlan<'p> {
     pipeline: &'p Pipeline,
     syntax: PromptSyntax,
-    /// Rows for the UNet: `[negative, prompt]` under guidance, `[prompt]` without.
+    /// Rows for the UNet: `[negative, prompt]` under guidance, `[prompt]` without; `[negative, negative, prompt]` where it is guided by a
+    /// picture too.
     unet: Vec<Timeline<'p>>,
     /// Rows for the OMS module: `[negative, C_ψ]`, or `[C_ψ]` at ω_ψ = 1; empty without OMS.
     oms: Vec<Row<'p>>,
     unet_chunks: usize,
     oms_chunks: usize,
-    /// The six sizes that SDXL's UNet is told.
-    time_ids: [usize; time_ids::COUNT],
+    /// What SDXL's UNet is told of the picture, for each row.
+    time_ids: Vec<Vec<f64>>,
     warnings: Vec<String>,
 }
 
@@ -95,16 +96,18 @@ impl<'p> TextPlan<'p> {
     /// When a weight in a prompt is not a number.
     pub(super) fn new(pipeline: &'p Pipeline, request: &Request, size: (usize, usize)) -> Result<Self> {
         let mut unet = vec![positive(pipeline, request)?];
-        if pipeline.guidance_rows(request) == 2 {
+        for _ in 1..pipeline.guidance_rows(request) {
             unet.insert(0, negative(pipeline, request)?);
         }
+        let side = |row: usize| if row + 1 == unet.len() { Side::Prompt } else { Side::Negative };
+        let time_ids = (0..unet.len()).map(|row| time_ids(pipeline.kind, request, size, side(row))).collect();
         let oms = read_oms(pipeline, request)?;
         let longest = |rows: &mut dyn Iterator<Item = &Row<'p>>| rows.map(Row::chunks).max().unwrap_or(1).max(1);
         Ok(TextPlan {
             unet_chunks: longest(&mut unet.iter().flat_map(|timeline| &timeline.rows)),
             oms_chunks: longest(&mut oms.iter()),
             warnings: remarks(pipeline, request, unet.iter().flat_map(|timeline| &timeline.rows).chain(&oms)),
-            time_ids: time_ids::time_ids(request, size),
+            time_ids,
             syntax: request.prompt_syntax,
             pipeline,
             unet,
@@ -145,21 +148,21 @@ impl<'p> TextPlan<'p> {
             oms.extend(self.join(row, oms_encoders, self.oms_chunks, &states)?);
         }
         let base = self.pipeline.text_encoders();
-        let unet_row = |row: &Row<'p>| -> Result<EncodedRow> {
+        let unet_row = |row: &Row<'p>, ids: &[f64]| -> Result<EncodedRow> {
             let states_of_row = self.join(row, base, self.unet_chunks, &states)?;
-            let added = base.get(1).map(|second| {
-                let zeros = vec![0.0; second.model.config().projection_dim];
+            let added = self.pipeline.pooling_encoder().map(|pooling| {
+                let zeros = vec![0.0; pooling.model.config().projection_dim];
                 // The first chunk speaks for the prompt, in AUTOMATIC1111's program as in ComfyUI.
                 let pooled = row.parts().last().map_or(&zeros, |part| &states(part.reader, &part.chunks[0].ids).pooled);
-                add_embeds(self.pipeline.unet.config(), pooled, self.time_ids)
+                add_embeds(self.pipeline.unet.config(), pooled, ids)
             });
             Ok(EncodedRow { states: states_of_row, added: added.unwrap_or_default() })
         };
-        let timeline = |timeline: &Timeline<'p>| -> Result<EncodedTimeline> {
-            let rows = timeline.rows.iter().map(unet_row).collect::<Result<_>>()?;
+        let timeline = |(timeline, ids): (&Timeline<'p>, &Vec<f64>)| -> Result<EncodedTimeline> {
+            let rows = timeline.rows.iter().map(|row| unet_row(row, ids)).collect::<Result<_>>()?;
             Ok(EncodedTimeline { rows, at: timeline.at.clone() })
         };
-        Ok(Encoded { unet: self.unet.iter().map(timeline).collect::<Result<_>>()?, oms })
+        Ok(Encoded { unet: self.unet.iter().zip(&self.time_ids).map(timeline).collect::<Result<_>>()?, oms })
     }
 
     /// A row's states `[77 · chunks, joined width]`, weighted; a shorter row ends with chunks of no words.
@@ -212,8 +215,8 @@ impl<'p> TextPlan<'p> {
 
     fn add_to(&self, runs: &mut Vec<Run<'p>>, part: &Part<'p>, chunks: usize) {
         let at = runs.iter().position(|run| run.reader == part.reader).unwrap_or_else(|| {
-            let pooling = self.pipeline.text_encoders().get(1);
-            let pooled = pooling.is_some_and(|second| std::ptr::eq(second, part.reader.encoder));
+            let pooling = self.pipeline.pooling_encoder();
+            let pooled = pooling.is_some_and(|pooling| std::ptr::eq(pooling, part.reader.encoder));
             runs.push(Run { reader: part.reader, ids: Vec::new(), pooled });
             runs.len() - 1
         });

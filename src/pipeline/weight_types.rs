@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub enum Part {
     /// Text encoders, those of an OMS module too.
     Text,
-    /// The UNet.
+    /// The UNet and its ControlNets.
     Unet,
     /// The OMS module.
     Oms,
@@ -27,16 +27,16 @@ impl Part {
     /// The part that a component's folder or a stage's name belongs to.
     pub(super) fn of(name: &str) -> Part {
         match name {
-            "unet" | "UNet" => Part::Unet,
+            "unet" | "UNet" | "UNet with ControlNet" => Part::Unet,
             "oms_module" | "OMS module" => Part::Oms,
-            "vae" | "VAE encoder" | "VAE decoder" => Part::Vae,
+            "vae" | "VAE encoder" | "VAE decoder" | "preview" | "preview vae" => Part::Vae,
             _ => Part::Text,
         }
     }
 }
 
 /// The weight type of each part; `None` is what the device's storage suggests: f16 where activations are f16, else as in
-/// the file. As text: `auto`, `f16`, `q8_0`, `q4_0`, or parts: `text=f16,unet=q4_0`, the others being `auto`.
+/// the file; blocks of q8_0 and q4_0 that a file has stay in both. As text: `auto`, `f16`, `q8_0`, `q4_0`, or parts: `text=f16,unet=q4_0`, the others being `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WeightTypes([Option<WeightType>; 4]);
 
@@ -54,7 +54,7 @@ impl WeightTypes {
 
     /// What a part is loaded as on a device with this storage.
     pub(super) fn resolve(&self, part: Part, storage: DType) -> WeightType {
-        self.of(part).unwrap_or(if storage == DType::F16 { WeightType::F16 } else { WeightType::Keep })
+        self.of(part).unwrap_or(if storage == DType::F16 { WeightType::KeepBlocks } else { WeightType::Keep })
     }
 
     /// One type for all parts; the autoencoder stays in f16.
@@ -69,6 +69,8 @@ const NAMES: [(&str, WeightType); 3] =
 
 /// "f16", "q8_0", "q4_0", or "as stored".
 pub(super) fn name(weight_type: WeightType) -> &'static str {
+    // Of most files, which have no blocks, the same.
+    let weight_type = if weight_type == WeightType::KeepBlocks { WeightType::F16 } else { weight_type };
     NAMES.iter().find(|(_, known)| *known == weight_type).map_or("as stored", |(name, _)| name)
 }
 
@@ -132,7 +134,7 @@ mod tests {
         assert_eq!((types.of(Part::Unet), types.of(Part::Vae)), (Some(WeightType::Q4_0), Some(WeightType::F16)));
         let spelled: WeightTypes = "vae=f16,oms=q4_0,unet=q4_0,text=q4_0".parse().expect("parts");
         assert_eq!(spelled.to_string(), "q4_0");
-        for (storage, natural) in [(DType::F16, WeightType::F16), (DType::F32, WeightType::Keep)] {
+        for (storage, natural) in [(DType::F16, WeightType::KeepBlocks), (DType::F32, WeightType::Keep)] {
             assert_eq!(WeightTypes::default().resolve(Part::Text, storage), natural);
             assert_eq!(types.resolve(Part::Text, storage), WeightType::Q4_0);
         }

@@ -214,6 +214,10 @@ impl Program for ChainProgram<'_> {
     fn allocated_bytes(&self) -> u64 {
         0
     }
+
+    fn weights(self: Box<Self>) -> Box<dyn Send> {
+        Box::new(())
+    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ pub use kernel::{Kernel, Variant};
 pub use map::FeatureMap;
 pub use plan::{MemoryPlan, Placement, plan};
 pub(crate) use plan::{PARAMS_STRIDE, stored_bytes};
+pub(crate) use quant::from_ggml;
 pub use quant::{BLOCK, quantize};
 pub use recording::{Dispatch, Output, Recording, Role, TensorInfo};
 pub use tensor::{DType, Shape, Tensor};

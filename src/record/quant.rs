@@ -62,6 +62,38 @@ pub fn quantize(dtype: DType, values: &[f32]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// ggml's blocks (a scale, then 32 quants; of q4_0's, value i of 16 in the lower half of a byte and value i + 16 in the upper) in the
+/// layout of the kernels, with zeros up to `len` values. Quants and scales are the same numbers.
+pub(crate) fn from_ggml(dtype: DType, stored: &[&[u8]], len: usize) -> Vec<u8> {
+    let block = 2 + quant_bytes(dtype, BLOCK);
+    let mut bytes = vec![0; byte_len(dtype, len)];
+    let (mut quants, mut scales) = bytes.split_at_mut(quant_bytes(dtype, len));
+    for part in stored {
+        let blocks = part.len() / block;
+        let (these, rest) = quants.split_at_mut(blocks * (block - 2));
+        let (these_scales, rest_scales) = scales.split_at_mut(blocks * 2);
+        (quants, scales) = (rest, rest_scales);
+        these
+            .par_chunks_mut(block - 2)
+            .zip(these_scales.par_chunks_mut(2))
+            .zip(part.par_chunks_exact(block))
+            .with_min_len(256)
+            .for_each(|((quants, scale), stored)| {
+                let (d, stored) = stored.split_at(2);
+                scale.copy_from_slice(d);
+                if dtype == DType::Q8_0 {
+                    quants.copy_from_slice(stored);
+                    return;
+                }
+                let value = |i: usize| stored[i % 16] >> (i / 16 * 4) & 15;
+                for (at, pair) in quants.iter_mut().enumerate() {
+                    *pair = value(2 * at) | value(2 * at + 1) << 4;
+                }
+            });
+    }
+    bytes
+}
+
 /// The values of `len` quantised ones, as kernels unpack them.
 pub(super) fn dequantize(dtype: DType, bytes: &[u8], len: usize) -> Vec<f32> {
     let (quants, scales) = bytes.split_at(quant_bytes(dtype, len));

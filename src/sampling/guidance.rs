@@ -13,6 +13,17 @@ pub fn guide(rows: &[&[f32]], weight: f64) -> Vec<f32> {
     }
 }
 
+/// Guidance by a picture and a text of three rows `[neither, picture, both]` (InstructPix2Pix, Brooks et al., arXiv 2211.09800, eq. 3):
+/// `neither + picture_weight · (picture - neither) + text_weight · (both - picture)`.
+pub fn guide_by_picture(rows: [&[f32]; 3], picture_weight: f64, text_weight: f64) -> Vec<f32> {
+    let [neither, picture, both] = rows;
+    let one = |((&neither, &picture), &both): ((&f32, &f32), &f32)| {
+        let (neither, picture, both) = (f64::from(neither), f64::from(picture), f64::from(both));
+        (neither + picture_weight * (picture - neither) + text_weight * (both - picture)) as f32
+    };
+    neither.iter().zip(picture).zip(both).map(one).collect()
+}
+
 /// Guidance rescale (Lin et al., arXiv 2305.08891, eq. 15 and 16): the guided output at the standard deviation of the conditional one,
 /// mixed with the guided output by `rescale` from 0 (no change) to 1.
 pub fn rescale_guidance(guided: &mut [f32], conditional: &[f32], rescale: f64) {

@@ -17,7 +17,7 @@ mod solvers;
 mod timesteps;
 
 pub use config::{FinalSigma, SchedulerConfig};
-pub use guidance::{guide, rescale_guidance};
+pub use guidance::{guide, guide_by_picture, rescale_guidance};
 pub use oms::OmsForm;
 pub use prediction::PredictionType;
 pub use rng::{Draw, PictureNoise, RngKind, TorchRng, Variation};

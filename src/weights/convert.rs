@@ -8,20 +8,24 @@ use rayon::prelude::*;
 use super::element::StoredType;
 use super::lora::{Patch, patched};
 use super::set::TensorView;
-use crate::record::{ConstantData, DType};
+use crate::record::{ConstantData, DType, from_ggml};
 use crate::{Error, Result};
 
 /// The element type of matrices and convolutions on the device. Biases and norms are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum WeightType {
-    /// As exact as stored: f32 stays f32, f16 stays f16 and fp8 becomes f16, which holds all its values; the rest becomes f32.
+    /// As exact as stored: f32 stays f32, f16 stays f16 and fp8 becomes f16, which holds all its values; matrices of q8_0 and q4_0 stay
+    /// what they are; the rest becomes f32.
     #[default]
     Keep,
+    /// f16, rounded to nearest even, but matrices of q8_0 and q4_0 stay what they are; a value that f16 cannot hold is an error.
+    KeepBlocks,
     /// f16, rounded to nearest even; a value that f16 cannot hold is an error.
     F16,
-    /// Blocks of 32 with one scale where a weight is large and regular enough (`weights/quantize.rs`), else f16.
+    /// Blocks of 32 with one scale where a weight is large and regular enough (`weights/quantize.rs`), else f16. Matrices that a file
+    /// stores as q8_0 or q4_0 stay what they are.
     Q8_0,
-    /// As `Q8_0`, with half-bytes.
+    /// As `Q8_0`, with half-bytes, and of a file's blocks only q4_0 stays.
     Q4_0,
 }
 
@@ -34,16 +38,33 @@ impl WeightType {
     /// The type of blocks that it asks for.
     pub(super) fn block_type(self) -> Option<DType> {
         match self {
-            WeightType::Keep | WeightType::F16 => None,
+            WeightType::Keep | WeightType::KeepBlocks | WeightType::F16 => None,
             WeightType::Q8_0 => Some(DType::Q8_0),
             WeightType::Q4_0 => Some(DType::Q4_0),
         }
     }
 
+    /// Whether blocks of this type stay as a file has them.
+    fn keeps(self, blocks: DType) -> bool {
+        match self {
+            WeightType::Keep | WeightType::KeepBlocks | WeightType::Q8_0 => true,
+            WeightType::F16 => false,
+            WeightType::Q4_0 => blocks == DType::Q4_0,
+        }
+    }
+
+    /// The type of blocks in which matrices go to the device as they are stored, with nothing rounded again: all of one type, which this
+    /// weight type keeps, and nothing added to them.
+    pub(super) fn kept_blocks(self, sources: &[Source]) -> Option<DType> {
+        let blocks = |source: &Source| source.view.device_blocks().filter(|_| source.patches.is_empty());
+        let first = sources.first().and_then(blocks).filter(|&first| self.keeps(first))?;
+        sources.iter().all(|source| blocks(source) == Some(first)).then_some(first)
+    }
+
     /// The device type for tensors stored as these.
     pub(super) fn device_type(self, stored: &[StoredType]) -> DType {
         match self {
-            WeightType::F16 | WeightType::Q8_0 | WeightType::Q4_0 => DType::F16,
+            WeightType::KeepBlocks | WeightType::F16 | WeightType::Q8_0 | WeightType::Q4_0 => DType::F16,
             WeightType::Keep if stored.iter().all(|d| d.fits_f16()) => DType::F16,
             WeightType::Keep => DType::F32,
         }
@@ -70,7 +91,7 @@ impl Source {
             }
             (_, DType::F32) => Ok(Cow::Owned(bytemuck::cast_slice(&self.values()).to_vec())),
             (_, DType::F16) => self.halves().map(Cow::Owned),
-            (_, DType::Q8_0 | DType::Q4_0) => unreachable!("blocks are made of f16 or f32 values"),
+            (_, DType::Q8_0 | DType::Q4_0) => unreachable!("blocks are kept whole or made of f16 or f32 values"),
         }
     }
 
@@ -139,6 +160,20 @@ impl ConstantData for Packed {
             rest = after;
         }
         Ok(Cow::Owned(packed))
+    }
+}
+
+/// Matrices below each other in the blocks that a file has, with blocks of zeros below them up to `len` values.
+pub(super) struct Kept {
+    pub(super) sources: Vec<Source>,
+    pub(super) len: usize,
+    pub(super) dtype: DType,
+}
+
+impl ConstantData for Kept {
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        let stored: Vec<&[u8]> = self.sources.iter().map(|source| source.view.bytes()).collect();
+        Ok(Cow::Owned(from_ggml(self.dtype, &stored, self.len)))
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use half::{bf16, f16};
 use safetensors::Dtype;
 
+use super::blocks::BlockType;
+
 /// How a file stores the elements of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StoredType {
@@ -18,6 +20,8 @@ pub enum StoredType {
     F8E4M3,
     /// The upper half of an f16 (OCP 8-bit floating point, E5M2).
     F8E5M2,
+    /// Values that share scales, along the last extent (GGUF).
+    Blocks(BlockType),
     /// Anything else; it can be listed, not read.
     Other(&'static str),
 }
@@ -26,6 +30,17 @@ impl StoredType {
     /// Whether values can be read.
     pub fn is_readable(self) -> bool {
         !matches!(self, StoredType::Other(_))
+    }
+
+    /// The types that can be read, for messages.
+    pub(super) const READABLE: &str = "F32, F16, BF16, F8_E4M3, F8_E5M2 or ggml's Q2_K to Q8_0";
+
+    /// Values that are stored together and cannot be parted.
+    pub(super) fn block(self) -> usize {
+        match self {
+            StoredType::Blocks(blocks) => blocks.values(),
+            _ => 1,
+        }
     }
 
     /// Whether f16 holds every value.
@@ -42,6 +57,7 @@ impl StoredType {
             StoredType::BF16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
             StoredType::F8E4M3 => bytes.iter().map(|&b| e4m3(b)).collect(),
             StoredType::F8E5M2 => bytes.iter().map(|&b| f16::from_bits(u16::from(b) << 8).to_f32()).collect(),
+            StoredType::Blocks(blocks) => blocks.decode(bytes),
             StoredType::Other(_) => Vec::new(),
         }
     }
@@ -91,6 +107,7 @@ impl fmt::Display for StoredType {
             StoredType::BF16 => "BF16",
             StoredType::F8E4M3 => "F8_E4M3",
             StoredType::F8E5M2 => "F8_E5M2",
+            StoredType::Blocks(blocks) => blocks.name(),
             StoredType::Other(name) => name,
         })
     }

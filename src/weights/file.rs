@@ -1,19 +1,17 @@
-//! A safetensors file, mapped, with its header checked.
+//! A file of tensors, mapped, with its header checked: safetensors, GGUF or PyTorch's archive, as its first bytes say.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use memmap2::Mmap;
-use safetensors::SafeTensors;
-use safetensors::tensor::SafeTensorError;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 
 use super::element::StoredType;
 use super::set::hex;
+use super::{gguf, header, torch};
 use crate::{Error, Result};
 
 /// Where a tensor of a [`WeightFile`] lies, and what it is.
@@ -27,11 +25,35 @@ pub struct StoredTensor {
     pub(crate) range: Range<usize>,
 }
 
-/// A safetensors file. Cheap to open: nothing but the header is read.
+/// A format of [`WeightFile`]s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// A JSON header before the tensors.
+    Safetensors,
+    /// ggml's, as stable-diffusion.cpp and ComfyUI-GGUF write it.
+    Gguf,
+    /// PyTorch's archive with a pickle, of which nothing is executed.
+    Torch,
+}
+
+impl FileFormat {
+    /// "safetensors", "GGUF" or "PyTorch".
+    pub fn name(self) -> &'static str {
+        match self {
+            FileFormat::Safetensors => "safetensors",
+            FileFormat::Gguf => "GGUF",
+            FileFormat::Torch => "PyTorch",
+        }
+    }
+}
+
+/// A file of tensors. Cheap to open: nothing but the header is read.
 pub struct WeightFile {
     label: String,
     data: Data,
+    format: FileFormat,
     tensors: BTreeMap<String, StoredTensor>,
+    metadata: BTreeMap<String, String>,
     sha256: OnceLock<String>,
 }
 
@@ -45,8 +67,8 @@ impl WeightFile {
     /// Maps a file and checks its header.
     ///
     /// # Errors
-    /// When the file is missing, cut short, not a safetensors file, or its header names a tensor twice or puts tensors
-    /// outside the file or over each other.
+    /// When the file is missing, cut short, of none of the [formats](FileFormat), or its header names a tensor twice or puts tensors
+    /// outside the file; in safetensors and GGUF also over each other.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let label = path.display().to_string();
@@ -56,7 +78,7 @@ impl WeightFile {
         let file = File::open(path).map_err(refuse)?;
         if file.metadata().map_err(refuse)?.is_dir() {
             return Err(Error::Model(format!(
-                "{label}: expected a safetensors file, found a folder; name the file in it"
+                "{label}: expected a file of weights, found a folder; name the file in it"
             )));
         }
         // SAFETY: the mapping is read-only and private to this process. Another program that changes the file while it
@@ -86,6 +108,18 @@ impl WeightFile {
         self.sha256.get_or_init(|| hex(&Sha256::digest(self.data.bytes())))
     }
 
+    /// SHA-256 of what follows the header of a safetensors file, of others the whole file's: how AUTOMATIC1111's program tells adapters
+    /// (`modules/hashes.py`, `addnet_hash_safetensors`).
+    pub(crate) fn sha256_of_data(&self) -> String {
+        let bytes = self.data.bytes();
+        let header = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length).saturating_add(8));
+        let data = usize::try_from(header).ok().and_then(|from| bytes.get(from..));
+        match data.filter(|_| self.format == FileFormat::Safetensors) {
+            Some(data) => hex(&Sha256::digest(data)),
+            None => self.sha256().to_owned(),
+        }
+    }
+
     /// Bytes of the whole file.
     pub fn byte_len(&self) -> usize {
         self.data.bytes().len()
@@ -93,18 +127,17 @@ impl WeightFile {
 
     fn parse(label: String, data: Data) -> Result<Self> {
         let bytes = data.bytes();
-        let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| refusal(&label, bytes, &error))?;
-        refuse_duplicates(&label, &bytes[8..8 + header])?;
-        let start = 8 + header;
-        let tensors = metadata
-            .tensors()
-            .into_iter()
-            .map(|(name, info)| {
-                let range = start + info.data_offsets.0..start + info.data_offsets.1;
-                (name, StoredTensor { dtype: info.dtype.into(), shape: info.shape.clone(), range })
-            })
-            .collect();
-        Ok(WeightFile { label, data, tensors, sha256: OnceLock::new() })
+        let mut metadata = BTreeMap::new();
+        let (format, tensors) = if bytes.starts_with(gguf::MAGIC) && bytes.get(8) != Some(&b'{') {
+            (FileFormat::Gguf, gguf::read(&label, bytes)?)
+        } else if torch::is_torch(bytes) {
+            (FileFormat::Torch, torch::read(&label, bytes)?)
+        } else {
+            let (tensors, words) = header::read(&label, bytes)?;
+            metadata = words;
+            (FileFormat::Safetensors, tensors)
+        };
+        Ok(WeightFile { label, data, format, tensors, metadata, sha256: OnceLock::new() })
     }
 
     /// The path, or the label of bytes in the program.
@@ -112,15 +145,19 @@ impl WeightFile {
         &self.label
     }
 
+    /// The format that its first bytes tell.
+    pub fn format(&self) -> FileFormat {
+        self.format
+    }
+
     /// All tensors by name.
     pub fn tensors(&self) -> &BTreeMap<String, StoredTensor> {
         &self.tensors
     }
 
-    /// The words that the header keeps beside its tensors.
-    pub(crate) fn metadata(&self) -> BTreeMap<String, String> {
-        let read = SafeTensors::read_metadata(self.data.bytes()).ok();
-        read.and_then(|(_, header)| header.metadata().clone()).map(BTreeMap::from_iter).unwrap_or_default()
+    /// The words that the header of a safetensors file keeps beside its tensors.
+    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     /// The bytes of a tensor, little-endian.
@@ -142,63 +179,5 @@ impl Data {
 impl std::fmt::Debug for WeightFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "WeightFile({}, {} tensors)", self.label, self.tensors.len())
-    }
-}
-
-/// Says what is wrong with a file, and what to do.
-fn refusal(label: &str, bytes: &[u8], error: &SafeTensorError) -> Error {
-    let known = [
-        (b"PK\x03\x04".as_slice(), "a PyTorch checkpoint", "convert it to safetensors"),
-        (b"\x80\x02", "a PyTorch checkpoint", "convert it to safetensors"),
-        (b"GGUF", "a GGUF file", "use the safetensors form of the model"),
-        (b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull` in its folder"),
-        (b"<", "a web page", "download the file itself"),
-    ];
-    let kind = known.iter().find(|(magic, ..)| bytes.starts_with(magic) && bytes.get(8) != Some(&b'{'));
-    if let Some((_, found, remedy)) = kind {
-        return Error::Model(format!("{label}: expected a safetensors file, found {found}; {remedy}"));
-    }
-    Error::Model(match error {
-        SafeTensorError::HeaderTooSmall
-        | SafeTensorError::InvalidHeaderLength
-        | SafeTensorError::MetadataIncompleteBuffer => format!(
-            "{label}: the header and the file's {} bytes do not agree ({error}): cut short, or not a safetensors file; download it again",
-            bytes.len()
-        ),
-        _ => format!(
-            "{label}: expected a safetensors file, the header is damaged or foreign ({error}); download it again"
-        ),
-    })
-}
-
-/// The parser of the header keeps the last of two tensors of one name; a file that has two is refused.
-fn refuse_duplicates(label: &str, header: &[u8]) -> Result<()> {
-    struct Keys;
-    impl<'de> Visitor<'de> for Keys {
-        type Value = Option<String>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a map of tensors")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
-            let mut seen = HashSet::new();
-            let mut twice = None;
-            while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
-                if !seen.insert(key.clone()) {
-                    twice = Some(key);
-                }
-            }
-            Ok(twice)
-        }
-    }
-    let twice = serde_json::Deserializer::from_slice(header)
-        .deserialize_map(Keys)
-        .map_err(|error| Error::Model(format!("{label}: the header is damaged ({error}); download it again")))?;
-    match twice {
-        None => Ok(()),
-        Some(name) => {
-            Err(Error::Model(format!("{label}: the header names {name} twice; the file is damaged: download it again")))
-        }
     }
 }

@@ -1,21 +1,27 @@
-//! Checkpoints: named tensors in mapped safetensors files, and the strict accounting of who asked for which.
+//! Checkpoints: named tensors in mapped files (safetensors, GGUF, PyTorch's archives), and the strict accounting of who asked for which.
 //!
 //! [`WeightFile`] is a file (or bytes in the binary) whose header was checked. [`TensorSet`] is the tensors of one, of
 //! several shards ([`open_shards`]), or of one under other names. [`Weights`] walks a set by the checkpoint's own paths and gives [`Constant`](crate::record::Constant)s that read, convert and repack only when a backend uploads
 //! them, so a model costs no host memory beyond the mapping. An [`AdapterFile`] changes tensors as they are given.
 
+mod blocks;
 mod convert;
+mod cursor;
 mod element;
 mod file;
+mod gguf;
+mod header;
 mod lora;
 mod quantize;
 mod set;
 mod shards;
+mod torch;
 mod tree;
 
+pub use blocks::BlockType;
 pub use convert::WeightType;
 pub use element::StoredType;
-pub use file::{StoredTensor, WeightFile};
+pub use file::{FileFormat, StoredTensor, WeightFile};
 pub use lora::AdapterFile;
 pub(crate) use lora::Patches;
 pub(crate) use set::hex;

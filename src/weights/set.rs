@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::blocks::BlockType;
 use super::element::StoredType;
-use super::file::{StoredTensor, WeightFile};
+use super::file::{FileFormat, StoredTensor, WeightFile};
+use crate::record::{BLOCK, DType};
 
 /// Named tensors of one file, of the shards of a model, or of a file seen under other names. Cheap to clone: bytes stay where
 /// they are mapped.
@@ -96,6 +98,17 @@ impl TensorView {
         &self.stored.shape
     }
 
+    /// The type of blocks on the device that holds exactly what is stored, for a matrix whose rows are whole blocks.
+    pub(super) fn device_blocks(&self) -> Option<DType> {
+        let dtype = match self.stored.dtype {
+            StoredType::Blocks(BlockType::Q8_0) => DType::Q8_0,
+            StoredType::Blocks(BlockType::Q4_0) => DType::Q4_0,
+            _ => return None,
+        };
+        let row: usize = self.stored.shape.iter().skip(1).product();
+        (!self.transposed && self.stored.shape.len() > 1 && row.is_multiple_of(BLOCK)).then_some(dtype)
+    }
+
     /// Elements.
     pub fn len(&self) -> usize {
         self.stored.shape.iter().product()
@@ -118,6 +131,13 @@ impl TensorView {
         (count == self.len() && !self.transposed).then(|| TensorView { stored, ..self.clone() })
     }
 
+    /// The same elements with the slowest extents of 1 that `shape` has: GGUF files do without them.
+    pub(super) fn with_slow_ones(&self, shape: &[usize]) -> Option<Self> {
+        let more = shape.len().checked_sub(self.stored.shape.len()).filter(|&more| more > 0)?;
+        let same = shape[..more].iter().all(|&extent| extent == 1) && shape[more..] == self.stored.shape;
+        if same && self.file.format() == FileFormat::Gguf { self.reshaped(shape) } else { None }
+    }
+
     /// Part `index` of `parts` equal ones along the first extent; `None` when it cannot be divided so.
     pub fn part(&self, index: usize, parts: usize) -> Option<Self> {
         let mut shape = self.stored.shape.clone();
@@ -130,6 +150,10 @@ impl TensorView {
             return None;
         }
         *rows /= parts;
+        // A cut between two blocks.
+        if !shape.iter().product::<usize>().is_multiple_of(self.stored.dtype.block()) {
+            return None;
+        }
         let start = self.stored.range.start + bytes / parts * index;
         let stored = StoredTensor { shape, range: start..start + bytes / parts, ..self.stored.clone() };
         Some(TensorView { stored, ..self.clone() })
@@ -159,10 +183,9 @@ impl TensorView {
     /// Row `index` of a matrix as f32.
     pub(super) fn row(&self, index: usize) -> Vec<f32> {
         let (rows, columns) = (self.stored.shape[0], self.stored.shape[1]);
-        if self.transposed {
+        if self.transposed || !columns.is_multiple_of(self.stored.dtype.block()) {
             // The table is small where this happens (a text projection), and read once per picture.
-            let values = self.stored.dtype.decode(self.bytes());
-            return (0..columns).map(|column| values[column * rows + index]).collect();
+            return self.values()[index * columns..(index + 1) * columns].to_vec();
         }
         let bytes = self.bytes();
         let row = bytes.len() / rows;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::convert::{Packed, Source, WeightType};
+use super::convert::{Kept, Packed, Source, WeightType};
 use super::element::StoredType;
 use super::lora::Patches;
 use super::quantize::quantized;
@@ -192,6 +192,11 @@ impl Weights {
             let data = Box::new(Missing(label.clone()));
             return Ok(Arc::new(Constant { label, shape: padded.to_vec(), dtype: DType::F32, data }));
         };
+        let kept = self.shared.weight_type.kept_blocks(&sources).filter(|_| forced.is_none() && padded.len() == 2);
+        if let Some(dtype) = kept {
+            let data = Kept { sources, len: padded.iter().product(), dtype };
+            return Ok(Arc::new(Constant { label, shape: padded.to_vec(), dtype, data: Box::new(data) }));
+        }
         // A sum is not what was stored: kept as f32, unless all weights are to be f16.
         let stored_as = |s: &Source| if s.patches.is_empty() { s.view.dtype() } else { StoredType::F32 };
         let types: Vec<StoredType> = sources.iter().map(stored_as).collect();
@@ -218,6 +223,7 @@ impl Weights {
         };
         self.asked().read.insert(full.clone());
         let model = &self.shared.model;
+        let view = view.with_slow_ones(shape).unwrap_or_else(|| view.clone());
         if view.shape() != shape {
             let remedy = self.remedy;
             let found = view.shape();
@@ -225,12 +231,13 @@ impl Weights {
         }
         if !view.dtype().is_readable() {
             return Err(Error::Model(format!(
-                "{model}: {full}: expected F32, F16, BF16, F8_E4M3 or F8_E5M2, file has {}; convert the file to one of them",
+                "{model}: {full}: expected {}, file has {}; convert the file to one of them",
+                StoredType::READABLE,
                 view.dtype()
             )));
         }
         let patches = self.shared.patches.of(&full).map(<[_]>::to_vec).unwrap_or_default();
-        Ok(Some(Source { view: view.clone(), name: full, patches }))
+        Ok(Some(Source { view, name: full, patches }))
     }
 
     fn name(&self, leaf: &str) -> String {

@@ -1,8 +1,11 @@
 //! `chiaro inspect`: what files are, without reading their weights.
 
 use super::{chiaro, fails, json, stderr};
-use crate::support::golden::root;
-use crate::support::single_file::{Entry, full_size, holes, write};
+use crate::mutations::{attentions, smallest};
+use crate::support::gguf_file::{Tensor, gguf};
+use crate::support::golden::{committed, root};
+use crate::support::single_file::{Entry, clip_holes, full_size, holes, write};
+use crate::support::torch_file::torch;
 
 /// Networks with their numbers of parameters.
 type Counts = &'static [(&'static str, u64)];
@@ -102,6 +105,26 @@ fn adapters_are_recognised() {
 }
 
 #[test]
+fn control_nets_are_recognised() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for net in ["sd15_a", "sd21", "sdxl"] {
+        crate::support::control::write_folder(net, folder.path());
+    }
+    for (net, family) in
+        [("sd15_a", "Stable Diffusion 1.x"), ("sd21", "Stable Diffusion 2.x"), ("sdxl", "Stable Diffusion XL")]
+    {
+        let report = json(folder.path(), &["inspect", net, "--json"]);
+        assert_eq!((&report["kind"], &report["family"]), (&"ControlNet".into(), &family.into()), "{report}");
+        assert_eq!(report["problems"], serde_json::json!([]), "{report}");
+    }
+    let hint = Entry::hole("control_model.input_hint_block.0.weight", &[16, 3, 3, 3]);
+    write(&folder.path().join("lora.safetensors"), &[hint, Entry::hole("lora_controlnet", &[1])]);
+    let report = json(folder.path(), &["inspect", "lora.safetensors", "--json"]);
+    assert_eq!(report["kind"], "ControlNet");
+    assert!(report["problems"][0].as_str().is_some_and(|p| p.contains("Control-LoRA")), "{report}");
+}
+
+#[test]
 fn folders_and_modules() {
     let here = std::env::current_dir().expect("a folder");
     let golden = |family: &str| root().join(family).display().to_string();
@@ -117,4 +140,139 @@ fn folders_and_modules() {
     let report = json(&here, &["inspect", &golden("oms"), "--json"]);
     assert_eq!(report["kind"], "OMS module");
     assert_eq!((&report["oms"]["latent_channels"], &report["oms"]["text_width"]), (&4.into(), &16.into()), "{report}");
+}
+
+/// Refiners, models of instructions and of inpainting, and autoencoders alone.
+#[test]
+fn variants_of_models() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let inspect = |name: &str| json(folder.path(), &["inspect", name, "--json"]);
+    for (channels, says) in [(8, "for instructions"), (9, "for inpainting")] {
+        let mut entries = full_size("sd15");
+        let first = "model.diffusion_model.input_blocks.0.0.weight";
+        for entry in entries.iter_mut().filter(|entry| entry.name == first) {
+            entry.shape[1] = channels;
+        }
+        write(&folder.path().join("other.safetensors"), &entries);
+        let report = inspect("other.safetensors");
+        assert_eq!((&report["in_channels"], &report["problems"]), (&channels.into(), &serde_json::json!([])));
+        assert_eq!(report["memory"].as_array().map(Vec::len), Some(6), "{report}");
+        let output = chiaro(folder.path(), &["inspect", "other.safetensors"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(says), "{text}");
+    }
+    write(&folder.path().join("vae.safetensors"), &holes("vae"));
+    assert_eq!(inspect("vae.safetensors")["kind"], "autoencoder (for --vae)");
+    let tiny = committed().join("taesd/diffusion_pytorch_model.safetensors");
+    let report = inspect(&tiny.display().to_string());
+    assert_eq!((&report["kind"], &report["missing"]), (&"tiny autoencoder (for --vae)".into(), &serde_json::json!([])));
+    let refiner = crate::pipeline::variants::refiner();
+    let report = inspect(&refiner.path().display().to_string());
+    assert_eq!(
+        (&report["family"], &report["problems"]),
+        (&"Stable Diffusion XL refiner".into(), &serde_json::json!([]))
+    );
+    assert_eq!(report["memory"].as_array().map(Vec::len), Some(6), "{report}");
+}
+
+/// Networks, numbers and types of the same tensors are the same in each format.
+#[test]
+fn formats_are_told() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut entries = [smallest(), attentions()].concat();
+    for entry in &mut entries {
+        entry.bytes = Some(vec![0; entry.len()]);
+    }
+    let tensors = |kind: u32| -> Vec<Tensor> {
+        let of = |entry: &Entry| match (kind, entry.shape[..].len()) {
+            (8, 2) => {
+                Tensor::new(&entry.name, 8, &entry.shape, vec![0; entry.shape.iter().product::<usize>() / 32 * 34])
+            }
+            _ => Tensor::of(entry),
+        };
+        entries.iter().map(of).collect()
+    };
+    write(&folder.path().join("model.safetensors"), &entries);
+    std::fs::write(folder.path().join("model.ckpt"), torch(&entries, true)).expect("written");
+    std::fs::write(folder.path().join("model.gguf"), gguf(&tensors(1), &[])).expect("written");
+    std::fs::write(folder.path().join("blocks.gguf"), gguf(&tensors(8), &[])).expect("written");
+    let inspect = |name: &str| json(folder.path(), &["inspect", name, "--json"]);
+    let wanted = inspect("model.safetensors");
+    assert_eq!((&wanted["format"], &wanted["components"][0]["name"]), (&"safetensors".into(), &"text_encoder".into()));
+    for (name, format) in [("model.ckpt", "PyTorch"), ("model.gguf", "GGUF"), ("blocks.gguf", "GGUF")] {
+        let report = inspect(name);
+        assert_eq!(report["format"], format);
+        for key in ["kind", "family", "missing", "foreign"] {
+            assert_eq!(report[key], wanted[key], "{name}: {key}");
+        }
+        if name != "blocks.gguf" {
+            assert_eq!(report["components"], wanted["components"], "{name}");
+        }
+        let output = chiaro(folder.path(), &["inspect", name]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains(&format!("({format}), ")), "{text}{}", stderr(&output));
+    }
+    let blocks = inspect("blocks.gguf");
+    for (component, wanted) in [0, 1, 2].map(|i| (&blocks["components"][i], &wanted["components"][i])) {
+        let counts = ["F16", "Q8_0"].map(|name| component["types"][name].as_u64().unwrap_or(0));
+        assert_eq!(counts[0] + counts[1], wanted["parameters"].as_u64().expect("a number"), "{component}");
+        assert_eq!(counts[1] > 0, component["name"] != "vae", "{component}");
+    }
+    let golden = root().join("formats");
+    let report = json(&golden, &["inspect", "types.gguf", "--json"]);
+    assert_eq!((&report["kind"], &report["components"][0]["types"]["Q4_K"]), (&"tensors".into(), &1536.into()));
+}
+
+/// Stable Diffusion 2.x under the names that stable-diffusion.cpp gives its OpenCLIP: all 24 layers, of which one is never read.
+#[test]
+fn renamed_text_encoders_are_named_and_counted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut entries = holes("sd21_unet");
+    // As convolutions of one pixel, as it stored them until November 2025.
+    for entry in &mut entries {
+        if entry.name.ends_with("proj_in.weight") || entry.name.ends_with("proj_out.weight") {
+            entry.shape.extend([1, 1]);
+        }
+    }
+    entries.extend(holes("vae"));
+    let text = clip_holes(1024, 4096, 24, None).into_iter();
+    entries.extend(text.map(|entry| Entry { name: format!("cond_stage_model.transformer.{}", entry.name), ..entry }));
+    write(&folder.path().join("sd2.safetensors"), &entries);
+    write(&folder.path().join("original.safetensors"), &full_size("sd21"));
+    let report = json(folder.path(), &["inspect", "sd2.safetensors", "--json"]);
+    let wanted = json(folder.path(), &["inspect", "original.safetensors", "--json"]);
+    assert_eq!(report["family"], "Stable Diffusion 2.x");
+    for key in ["prediction", "components", "missing", "foreign", "problems", "memory"] {
+        assert_eq!(report[key], wanted[key], "{key}");
+    }
+    // The two encoders of SDXL.
+    let mut entries = holes("sdxl_unet");
+    entries.extend(holes("vae"));
+    for (prefix, encoder) in [("", clip_holes(768, 3072, 12, None)), ("1.", clip_holes(1280, 5120, 32, None))] {
+        let renamed = encoder
+            .into_iter()
+            .map(|e| Entry { name: format!("cond_stage_model.{prefix}transformer.{}", e.name), ..e });
+        entries.extend(renamed);
+    }
+    entries.push(Entry::hole("cond_stage_model.1.transformer.text_model.text_projection", &[1280, 1280]));
+    write(&folder.path().join("xl.safetensors"), &entries);
+    write(&folder.path().join("original.safetensors"), &full_size("sdxl"));
+    let report = json(folder.path(), &["inspect", "xl.safetensors", "--json"]);
+    let wanted = json(folder.path(), &["inspect", "original.safetensors", "--json"]);
+    for key in ["family", "components", "missing", "foreign", "problems", "memory"] {
+        assert_eq!(report[key], wanted[key], "{key}");
+    }
+}
+
+/// A pickle that would run a command: inspect reads past it, or says what it is, and runs nothing.
+#[test]
+fn hostile_pickles_are_told() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for name in ["beside.ckpt", "among.ckpt", "instead.ckpt"] {
+        std::fs::copy(root().join("formats").join(name), folder.path().join(name)).expect("copied");
+    }
+    assert_eq!(json(folder.path(), &["inspect", "beside.ckpt", "--json"])["kind"], "tensors");
+    fails(folder.path(), &["inspect", "among.ckpt"], 1, &["among.ckpt", "posix.system", "never called"]);
+    fails(folder.path(), &["inspect", "instead.ckpt"], 1, &["instead.ckpt", "posix.system", "torch.load("]);
+    assert!(!folder.path().join("pickle-was-executed").exists());
 }

@@ -6,6 +6,8 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::{chiaro, fails, json, stderr};
 use crate::support::golden::root;
+use crate::support::single_file::read;
+use crate::support::torch_file::torch;
 
 /// A LoRA for every projection of text states of the first level, in kohya's names.
 fn write_lora(path: &Path) {
@@ -48,6 +50,11 @@ fn tags_files_and_repeats_are_the_same() {
     run(&["a cat", "--json", "-o", "plain.png"]);
     assert_eq!(pixels("tag.png"), pixels("file.png"));
     assert_ne!(pixels("tag.png"), pixels("plain.png"), "the LoRA changes the picture");
+    // The same file as PyTorch's.
+    let style = read(&at.join("loras/sub/style.safetensors"));
+    std::fs::write(at.join("loras/pickled.pt"), torch(&style, false)).expect("written");
+    run(&["--lora-dir", "loras", "a cat <lora:pickled:0.5>", "--json", "-o", "pickled.png"]);
+    assert_eq!(pixels("pickled.png"), pixels("file.png"));
 
     fails(
         at,

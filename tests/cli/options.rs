@@ -152,3 +152,76 @@ fn a_replaced_prediction_counts_before_the_model_is_read() {
     let output = chiaro(folder.path(), &[&zero_snr[..], &["--prediction", "v"]].concat());
     assert!(output.status.success(), "{}", stderr(&output));
 }
+
+/// What a PNG of this program says of itself.
+fn parameters(path: &std::path::Path) -> serde_json::Value {
+    let texts = chiaro::image::png_text(path).expect("a PNG");
+    let (_, text) = texts.iter().find(|(keyword, _)| keyword == "chiaro").expect("its parameters");
+    serde_json::from_str(text).expect("JSON")
+}
+
+#[test]
+fn presets_fill_what_is_not_typed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let made = |arguments: &[&str]| {
+        let file = ["a red circle", "--device", "cpu", "-q", "--oms", "off", "-o", "x.png", "--overwrite"];
+        let output = chiaro(folder.path(), &[&file, arguments].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        let request = parameters(&folder.path().join("x.png"))["request"].clone();
+        let text = |key: &str| request[key].as_str().unwrap_or("none").to_owned();
+        (
+            text("sampler"),
+            text("timestep_spacing"),
+            request["num_inference_steps"].as_u64(),
+            request["guidance_scale"].as_f64(),
+        )
+    };
+    let expect = |sampler: &str, spacing: &str, steps, guidance| {
+        (sampler.to_owned(), spacing.to_owned(), Some(steps), Some(guidance))
+    };
+    assert_eq!(made(&["--preset", "lightning"]), expect("euler", "trailing", 4, 1.0));
+    assert_eq!(made(&["--preset", "turbo", "--steps", "2"]), expect("euler_ancestral", "trailing", 2, 1.0));
+    assert_eq!(made(&["--preset", "hyper", "--guidance", "2"]), expect("ddim", "trailing", 8, 2.0));
+    assert_eq!(made(&["--preset", "lcm"]), expect("lcm", "none", 4, 1.5));
+    assert_eq!(made(&["--preset", "turbo", "--sampler", "lms"]), expect("lms", "none", 1, 1.0));
+    fails(folder.path(), &["x", "--preset", "quick"], 2, &["quick", "lightning"]);
+}
+
+/// Parts from elsewhere are told in the PNG, and --like asks for them; what the network was said to predict is repeated.
+#[test]
+fn parts_from_elsewhere_are_remembered() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let golden = |name: &str| crate::support::golden::committed().join(name).display().to_string();
+    let (model, vae) = (golden("sd15"), golden("taesd"));
+    let run = |arguments: &[&str]| {
+        let output = chiaro(folder.path(), &[arguments, &["--model", &model, "--device", "cpu", "-q"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        stderr(&output)
+    };
+    run(&["x", "-o", "a.png", "-W", "64", "-H", "64", "--steps", "2", "--vae", &vae, "--prediction", "v"]);
+    let told = parameters(&folder.path().join("a.png"));
+    assert_eq!(told["parts"], serde_json::json!({ "vae": "taesd" }));
+    assert_eq!(told["prediction"], "v_prediction");
+    let same = run(&["--like", "a.png", "--vae", &vae, "-o", "b.png"]);
+    assert!(!same.contains("drawn with"), "{same}");
+    let picture = |name: &str| read_png(&folder.path().join(name)).expect("a PNG").data;
+    assert_eq!(picture("a.png"), picture("b.png"));
+    let without = run(&["--like", "a.png", "-o", "c.png"]);
+    assert!(without.contains("drawn with the vae of taesd, name that with --vae"), "{without}");
+    fails(folder.path(), &["x", "--refiner-start", "0.5"], 2, &["--refiner-start", "--refiner DIR"]);
+    fails(folder.path(), &["x", "--refiner", &golden("sdxl")], 1, &["sdxl"]);
+}
+
+/// Previews are gone when the picture is there; without one, the option of their autoencoder is refused.
+#[test]
+fn previews_give_way_to_the_picture() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let arguments = ["a red circle", "--device", "cpu", "-q", "--steps", "3", "--preview", "1", "-o", "x.png"];
+    let output = chiaro(folder.path(), &arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let files: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("a folder").map(|e| e.expect("a file").file_name()).collect();
+    assert_eq!(files, ["x.png"]);
+    fails(folder.path(), &["x", "--preview-vae", "y"], 2, &["--preview"]);
+    fails(folder.path(), &["x", "--preview", "0"], 2, &["--preview"]);
+}

@@ -9,6 +9,7 @@ mod bands;
 mod bench;
 mod clip;
 mod configs;
+mod control;
 mod lora_names;
 mod original;
 mod quantised;

@@ -1,6 +1,8 @@
 //! Damaged and hostile files: every reader answers with an error or with sound tensors, never with a panic, and asks for no memory that
 //! the file's size does not account for.
 
+mod formats;
+
 use std::sync::Arc;
 
 use chiaro::Result;
@@ -212,7 +214,7 @@ fn damaged_indexes() {
 }
 
 /// The smallest checkpoint in the layout of Stable Diffusion 2.x: one level, one block.
-fn smallest() -> Vec<Entry> {
+pub(crate) fn smallest() -> Vec<Entry> {
     let mut entries = Vec::new();
     let mut put = |name: &str, shape: &[usize]| {
         entries.push(entry(&format!("{name}.weight"), shape));
@@ -279,7 +281,7 @@ fn smallest() -> Vec<Entry> {
 }
 
 /// The transformers of [`smallest`].
-fn attentions() -> Vec<Entry> {
+pub(crate) fn attentions() -> Vec<Entry> {
     let mut entries = Vec::new();
     for block in ["input_blocks.1.1", "middle_block.1", "output_blocks.0.1", "output_blocks.1.1"] {
         let at = format!("model.diffusion_model.{block}");

@@ -16,6 +16,9 @@ fn names_lead_to_folders_files_and_snapshots() {
     file(&models.join("plain/model_index.json"));
     file(&models.join("Stable-diffusion/anime.safetensors"));
     file(&models.join("checkpoints/photo.safetensors"));
+    file(&models.join("checkpoints/photo.ckpt"));
+    file(&models.join("checkpoints/old.ckpt"));
+    file(&models.join("small.gguf"));
     let repository = hub.join("models--some--model-2-1");
     file(&repository.join("snapshots/0123abc/model_index.json"));
     file(&repository.join("snapshots/fed987/model_index.json"));
@@ -28,12 +31,14 @@ fn names_lead_to_folders_files_and_snapshots() {
     assert_eq!(find("plain"), models.join("plain"));
     assert_eq!(find("anime"), models.join("Stable-diffusion/anime.safetensors"));
     assert_eq!(find("photo.safetensors"), models.join("checkpoints/photo.safetensors"));
+    assert_eq!(find("photo"), models.join("checkpoints/photo.safetensors"));
+    assert_eq!((find("old"), find("small")), (models.join("checkpoints/old.ckpt"), models.join("small.gguf")));
     assert_eq!(find("some/model-2-1"), repository.join("snapshots/fed987"));
     assert_eq!(find("one/snapshot"), hub.join("models--one--snapshot/snapshots/aa"));
     // A path that exists is that path.
     let path = models.join("plain").display().to_string();
     assert_eq!(find(&path), models.join("plain"));
-    assert_eq!(places.names(), ["anime", "one/snapshot", "photo", "plain", "some/model-2-1"]);
+    assert_eq!(places.names(), ["anime", "old", "one/snapshot", "photo", "plain", "small", "some/model-2-1"]);
 }
 
 #[test]

@@ -3,12 +3,16 @@
 mod adapter_files;
 mod adapters;
 mod budget;
+mod controls;
 mod lookup;
 mod memory;
 mod oms_on_xl;
+mod other_formats;
+mod previews;
 mod prompts;
 mod runs;
 mod single_files;
 mod starts;
 mod tiling;
+pub(crate) mod variants;
 mod widening;

@@ -22,7 +22,7 @@ pub(super) fn scheduler(run: &Value) -> String {
 }
 
 /// The picture that a run starts from: a tensor `[1, 3, h, w]`.
-fn init_image(golden: &Golden, strength: f64) -> InitImage {
+pub(super) fn init_image(golden: &Golden, strength: f64) -> InitImage {
     let shape = golden.shape("run/init_image");
     let (height, width) = (shape[2], shape[3]);
     let planes = golden.f32s("run/init_image");
@@ -54,6 +54,8 @@ pub(super) fn request(run: &Value) -> Request {
         height: args["height"].as_u64().map(|v| v as usize),
         num_inference_steps: run["steps"].as_u64().expect("a number") as usize,
         guidance_scale: args["guidance_scale"].as_f64().expect("a number"),
+        image_guidance_scale: args["image_guidance_scale"].as_f64().unwrap_or(1.5),
+        refiner_start: args["refiner_start"].as_f64().unwrap_or(0.8),
         eta: args["eta"].as_f64(),
         guidance_rescale: args["guidance_rescale"].as_f64().unwrap_or(0.0),
         seed: run["seed"].as_u64().expect("a number"),
@@ -77,7 +79,7 @@ pub(super) fn draw(pipeline: &Pipeline, request: Request) -> Picture {
 /// Random weights under guidance can amplify rounding beyond that: in some v-prediction runs the reference's own f32 and f64 results
 /// differ by 7e-4 of the largest. Such a run (10 times the reference's difference exceeds the bound) may differ by that, and its pixels
 /// by ±3.
-fn check(golden: &Golden, name: &str, at: usize, picture: &Picture) -> Result<(), String> {
+pub(super) fn check(golden: &Golden, name: &str, at: usize, picture: &Picture) -> Result<(), String> {
     let steps = golden.f32s(&format!("run/{name}/step_latents"));
     let shape = golden.shape(&format!("run/{name}/step_latents"));
     let len: usize = shape[2..].iter().product();

@@ -10,11 +10,11 @@ use chiaro::sampling::PredictionType;
 use serde_json::Value;
 
 use super::runs::{draw, model_folder};
-use crate::support::golden::root;
+use crate::support::golden::{committed, root};
 use crate::support::single_file::{Entry, open_clip, read, renamed, small_unet, write};
 
 /// A family's tensors as one file, with its UNet from `unet`.
-fn entries(family: &str, base: &Path, unet: &Path) -> Vec<Entry> {
+pub(super) fn entries(family: &str, base: &Path, unet: &Path) -> Vec<Entry> {
     let stem = "diffusion_pytorch_model.safetensors";
     let networks = read(&unet.join(stem));
     let is_small = !networks.iter().any(|entry| entry.name.contains("down_blocks.0.resnets.1."));
@@ -22,6 +22,7 @@ fn entries(family: &str, base: &Path, unet: &Path) -> Vec<Entry> {
     entries.extend(renamed(read(&base.join("vae").join(stem)), "vae"));
     let text = |component: &str| read(&base.join(component).join("model.safetensors"));
     match family {
+        "refiner" => entries.extend(open_clip(text("text_encoder_2"), "conditioner.embedders.0.model.", false)),
         "sd15" => entries.extend(renamed(text("text_encoder"), "sd15_text_encoder")),
         "sd21" => entries.extend(open_clip(text("text_encoder"), "cond_stage_model.model.", true)),
         _ => {
@@ -37,7 +38,7 @@ fn entries(family: &str, base: &Path, unet: &Path) -> Vec<Entry> {
 }
 
 /// What no shape tells: heads, groups, and the size that these tiny models were made at.
-fn patches(base: &Path, unet: &Path) -> Patches {
+pub(super) fn patches(base: &Path, unet: &Path) -> Patches {
     let mut patches = Patches::new();
     let components = [
         ("unet", unet.to_owned(), &["attention_head_dim", "norm_num_groups", "sample_size"][..]),
@@ -54,11 +55,11 @@ fn patches(base: &Path, unet: &Path) -> Patches {
     patches
 }
 
-fn device() -> Device {
+pub(super) fn device() -> Device {
     Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("f32 is everywhere")
 }
 
-fn request(inpaints: bool) -> Request {
+pub(super) fn request(inpaints: bool) -> Request {
     let size = 64;
     let rgb = (0..size * size * 3).map(|i| (i % 29) as f32 / 28.0).collect();
     let mask = (0..size * size).map(|i| if i % size < 32 { 1.0 } else { 0.0 }).collect();
@@ -75,13 +76,13 @@ fn request(inpaints: bool) -> Request {
     }
 }
 
-struct Family {
-    base: PathBuf,
-    unet: PathBuf,
+pub(super) struct Family {
+    pub(super) base: PathBuf,
+    pub(super) unet: PathBuf,
     _guard: Option<tempfile::TempDir>,
 }
 
-fn family(name: &str) -> (Family, &'static str) {
+pub(super) fn family(name: &str) -> (Family, &'static str) {
     let (layout, from) = match name {
         "lcm" | "inpaint9" => ("sd15", "sd15"),
         "sd21" => ("sd21", "sd21"),
@@ -94,22 +95,21 @@ fn family(name: &str) -> (Family, &'static str) {
 
 fn same_latents(name: &str) {
     let (files, layout) = family(name);
+    let scheduler = root().join(name).join("scheduler/scheduler_config.json");
+    same(name, &files, layout, std::fs::read_to_string(scheduler).ok(), request(name == "inpaint9"));
+}
+
+fn same(name: &str, files: &Family, layout: &str, scheduler: Option<String>, request: Request) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model.safetensors");
     write(&path, &entries(layout, &files.base, &files.unet));
     let single = SingleFile::open(&path, &patches(&files.base, &files.unet)).unwrap_or_else(|e| panic!("{name}: {e}"));
     assert!(single.checkpoint().foreign.is_empty(), "{name}: {:?}", single.checkpoint().foreign);
-    let scheduler = root().join(name).join("scheduler/scheduler_config.json");
-    let overrides = Overrides {
-        unet: Some(files.unet.clone()),
-        scheduler: std::fs::read_to_string(scheduler).ok(),
-        ..Overrides::default()
-    };
+    let overrides = Overrides { unet: Some(files.unet.clone()), scheduler, ..Overrides::default() };
     let own = Pipeline::load_with(&Source::Folder(files.base.clone()), &overrides, None, device())
         .unwrap_or_else(|e| panic!("{name}: {e}"));
     let seen =
         Pipeline::load(&Source::File(single), None, device()).unwrap_or_else(|e| panic!("{name}, one file: {e}"));
-    let request = request(name == "inpaint9");
     let (own, seen) = (draw(&own, request.clone()), draw(&seen, request));
     assert!(own.latents.iter().any(|v| *v != 0.0) && own.latents.iter().all(|v| v.is_finite()));
     assert!(own.latents == seen.latents, "{name}: the latents differ");
@@ -139,6 +139,21 @@ fn lcm_in_one_file() {
 #[test]
 fn inpainting_in_one_file() {
     same_latents("inpaint9");
+}
+
+#[test]
+fn instructions_in_one_file() {
+    let files = Family { base: committed().join("sd15"), unet: committed().join("pix2pix/unet"), _guard: None };
+    let image = request(true).image.map(|image| InitImage { mask: None, ..image });
+    same("pix2pix", &files, "sd15", None, Request { image, ..request(false) });
+}
+
+#[test]
+fn refiners_in_one_file() {
+    let whole = super::variants::refiner();
+    let files = Family { base: whole.path().to_owned(), unet: whole.path().join("unet"), _guard: Some(whole) };
+    let image = request(true).image.map(|image| InitImage { mask: None, ..image });
+    same("refiner", &files, "refiner", None, Request { image, ..request(false) });
 }
 
 /// A file without an autoencoder and one without text say what is missing, and take it from elsewhere.

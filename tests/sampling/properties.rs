@@ -2,7 +2,7 @@
 
 use chiaro::sampling::{
     NoiseSchedule, PredictionType, Sampler, SchedulerConfig, SigmaSchedule, Solver, SolverKind, SolverOptions,
-    TimestepSpacing,
+    TimestepSpacing, TorchRng,
 };
 
 fn sd() -> SchedulerConfig {
@@ -185,5 +185,45 @@ fn sigma_schedules_fall() {
     let solver = Solver::new(SolverKind::Euler, &config, 10, &SolverOptions::default()).expect("in range");
     for (i, want) in [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152].iter().enumerate() {
         assert!((solver.sigma(i) - want).abs() < 1e-5, "{i}");
+    }
+}
+
+/// Of a network that always knows x_0, every step of every solver shows x_0, whatever the network predicts.
+#[test]
+fn what_the_network_saw_is_shown() {
+    let x0 = [0.8f32, -1.7, 0.1];
+    for (kind, ..) in SolverKind::all() {
+        for prediction_type in [PredictionType::Epsilon, PredictionType::VPrediction, PredictionType::Sample] {
+            let config = SchedulerConfig { prediction_type, ..SchedulerConfig::default() };
+            let mut solver =
+                Solver::new(kind, &config, 6, &SolverOptions::default()).unwrap_or_else(|e| panic!("{kind}: {e}"));
+            let mut rng = TorchRng::new(3);
+            solver.start(&rng.randn(3));
+            assert!(solver.denoised().is_empty());
+            for step in 0..solver.timesteps().len() {
+                let sigma = solver.sigma(step);
+                let scale = sigma.hypot(1.0);
+                let seen = solver.model_input(step);
+                let output: Vec<f32> = seen
+                    .iter()
+                    .zip(x0)
+                    .map(|(&x, x0)| {
+                        let (x, x0) = (f64::from(x), f64::from(x0));
+                        let noise = (x * scale - x0) / sigma;
+                        let value = match prediction_type {
+                            PredictionType::Epsilon => noise,
+                            PredictionType::VPrediction => (noise - sigma * x0) / scale,
+                            PredictionType::Sample => x0,
+                        };
+                        value as f32
+                    })
+                    .collect();
+                solver.step(step, &output, &mut |len| rng.randn(len)).expect("it steps");
+                for (got, want) in solver.denoised().iter().zip(x0) {
+                    let message = || format!("{kind}, {prediction_type:?}, step {step}: {got}, expected {want}");
+                    assert!((got - want).abs() < 2e-5 * scale as f32, "{}", message());
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Reads the reference implementation's tensors, and compares with them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -15,8 +15,12 @@ pub(crate) struct Golden {
 
 /// The folder of all families: `CHIARO_GOLDEN_DIR`, or `tests/golden`.
 pub(crate) fn root() -> PathBuf {
-    std::env::var_os("CHIARO_GOLDEN_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), PathBuf::from)
+    std::env::var_os("CHIARO_GOLDEN_DIR").map_or_else(committed, PathBuf::from)
+}
+
+/// The folder of the committed goldens, wherever [`root`] is: of those that are made from each other.
+pub(crate) fn committed() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
 impl Golden {
@@ -25,7 +29,12 @@ impl Golden {
     /// # Panics
     /// When its files are not there: a golden that is skipped looks like one that passed.
     pub(crate) fn open(family: &str) -> Self {
-        let folder = root().join(family);
+        Self::open_in(&root(), family)
+    }
+
+    /// A family in a folder of families.
+    pub(crate) fn open_in(root: &Path, family: &str) -> Self {
+        let folder = root.join(family);
         let read = |name: &str| {
             std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{}: {e}", folder.join(name).display()))
         };

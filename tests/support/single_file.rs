@@ -154,7 +154,14 @@ pub(crate) fn small_unet(entries: Vec<Entry>, layers: usize) -> Vec<Entry> {
     let rename = |mut entry: Entry| {
         let parts: Vec<&str> = entry.name.splitn(5, '.').collect();
         let [list @ ("down_blocks" | "up_blocks"), level, kind, index, inside] = parts[..] else {
-            return renamed(vec![entry], "sd15_unet").remove(0);
+            if let Some((_, rest)) = entry.name.split_once("transformer_blocks.1.") {
+                let first = format!("mid_block.attentions.0.transformer_blocks.0.{rest}");
+                let original = renamed(vec![Entry { name: first, ..entry.clone() }], "sd15_unet").remove(0).name;
+                entry.name = original.replace("transformer_blocks.0.", "transformer_blocks.1.");
+                return entry;
+            }
+            let section = if entry.name.starts_with("add_embedding.") { "sdxl_unet" } else { "sd15_unet" };
+            return renamed(vec![entry], section).remove(0);
         };
         // A block of 1.5 of the same kind: its levels 0 (down) and 1 (up) have attention, its last one up has not.
         let attending = attends.contains(&format!("{list}.{level}"));
@@ -163,8 +170,12 @@ pub(crate) fn small_unet(entries: Vec<Entry>, layers: usize) -> Vec<Entry> {
             (_, true) => 1,
             (_, false) => 0,
         };
-        let block = Entry { name: format!("{list}.{like}.{kind}.0.{inside}"), ..entry.clone() };
-        let original = renamed(vec![block], "sd15_unet").remove(0).name;
+        // 1.5 has one transformer block in an attention.
+        let depth = inside.strip_prefix("transformer_blocks.").and_then(|rest| rest.split('.').next()).unwrap_or("0");
+        let numbered = format!("transformer_blocks.{depth}.");
+        let first = inside.replace(&numbered, "transformer_blocks.0.");
+        let block = Entry { name: format!("{list}.{like}.{kind}.0.{first}"), ..entry.clone() };
+        let original = renamed(vec![block], "sd15_unet").remove(0).name.replace("transformer_blocks.0.", &numbered);
         let (level, index): (usize, usize) = (level.parse().expect("a level"), index.parse().expect("a block"));
         let number = match (list, kind) {
             ("down_blocks", "downsamplers") => 1 + level * (layers + 1) + layers,
@@ -223,7 +234,7 @@ pub(crate) fn open_clip(entries: Vec<Entry>, prefix: &str, one_more: bool) -> Ve
     new
 }
 
-fn transposed(entry: &Entry) -> Entry {
+pub(crate) fn transposed(entry: &Entry) -> Entry {
     let [rows, columns] = entry.shape[..] else { panic!("{}: {:?}", entry.name, entry.shape) };
     let bytes = entry.bytes.as_ref().map(|bytes| {
         let size = bytes.len() / (rows * columns);

@@ -1,7 +1,9 @@
 //! Checkpoint files: what is wrong with them is said in one line that names the file and what to do.
 
 mod elements;
+mod gguf;
 mod shards;
+mod torch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -65,6 +67,7 @@ fn files_that_are_no_checkpoints_are_refused() {
     let longer = [sound.as_slice(), b"tail"].concat();
     assert!(refusal(&longer).contains("do not agree"));
     assert!(refusal(b"PK\x03\x04 and so on, more than eight bytes").contains("PyTorch"));
+    assert!(refusal(b"\x80\x02}q\x00. and so on").contains("outside an archive"));
     assert!(refusal(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n").contains("git lfs pull"));
     assert!(refusal(b"GGUF\x03\0\0\0\0\0\0\0").contains("GGUF"));
     assert!(refusal(b"<!DOCTYPE html><html></html>").contains("web page"));

@@ -1,5 +1,5 @@
 //! Single-file checkpoints in the layout of the original training code (CompVis latent-diffusion, Stability's generative-models,
-//! OpenCLIP), as AUTOMATIC1111, ComfyUI and Civitai keep them.
+//! OpenCLIP), as AUTOMATIC1111, ComfyUI and Civitai keep them, and as stable-diffusion.cpp renames them; networks under diffusers' names, too.
 //!
 //! Tensors are seen under diffusers' names, with nothing copied, and what `config.json` would say follows from names and shapes.
 //! What those cannot tell (the number of heads, groups of norms, scaling of latents) is that of the published family.
@@ -8,10 +8,14 @@
 //! of the full-size models (`tests/golden/single_file`).
 
 mod config;
+mod control;
 mod names;
+mod taesd;
 mod text;
 mod unet;
 mod vae;
+
+pub use control::Control;
 
 use std::collections::BTreeMap;
 
@@ -119,20 +123,26 @@ impl Checkpoint {
     /// # Errors
     /// When no network is recognised, blocks are missing, or a shape fits no known family.
     pub fn read(file: &TensorSet, patches: &Patches) -> Result<Self> {
-        let mut taken = Taken { file, names: BTreeMap::new() };
+        let mut taken = Taken::of(file);
         let nothing = Map::new();
         let patch = |name: &str| patches.get(name).unwrap_or(&nothing);
         let mut parts = BTreeMap::new();
-        if let Some(tensors) = taken.take(unet::PREFIXES, unet::MARK, unet::rename)? {
+        if let Some(tensors) = taken.either(&[unet::ORIGINAL, unet::DIFFUSERS])? {
             let config = config::unet(&tensors, patch("unet"))?;
             parts.insert("unet", Part { tensors, config });
         }
-        if let Some(tensors) = taken.take(vae::PREFIXES, vae::MARK, vae::rename)? {
+        if let Some(tensors) = taken.either(&[vae::ORIGINAL, vae::DIFFUSERS])? {
             let config = config::vae(&tensors)?;
             parts.insert("vae", Part { tensors, config });
         }
+        if !parts.contains_key("vae")
+            && let Some(tensors) = taken.take(taesd::PREFIXES, taesd::MARK, taesd::rename)?
+        {
+            let config = taesd::config(&tensors);
+            parts.insert("vae", Part { tensors, config });
+        }
         let texts = text::read(&mut taken, patches)?;
-        let family = family(file, parts.get("unet"), &texts)?;
+        let family = family(file, &parts, &texts)?;
         parts.extend(texts);
         let mut checkpoint = Checkpoint {
             family,
@@ -171,12 +181,16 @@ impl Checkpoint {
             unet.config.insert("sample_size".into(), json!(side));
             let inner = unet.config["projection_class_embeddings_input_dim"].as_u64();
             // Six sizes, each as a sinusoid of the same width, follow the pooled text (SDXL, section 2.2).
-            let width = inner.zip(pooled).and_then(|(inner, pooled)| inner.checked_sub(pooled)).map_or(256, |w| w / 6);
+            // The refiner is told five numbers.
+            let numbers = if self.family == Family::XlRefiner { 5 } else { 6 };
+            let width =
+                inner.zip(pooled).and_then(|(inner, pooled)| inner.checked_sub(pooled)).map_or(256, |w| w / numbers);
             if inner.is_some() {
                 unet.config.insert("addition_time_embed_dim".into(), json!(width));
             }
         }
-        if let Some(vae) = self.parts.get_mut("vae") {
+        let kl = |vae: &&mut Part| vae.config["_class_name"] == "AutoencoderKL";
+        if let Some(vae) = self.parts.get_mut("vae").filter(kl) {
             vae.config.insert("scaling_factor".into(), json!(self.family.scaling_factor()));
         }
     }
@@ -188,12 +202,17 @@ impl Checkpoint {
 }
 
 /// The text encoders tell the family; without them, what the UNet takes does.
-fn family(file: &TensorSet, unet: Option<&Part>, texts: &BTreeMap<&'static str, Part>) -> Result<Family> {
+fn family(
+    file: &TensorSet,
+    parts: &BTreeMap<&'static str, Part>,
+    texts: &BTreeMap<&'static str, Part>,
+) -> Result<Family> {
     if let Some(family) = text::family(file) {
         return Ok(family);
     }
-    let Some(unet) = unet else {
-        if file.tensors().keys().any(|name| name.contains("decoder.conv_in.")) && texts.is_empty() {
+    let has_vae = parts.contains_key("vae");
+    let Some(unet) = parts.get("unet") else {
+        if has_vae && texts.is_empty() {
             // An autoencoder alone: whose it is, its user says.
             return Ok(Family::Sd1);
         }
@@ -220,7 +239,28 @@ struct Taken<'a> {
     names: BTreeMap<String, ()>,
 }
 
+/// A naming of a network: prefixes that its names may have, names of which one is always there, and how they become diffusers'.
+struct Naming {
+    prefixes: &'static [&'static str],
+    mark: &'static [&'static str],
+    rename: fn(&TensorSet) -> Result<Renamed>,
+}
+
 impl<'a> Taken<'a> {
+    fn of(file: &'a TensorSet) -> Self {
+        Taken { file, names: BTreeMap::new() }
+    }
+
+    /// A network's tensors in the first of these namings that the file has.
+    fn either(&mut self, namings: &[Naming]) -> Result<Option<TensorSet>> {
+        for Naming { prefixes, mark, rename } in namings {
+            if let Some(tensors) = self.take(prefixes, mark, *rename)? {
+                return Ok(Some(tensors));
+            }
+        }
+        Ok(None)
+    }
+
     /// The tensors below the first of `prefixes` that has `mark`, renamed; what has no new name is left.
     fn take(
         &mut self,
@@ -262,6 +302,11 @@ impl Renamed {
             }
         }
         Ok(renamed)
+    }
+
+    /// The tensors whose names begin with one of `heads`, as they are.
+    fn same(tensors: &TensorSet, heads: &[&str]) -> Result<Renamed> {
+        Renamed::each(tensors, |name| heads.iter().any(|head| name.starts_with(head)).then(|| name.to_owned()))
     }
 
     fn put(&mut self, label: &str, old: &str, new: String, view: TensorView) -> Result<()> {

@@ -1,13 +1,31 @@
 //! The UNet's names: two flat lists of blocks, in which a level ends where a block changes the size.
 
-use super::Renamed;
 use super::names::{count, number, replace_head};
+use super::{Naming, Renamed};
 use crate::Result;
 use crate::weights::TensorSet;
 
-pub(super) const PREFIXES: &[&str] = &["model.diffusion_model.", ""];
+pub(super) const ORIGINAL: Naming =
+    Naming { prefixes: &["model.diffusion_model.", ""], mark: &["input_blocks.0.0.weight"], rename };
 
-pub(super) const MARK: &[&str] = &["input_blocks.0.0.weight"];
+/// As diffusers' folders have them; stable-diffusion.cpp puts `unet.` before them.
+pub(super) const DIFFUSERS: Naming = Naming {
+    prefixes: &["unet.", "model.diffusion_model.", ""],
+    // Control networks go no further up, OMS modules have no time.
+    mark: &["up_blocks.0.resnets.0.time_emb_proj.weight"],
+    rename: rename_same,
+};
+
+const HEADS: &[&str] = &[
+    "conv_in.",
+    "conv_out.",
+    "conv_norm_out.",
+    "time_embedding.",
+    "add_embedding.",
+    "down_blocks.",
+    "mid_block.",
+    "up_blocks.",
+];
 
 const TOP: &[(&str, &str)] = &[
     ("time_embed.0.", "time_embedding.linear_1."),
@@ -41,7 +59,15 @@ struct Place {
 ///
 /// # Errors
 /// When a block is missing.
-pub(super) fn rename(tensors: &TensorSet) -> Result<Renamed> {
+fn rename(tensors: &TensorSet) -> Result<Renamed> {
+    Ok(flattened(Renamed::each(tensors, namer(tensors)?)?))
+}
+
+/// Diffusers' name of each of the original ones.
+///
+/// # Errors
+/// When a block is missing.
+pub(super) fn namer(tensors: &TensorSet) -> Result<impl Fn(&str) -> Option<String>> {
     let (inputs, outputs) = (count(tensors, "input_blocks.")?, count(tensors, "output_blocks.")?);
     let ends_down = |i: usize| tensors.contains(&format!("input_blocks.{i}.0.op.weight"));
     let ends_up =
@@ -49,7 +75,7 @@ pub(super) fn rename(tensors: &TensorSet) -> Result<Renamed> {
     // The first input is the convolution before all levels.
     let down = places(inputs, 1, ends_down);
     let up = places(outputs, 0, ends_up);
-    Renamed::each(tensors, |name| {
+    Ok(move |name: &str| {
         if let Some(new) = replace_head(name, TOP) {
             return Some(new);
         }
@@ -64,6 +90,33 @@ pub(super) fn rename(tensors: &TensorSet) -> Result<Renamed> {
             _ => None,
         }
     })
+}
+
+fn rename_same(tensors: &TensorSet) -> Result<Renamed> {
+    Ok(flattened(Renamed::same(tensors, HEADS)?))
+}
+
+/// Width of the text states that Stable Diffusion 2.x takes.
+const WIDTH_OF_2: usize = 1024;
+
+/// Stable Diffusion 2.x and XL enter and leave their transformers by matrices, which stable-diffusion.cpp stored as convolutions of one
+/// pixel until November 2025 (`model.cpp`, `preprocess_tensor`).
+fn flattened(mut renamed: Renamed) -> Renamed {
+    let has = |name: &str| renamed.tensors.contains_key(name);
+    let width =
+        renamed.tensors.iter().find(|(name, _)| name.ends_with("attn2.to_k.weight")).map(|(_, view)| view.shape());
+    let by_width = has("time_embedding.linear_1.weight") && width.and_then(|shape| shape.get(1)) == Some(&WIDTH_OF_2);
+    if by_width || has("add_embedding.linear_1.weight") {
+        for (name, view) in &mut renamed.tensors {
+            if let (true, [out, inner, 1, 1]) =
+                (name.ends_with(".proj_in.weight") || name.ends_with(".proj_out.weight"), view.shape())
+                && let Some(matrix) = view.reshaped(&[*out, *inner])
+            {
+                *view = matrix;
+            }
+        }
+    }
+    renamed
 }
 
 /// The place of each block; those before `first` have none of their own and get the first one's.

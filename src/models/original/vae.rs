@@ -1,13 +1,19 @@
 //! The autoencoder's names. The decoder counts its levels from the finest, diffusers from the coarsest.
 
-use super::Renamed;
 use super::names::{count, number, replace_head};
+use super::{Naming, Renamed};
 use crate::Result;
 use crate::weights::TensorSet;
 
-pub(super) const PREFIXES: &[&str] = &["first_stage_model.", "vae.", ""];
+const PREFIXES: &[&str] = &["first_stage_model.", "vae.", ""];
 
-pub(super) const MARK: &[&str] = &["decoder.mid.block_1.conv1.weight"];
+pub(super) const ORIGINAL: Naming = Naming { prefixes: PREFIXES, mark: &["decoder.mid.block_1.conv1.weight"], rename };
+
+/// As diffusers' folders have them.
+pub(super) const DIFFUSERS: Naming =
+    Naming { prefixes: PREFIXES, mark: &["decoder.mid_block.resnets.0.conv1.weight"], rename: rename_same };
+
+const HEADS: &[&str] = &["encoder.", "decoder.", "quant_conv.", "post_quant_conv."];
 
 const HALF: &[(&str, &str)] = &[
     ("conv_in.", "conv_in."),
@@ -22,13 +28,14 @@ const HALF: &[(&str, &str)] = &[
     ("mid.attn_1.k.", "mid_block.attentions.0.to_k."),
     ("mid.attn_1.v.", "mid_block.attentions.0.to_v."),
     ("mid.attn_1.proj_out.", "mid_block.attentions.0.to_out.0."),
+    ("mid.attn_1.to_", "mid_block.attentions.0.to_"),
 ];
 
 /// Every tensor under diffusers' name. The attention's 1×1 convolutions are matrices there.
 ///
 /// # Errors
 /// When a level is missing.
-pub(super) fn rename(tensors: &TensorSet) -> Result<Renamed> {
+fn rename(tensors: &TensorSet) -> Result<Renamed> {
     let levels = count(tensors, "decoder.up.")?;
     let mut renamed = Renamed::each(tensors, |name| {
         if name.starts_with("quant_conv.") || name.starts_with("post_quant_conv.") {
@@ -42,15 +49,25 @@ pub(super) fn rename(tensors: &TensorSet) -> Result<Renamed> {
         };
         Some(format!("{half}.{}", inside.or_else(|| replace_head(rest, HALF))?))
     })?;
+    flatten(&mut renamed);
+    Ok(renamed)
+}
+
+fn rename_same(tensors: &TensorSet) -> Result<Renamed> {
+    let mut renamed = Renamed::same(tensors, HEADS)?;
+    flatten(&mut renamed);
+    Ok(renamed)
+}
+
+/// The attention's projections as matrices.
+fn flatten(renamed: &mut Renamed) {
     for (name, view) in &mut renamed.tensors {
-        let is_projection = name.contains(".attentions.0.to_");
-        if let (true, [out, inner, 1, 1]) = (is_projection, view.shape())
+        if let (true, [out, inner, 1, 1]) = (name.contains(".attentions.0."), view.shape())
             && let Some(matrix) = view.reshaped(&[*out, *inner])
         {
             *view = matrix;
         }
     }
-    Ok(renamed)
 }
 
 /// `down.0.block.1.conv1.weight` → `down_blocks.0.resnets.1.conv1.weight`.

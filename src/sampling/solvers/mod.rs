@@ -76,7 +76,9 @@ pub struct SolverOptions {
 pub struct Solver {
     rule: Box<dyn Rule>,
     alpha_bar_first: f64,
+    prediction: PredictionType,
     scaled_latents: Vec<f32>,
+    denoised: Vec<f32>,
 }
 
 impl Solver {
@@ -127,7 +129,8 @@ impl Solver {
                     .into(),
             ));
         }
-        Ok(Solver { rule, alpha_bar_first, scaled_latents: Vec::new() })
+        let prediction = config.prediction_type;
+        Ok(Solver { rule, alpha_bar_first, prediction, scaled_latents: Vec::new(), denoised: Vec::new() })
     }
 
     /// The time that the network is told, one a step.
@@ -163,6 +166,11 @@ impl Solver {
         self.scaled_latents = self.at_level(0, x0, noise);
     }
 
+    /// Takes over from a solver of the same schedule: [`scaled_latents`](Self::scaled_latents) as that left them where this one begins.
+    pub fn resume(&mut self, scaled_latents: &[f32]) {
+        self.scaled_latents = scaled_latents.to_vec();
+    }
+
     /// The network's input at step `i`: variance-preserving latents.
     pub fn model_input(&self, i: usize) -> Vec<f32> {
         let scale = 1.0 / self.rule.frame().level(i).scale();
@@ -180,6 +188,10 @@ impl Solver {
                 format!("expected {} values, the network gave {}", self.scaled_latents.len(), model_output.len()),
             ));
         }
+        let level = self.rule.frame().level(i);
+        let values = model_output.iter().zip(&self.scaled_latents);
+        let x0 = |(&output, &x): (&f32, &f32)| level.split(self.prediction, f64::from(output), f64::from(x)).0 as f32;
+        self.denoised = values.map(x0).collect();
         self.scaled_latents = self.rule.step(i, model_output, &self.scaled_latents, noise);
         Ok(())
     }
@@ -199,6 +211,11 @@ impl Solver {
     /// The latents as the solver keeps them: sigma-scaled for Euler. For tests and for comparison with other programs.
     pub fn scaled_latents(&self) -> &[f32] {
         &self.scaled_latents
+    }
+
+    /// x̃_0 as the network saw it in the last step, before any bound on it: what a preview shows. Empty before the first step.
+    pub fn denoised(&self) -> &[f32] {
+        &self.denoised
     }
 
     /// VP latents x̃_0 after the last step: every solver ends at σ = 0 or next to it, where scaled and VP latents are the same.

@@ -25,7 +25,7 @@ use self::build::{Kind, Parts, Scale};
 use self::delta::Part;
 use self::keys::Leaf;
 pub(crate) use self::patches::{Change, Patch, Patches, patched};
-use super::WeightFile;
+use super::{StoredType, WeightFile};
 use crate::{Error, Result};
 
 /// An adapter's file with its tensors sorted by layer. Nothing but the header and PEFT's settings is read.
@@ -38,24 +38,28 @@ pub struct AdapterFile {
     settings: Vec<(String, Value)>,
 }
 
-/// What PEFT calls its two files in a folder.
-const PEFT_WEIGHTS: &str = "adapter_model.safetensors";
+/// What PEFT calls its files in a folder, the weights also as it did before safetensors.
+const PEFT_WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 const PEFT_CONFIG: &str = "adapter_config.json";
-/// diffusers' name of a folder's LoRA.
-const DIFFUSERS_WEIGHTS: &str = "pytorch_lora_weights.safetensors";
+/// diffusers' names of a folder's LoRA.
+const DIFFUSERS_WEIGHTS: [&str; 2] = ["pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"];
 
 impl AdapterFile {
     /// Opens a file, or what PEFT or diffusers put into a folder.
     ///
     /// # Errors
-    /// As [`WeightFile::open`], when a tensor that would be read is not F32, F16 or BF16, or when two tensors are the same part of a layer.
+    /// As [`WeightFile::open`], when a tensor that would be read is of no type that is read, or when two tensors are the same part of a layer.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let named = [PEFT_WEIGHTS, DIFFUSERS_WEIGHTS].map(|name| path.join(name)).into_iter().find(|p| p.is_file());
+        let [peft, old_peft] = PEFT_WEIGHTS;
+        let [diffusers, old_diffusers] = DIFFUSERS_WEIGHTS;
+        let names = [peft, diffusers, old_peft, old_diffusers];
+        let named = names.map(|name| path.join(name)).into_iter().find(|p| p.is_file());
         let path = named.as_deref().unwrap_or(path);
         let file = WeightFile::open(path)?;
         let config = path.with_file_name(PEFT_CONFIG);
-        let is_peft = path.file_name().is_some_and(|name| name == PEFT_WEIGHTS) && config.is_file();
+        let is_peft =
+            path.file_name().is_some_and(|name| PEFT_WEIGHTS.iter().any(|peft| name == *peft)) && config.is_file();
         let config = is_peft.then(|| std::fs::read(&config).map_err(|e| Error::io(&config, e))).transpose()?;
         Self::sort(Arc::new(file), config.as_deref())
     }
@@ -70,8 +74,9 @@ impl AdapterFile {
             };
             if !tensor.dtype.is_readable() {
                 return Err(Error::Model(format!(
-                    "{}: {name}: expected F32, F16, BF16, F8_E4M3 or F8_E5M2, file has {}; convert the file to one of them",
+                    "{}: {name}: expected {}, file has {}; convert the file to one of them",
                     file.label(),
+                    StoredType::READABLE,
                     tensor.dtype
                 )));
             }
@@ -84,7 +89,7 @@ impl AdapterFile {
                 )));
             }
         }
-        let metadata = file.metadata();
+        let metadata = file.metadata().clone();
         let mut settings = Vec::new();
         let mut add = |text: &[u8], origin: &str| -> Result<()> {
             let value = serde_json::from_slice(text)

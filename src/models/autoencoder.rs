@@ -1,0 +1,128 @@
+//! Whichever autoencoder a model has.
+
+use super::{AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig};
+use crate::record::{Caps, Recording};
+use crate::weights::Weights;
+use crate::{Error, Result};
+
+/// An autoencoder for the latents of Stable Diffusion.
+pub enum Autoencoder {
+    /// The one that a model was trained with.
+    Kl(Box<AutoencoderKl>),
+    /// A small one for the same latents.
+    Tiny(Box<AutoencoderTiny>),
+}
+
+/// What an encoder gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncoderOutput {
+    /// Means and logarithms of variances.
+    Moments,
+    /// The latents themselves.
+    Latents,
+}
+
+impl Autoencoder {
+    /// Loads the network that `config.json` names; `origin` names that file in messages.
+    ///
+    /// # Errors
+    /// As [`AutoencoderKl::load`] and [`AutoencoderTiny::load`]; when the class is another.
+    pub fn load(config: &str, origin: &str, weights: &Weights) -> Result<Self> {
+        let value: serde_json::Value =
+            serde_json::from_str(config).map_err(|e| Error::Model(format!("{origin}: not JSON: {e}")))?;
+        match value["_class_name"].as_str() {
+            Some("AutoencoderTiny") => {
+                let config = AutoencoderTinyConfig::from_json(config, origin)?;
+                Ok(Autoencoder::Tiny(Box::new(AutoencoderTiny::load(config, weights)?)))
+            }
+            _ => {
+                let config = AutoencoderKlConfig::from_json(config, origin)?;
+                Ok(Autoencoder::Kl(Box::new(AutoencoderKl::load(config, weights)?)))
+            }
+        }
+    }
+
+    /// Channels of the latents.
+    pub fn latent_channels(&self) -> usize {
+        match self {
+            Autoencoder::Kl(vae) => vae.config().latent_channels,
+            Autoencoder::Tiny(vae) => vae.config().latent_channels,
+        }
+    }
+
+    /// Image pixels per latent pixel, in each direction.
+    pub fn pixels_per_latent(&self) -> usize {
+        match self {
+            Autoencoder::Kl(vae) => vae.config().pixels_per_latent(),
+            Autoencoder::Tiny(vae) => vae.config().pixels_per_latent(),
+        }
+    }
+
+    /// What [`record_encode`](Self::record_encode) gives.
+    pub fn encodes(&self) -> EncoderOutput {
+        match self {
+            Autoencoder::Kl(_) => EncoderOutput::Moments,
+            Autoencoder::Tiny(_) => EncoderOutput::Latents,
+        }
+    }
+
+    /// Encoder latents to what the UNet works on, in place.
+    pub fn scale_latents(&self, latents: &mut [f32]) {
+        match self {
+            Autoencoder::Kl(vae) => vae.config().scale_latents(latents),
+            Autoencoder::Tiny(vae) => {
+                let factor = vae.config().scaling_factor;
+                latents.iter_mut().for_each(|x| *x *= factor);
+            }
+        }
+    }
+
+    /// The UNet's latents to what the decoder takes, in place.
+    pub fn unscale_latents(&self, latents: &mut [f32]) {
+        match self {
+            Autoencoder::Kl(vae) => vae.config().unscale_latents(latents),
+            Autoencoder::Tiny(vae) => {
+                let factor = vae.config().scaling_factor;
+                latents.iter_mut().for_each(|x| *x /= factor);
+            }
+        }
+    }
+
+    /// An image `[n, h, w, 3]` in -1…1 as the encoder's input.
+    pub fn image_input(&self, image: &[f32]) -> Vec<f32> {
+        match self {
+            Autoencoder::Kl(vae) => vae.image_input(image),
+            Autoencoder::Tiny(vae) => vae.image_input(image),
+        }
+    }
+
+    /// The decoder's output as an image in -1…1, in place.
+    pub fn image_output(&self, image: &mut [f32]) {
+        match self {
+            Autoencoder::Kl(_) => {}
+            Autoencoder::Tiny(vae) => vae.image_output(image),
+        }
+    }
+
+    /// Records the encoder, as [`AutoencoderKl::record_encode`] and [`AutoencoderTiny::record_encode`].
+    ///
+    /// # Errors
+    /// As those.
+    pub fn record_encode(&self, caps: &Caps, n: usize, h: usize, w: usize) -> Result<Recording> {
+        match self {
+            Autoencoder::Kl(vae) => vae.record_encode(caps, n, h, w, false),
+            Autoencoder::Tiny(vae) => vae.record_encode(caps, n, h, w, false),
+        }
+    }
+
+    /// Records the decoder, as [`AutoencoderKl::record_decode`] and [`AutoencoderTiny::record_decode`].
+    ///
+    /// # Errors
+    /// As those.
+    pub fn record_decode(&self, caps: &Caps, n: usize, h: usize, w: usize) -> Result<Recording> {
+        match self {
+            Autoencoder::Kl(vae) => vae.record_decode(caps, n, h, w, false),
+            Autoencoder::Tiny(vae) => vae.record_decode(caps, n, h, w, false),
+        }
+    }
+}

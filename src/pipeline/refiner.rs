@@ -1,0 +1,130 @@
+//! A second model for the last steps: an ensemble of experts (SDXL, Podell et al., arXiv 2307.01952, section 2.5).
+//!
+//! The base's solver stops at the first step whose time lies below the switch; the refiner's goes on from there, on the base's schedule,
+//! with a history of its own, as diffusers' `denoising_end` and `denoising_start` do.
+
+use super::pass::{End, Image, Part, Pass, Start};
+use super::stage::Stage;
+use super::text::TextPlan;
+use super::{Pipeline, Request, Source, UnetRun};
+use crate::sampling::SchedulerConfig;
+use crate::{Error, Result};
+
+/// What a refiner does of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Split {
+    /// Calls of the base's network.
+    calls: usize,
+    /// Steps that the refiner's solver leaves out.
+    skip: usize,
+}
+
+/// The end of a pass, which a refiner draws.
+pub(super) struct Refine {
+    request: Request,
+    split: Split,
+    end: End,
+}
+
+impl Pipeline {
+    /// Adds the model of the last steps.
+    ///
+    /// # Errors
+    /// When its files are wrong, or it is of another kind than the base.
+    pub(super) fn load_refiner(&self, source: &Source) -> Result<Pipeline> {
+        let mut refiner = Pipeline::load(source, None, self.device.clone())?;
+        let latents = |pipeline: &Pipeline| pipeline.vae.latent_channels();
+        if refiner.kind.is_xl() != self.kind.is_xl() || latents(&refiner) != latents(self) {
+            return Err(Error::Model(format!(
+                "{source}: expected a refiner of the latent space of {}; SDXL's goes with SDXL models alone",
+                self.label
+            )));
+        }
+        if refiner.kind.shown != super::kind::Shown::Nothing {
+            return Err(Error::Model(format!("{source}: expected a refiner, got an inpainting or instruction model")));
+        }
+        // Both walk down one schedule.
+        let prediction_type = refiner.scheduler.prediction_type;
+        refiner.scheduler = SchedulerConfig { prediction_type, ..self.scheduler.clone() };
+        Ok(refiner)
+    }
+
+    /// Where the refiner of this pipeline takes over a pass that leaves out `skip` steps; `None` where all of what such a pass does is the
+    /// refiner's.
+    pub(super) fn split(&self, refiner: &Pipeline, request: &Request, skip: usize) -> Result<Option<Split>> {
+        let train = self.scheduler.num_train_timesteps as f64;
+        let cutoff = (train - request.refiner_start * train).round();
+        let whole = self.solver(request, skip)?.timesteps().len();
+        for later in skip..request.num_inference_steps {
+            let solver = refiner.solver(request, later)?;
+            if solver.timesteps()[0] < cutoff {
+                let calls = whole - solver.timesteps().len();
+                return match calls {
+                    0 if skip > 0 => Ok(None),
+                    0 => Err(none_left("base", request)),
+                    _ => Ok(Some(Split { calls, skip: later })),
+                };
+            }
+        }
+        Err(none_left("refiner", request))
+    }
+
+    /// A pass of `asked`, and what of it is left to the refiner.
+    pub(super) fn share_out<'p>(
+        &'p self,
+        asked: &Request,
+        request: Request,
+        (start, skip, end): (Start, usize, End),
+    ) -> Result<(Pass<'p>, Option<Refine>)> {
+        let whole = Part { request, start, skip, end, done: 0, until: None };
+        let Some(refiner) = self.refiner.as_deref() else { return Ok((Pass::new(self, self, asked, whole)?, None)) };
+        let Some(split) = self.split(refiner, &whole.request, skip)? else {
+            let request = own(&whole.request);
+            return Ok((Pass::new(refiner, self, asked, Part { request, ..whole })?, None));
+        };
+        let refine = Refine { request: own(&whole.request), split, end };
+        let part = Part { until: Some(split.calls), end: End::Latents, ..whole };
+        Ok((Pass::new(self, self, asked, part)?, Some(refine)))
+    }
+
+    /// The refiner's pass, from the pictures as the base's pass left them.
+    pub(super) fn refine<'p>(&'p self, refine: Refine, asked: &Request, images: Vec<Image>) -> Result<Pass<'p>> {
+        let Some(refiner) = &self.refiner else {
+            return Err(Error::Request("refiner: none is loaded, give one with --refiner".into()));
+        };
+        let Refine { request, split, end } = refine;
+        let start = Start::Taken(images);
+        let part = Part { request, start, skip: split.skip, end, done: split.calls, until: None };
+        Pass::new(refiner, self, asked, part)
+    }
+
+    /// The refiner's networks.
+    pub(super) fn refiner_stages(
+        &self,
+        request: &Request,
+        size: (usize, usize),
+        skip: usize,
+    ) -> Result<Vec<Stage<'_>>> {
+        let Some(refiner) = &self.refiner else { return Ok(Vec::new()) };
+        let skip = self.split(refiner, request, skip)?.map_or(skip, |split| split.skip);
+        let request = &own(request);
+        let text = TextPlan::new(refiner, request, size)?;
+        let batch = request.batch.min(request.count);
+        let mut stages = text.stages();
+        let run = UnetRun { size, skip, batch, tokens: text.unet_tokens() };
+        stages.extend(refiner.unet_stages(request, run)?);
+        Ok(stages)
+    }
+}
+
+/// A request without what was made for the base alone.
+fn own(request: &Request) -> Request {
+    Request { oms: None, controls: Vec::new(), ..request.clone() }
+}
+
+fn none_left(whom: &str, request: &Request) -> Error {
+    Error::Request(format!(
+        "refiner-start: at {} of {} steps none is left for the {whom}",
+        request.refiner_start, request.num_inference_steps
+    ))
+}
