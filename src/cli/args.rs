@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use super::control::ControlArgs;
 use super::generate_args::GenerateArgs;
 use super::lora::LoraArg;
 use super::memory_size::MemorySize;
@@ -100,6 +101,9 @@ pub struct ModelArgs {
     /// Folder where <lora:NAME:WEIGHT> in a prompt finds NAME.safetensors
     #[arg(long, value_name = "DIR")]
     pub lora_dir: Option<PathBuf>,
+    /// ControlNets, which have options of their own where a command takes them
+    #[arg(skip)]
+    pub controls: Vec<PathBuf>,
     /// Width in pixels, a multiple of 8 [default: the model's own]
     #[arg(long, short = 'W', value_name = "PIXELS")]
     pub width: Option<usize>,
@@ -183,6 +187,9 @@ pub struct PlanArgs {
     /// Model, size, device
     #[command(flatten)]
     pub model: ModelArgs,
+    /// ControlNets; their pictures are not needed
+    #[command(flatten)]
+    pub control: ControlArgs,
 }
 
 /// Options of `samplers`.

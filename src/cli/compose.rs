@@ -45,7 +45,10 @@ impl Order {
             (true, base) => Some(oms(args, &model, base)?),
             (false, _) => None,
         };
+        let repeated = recipe.as_ref().map_or(&[][..], |recipe| &recipe.controls);
+        request.controls = args.control.apply(&mut model, repeated, &request.controls)?;
         request.image = start_image(&args.start, recipe.as_ref(), &request)?;
+        size_of_control(args, &mut request)?;
         request.validate()?;
         Pipeline::check_schedule(&model.source()?, &model.overrides()?, &request)?;
         Ok(Order { model, request, recipe })
@@ -84,6 +87,19 @@ impl Order {
             && image.sha256 != given.sha256()
         {
             found.push("--image: another picture than the one that it started from".into());
+        }
+        let nets: Vec<_> = pipeline.controls().collect();
+        for (i, (wanted, control)) in recipe.controls.iter().zip(&self.request.controls).enumerate() {
+            if nets.get(control.net).is_some_and(|(_, sha256)| *sha256 != wanted.sha256) {
+                found.push(format!("--control {}: another net than the picture's; it will come out otherwise", i + 1));
+            }
+            if control.image_sha256() != wanted.image_sha256 {
+                found.push(format!("--control-image {}: another picture than the one that the net saw", i + 1));
+            }
+        }
+        if recipe.controls.len() != self.request.controls.len() {
+            let (had, has) = (recipe.controls.len(), self.request.controls.len());
+            found.push(format!("the picture was drawn with {had} ControlNets, this one is with {has}"));
         }
         Ok(found)
     }
@@ -176,6 +192,7 @@ fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
         count: noise.count.unwrap_or(base.count),
         batch: noise.batch.unwrap_or(base.batch),
         image: None,
+        controls: base.controls,
         hires: hires(&args.start, base.hires)?,
         clip_skip: args.clip_skip.map_or(base.clip_skip, |layers| usize::from(layers) - 1),
         prompt_syntax: args.reading.prompt_syntax.unwrap_or(base.prompt_syntax),
@@ -243,18 +260,29 @@ fn start_image(args: &StartArgs, recipe: Option<&Recipe>, request: &Request) -> 
             image.width, image.height, mask.width, mask.height
         )));
     }
-    let width = request.width.unwrap_or(own_side(path, "wide", image.width)?);
-    let height = request.height.unwrap_or(own_side(path, "high", image.height)?);
+    let width = request.width.unwrap_or(own_side("--image", path, "wide", image.width)?);
+    let height = request.height.unwrap_or(own_side("--image", path, "high", image.height)?);
     let fit = |picture: &crate::image::Rgb8Image| picture.cropped_to(width, height).resized(width, height);
     let strength = args.strength.or(told.map(|told| told.strength)).unwrap_or(0.75);
     InitImage::new(&fit(&image), mask.as_ref().map(fit).as_ref(), strength).map(Some)
 }
 
+/// Without another size, a picture is as large as what its first ControlNet sees, as in diffusers.
+fn size_of_control(args: &GenerateArgs, request: &mut Request) -> Result<()> {
+    let first = request.controls.first().and_then(|control| control.image.as_ref());
+    let (Some(image), Some(path), None) = (first, args.control.control_image.first(), &request.image) else {
+        return Ok(());
+    };
+    request.width = Some(request.width.map_or_else(|| own_side("--control-image", path, "wide", image.width), Ok)?);
+    request.height = Some(request.height.map_or_else(|| own_side("--control-image", path, "high", image.height), Ok)?);
+    Ok(())
+}
+
 /// A side cut to whole latents.
-fn own_side(path: &Path, which: &str, side: usize) -> Result<usize> {
+fn own_side(option: &str, path: &Path, which: &str, side: usize) -> Result<usize> {
     match side / GRAIN * GRAIN {
         0..64 => Err(Error::Request(format!(
-            "--image: {} is {side} pixels {which}; ask for a size with --width and --height",
+            "{option}: {} is {side} pixels {which}; ask for a size with --width and --height",
             path.display()
         ))),
         cut => Ok(cut),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ModelArgs, ReadingArgs};
+use super::{ControlArgs, ModelArgs, ReadingArgs};
 use crate::pipeline::Upscale;
 use crate::sampling::{BetaSchedule, RngKind, SigmaSchedule, TimestepSpacing};
 
@@ -66,6 +66,9 @@ pub struct GenerateArgs {
     /// Start picture and second pass
     #[command(flatten)]
     pub start: StartArgs,
+    /// ControlNets
+    #[command(flatten)]
+    pub control: ControlArgs,
     /// Draw each seed without and with OMS, side by side in one labelled PNG
     #[arg(long)]
     pub compare: bool,

@@ -2,6 +2,7 @@
 
 mod args;
 mod compose;
+mod control;
 mod devices;
 mod generate;
 mod generate_args;
@@ -24,6 +25,7 @@ pub use args::{
     Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, PullArgs, ReadingArgs,
     SamplersArgs, ScheduleArgs, StudyArgs, TokensArgs, VariantArg,
 };
+pub use control::ControlArgs;
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 pub use lora::LoraArg;
 pub use memory_size::MemorySize;
@@ -85,6 +87,7 @@ impl ModelArgs {
             prediction: self.prediction.map(Into::into),
             scheduler: None,
             adapters: self.lora.iter().map(LoraArg::adapter).collect(),
+            controls: self.controls.clone(),
         })
     }
 

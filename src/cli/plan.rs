@@ -11,8 +11,10 @@ use crate::pipeline::{OmsRequest, Request, StagePlan};
 pub(super) fn run(args: &PlanArgs) -> Result<()> {
     let guidance_scale = args.model.oms_guidance()?;
     let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
-    let request = Request { oms, ..args.model.request() };
-    let (pipeline, too_large) = args.model.open(&request)?;
+    let mut model = args.model.clone();
+    let controls = args.control.apply(&mut model, &[], &[])?;
+    let request = Request { oms, controls, ..model.request() };
+    let (pipeline, too_large) = model.open(&request)?;
     let (width, height) = pipeline.size(&request)?;
     let stages = pipeline.plan(&request)?;
     let peak = stages.iter().map(StagePlan::peak_bytes).max().unwrap_or(0);

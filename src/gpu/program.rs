@@ -421,6 +421,10 @@ impl Program for GpuProgram {
         let own = self.lanes.iter().chain(&self.readbacks).chain(&self.params).map(wgpu::Buffer::size);
         own.chain(self.constants.values().map(|c| c.buffer.size())).sum()
     }
+
+    fn weights(mut self: Box<Self>) -> Box<dyn Send> {
+        Box::new(std::mem::take(&mut self.constants))
+    }
 }
 
 /// Narrows the recording's limits to the device's, so that the plan keeps to both.

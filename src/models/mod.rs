@@ -18,7 +18,7 @@ pub use clip::{ClipTextConfig, ClipTextModel, HiddenAct, TextStates};
 pub use config::OneOrMany;
 pub use lora_names::{LayerNames, Network, network};
 pub use taesd::{AutoencoderTiny, AutoencoderTinyConfig};
-pub use unet::{DownBlockType, Unet, UnetConfig, UpBlockType};
+pub use unet::{ControlNet, ControlNetConfig, DownBlockType, Unet, UnetConfig, UpBlockType};
 pub use vae::{AutoencoderKl, AutoencoderKlConfig};
 
 use crate::record::{Caps, Recording, Shape, Tensor};
@@ -48,6 +48,20 @@ pub mod names {
     /// UNet with `addition_embed_type = text_time`: pooled text states, then the sinusoids of the six time ids,
     /// `[n, projection_class_embeddings_input_dim]`, padded with zeros to a multiple of 4.
     pub const ADD_EMBEDS: &str = "add_embeds";
+    /// UNet with more input channels than its ControlNets: the latents alone, as [`SAMPLE`].
+    pub const CONTROL_SAMPLE: &str = "control_sample";
+
+    /// ControlNet number `index`: its picture, `[1, 8h, 8w, 3]` with 0 black and 1 white, a zero behind each pixel's channels.
+    pub fn control_image(index: usize) -> String {
+        format!("control_image.{index}")
+    }
+
+    /// ControlNet number `index`: what each of its results is multiplied with for each row, those on the way down first, then the
+    /// middle's, `[n, sites]`, padded with zeros to a multiple of 4.
+    pub fn control_scales(index: usize) -> String {
+        format!("control_scales.{index}")
+    }
+
     /// Text encoder: token plus position embeddings `[n, tokens, hidden_size]`.
     pub const INPUTS_EMBEDS: &str = "inputs_embeds";
     /// Text encoder: the last layer's states after the final norm, `[n, tokens, hidden_size]`, if asked for.

@@ -5,6 +5,7 @@
 //! its own element type; a result has the recording's ([`Recording::in_f32`] changes it), or f32 where it adds or copies
 //! f32 values: a sum is not kept in less than its residual.
 
+mod add_scaled;
 mod attention;
 mod concat;
 mod conv2d;
@@ -15,6 +16,7 @@ mod group_norm;
 mod layer_norm;
 mod matmul;
 
+pub use add_scaled::{Scales, add_scaled};
 pub use attention::{Attention, attention};
 pub use concat::concat;
 pub use conv2d::{Conv2d, conv2d};
@@ -29,6 +31,7 @@ use crate::{Error, Result};
 
 /// Every kernel, for tests that walk them all.
 pub const KERNELS: &[&Kernel] = &[
+    &add_scaled::KERNEL,
     &attention::KERNEL,
     &concat::KERNEL,
     &conv2d::KERNEL,

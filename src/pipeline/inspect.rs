@@ -10,9 +10,9 @@ use super::encoders::TEXT_STEM;
 use super::load::DIFFUSION_STEM;
 use super::lora::{LoraReport, lora};
 use super::source::Component;
-use super::{Device, OmsRequest, OmsSource, Pipeline, Request, SingleFile, Source};
+use super::{Device, OmsRequest, OmsSource, Pipeline, Request, SingleFile, Source, control};
 use crate::models::UnetConfig;
-use crate::models::original::{Checkpoint, Family, Patches};
+use crate::models::original::{Checkpoint, Control, Family, Patches};
 use crate::record::DType;
 use crate::sampling::PredictionType;
 use crate::weights::{TensorSet, WeightFile};
@@ -24,7 +24,7 @@ const SIDES: [usize; 3] = [512, 768, 1024];
 /// What was found.
 #[derive(Debug, Default, Serialize)]
 pub struct Inspection {
-    /// `model folder`, `component folder`, `OMS module`, `single file`, `LoRA` or `tensors`.
+    /// `model folder`, `component folder`, `OMS module`, `single file`, `LoRA`, `ControlNet` or `tensors`.
     pub kind: &'static str,
     /// The family, as far as it is known.
     pub family: Option<&'static str>,
@@ -114,6 +114,9 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
     };
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let tensors = root.weights(stem, false)?;
+    if Control::is_in(&tensors) || Control::relative(&tensors).is_some() {
+        return Ok(inspect_control(path, &tensors));
+    }
     let components = vec![report(&name, &tensors)];
     Ok(Inspection { kind: "component folder", components, ..Inspection::default() })
 }
@@ -123,6 +126,9 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
     if let Some(lora) = lora(&tensors) {
         let components = vec![report("lora", &tensors)];
         return Ok(Inspection { kind: "LoRA", lora: Some(lora), components, ..Inspection::default() });
+    }
+    if Control::is_in(&tensors) || Control::relative(&tensors).is_some() {
+        return Ok(inspect_control(path, &tensors));
     }
     let single = match SingleFile::open(path, &Patches::new()) {
         Ok(single) => single,
@@ -156,6 +162,19 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
         found.plan(&Source::File(single), None);
     }
     Ok(found)
+}
+
+fn inspect_control(path: &Path, tensors: &TensorSet) -> Inspection {
+    let components = vec![report("controlnet", tensors)];
+    let mut found = Inspection { kind: "ControlNet", components, ..Inspection::default() };
+    match control::read(path, None, false) {
+        Ok(files) => {
+            found.family = Some(family_of(&files.config.unet).name());
+            found.foreign = files.foreign;
+        }
+        Err(error) => found.problems.push(error.to_string()),
+    }
+    found
 }
 
 fn inspect_folder(path: &Path, root: &Component) -> Result<Inspection> {
@@ -248,6 +267,11 @@ fn family(unet: &UnetConfig, is_xl: bool) -> Family {
         _ if unet.use_linear_projection => Family::Sd2,
         _ => Family::Sd1,
     }
+}
+
+/// The family of a UNet, or of a ControlNet's.
+pub(super) fn family_of(unet: &UnetConfig) -> Family {
+    family(unet, unet.addition_embed_type.is_some())
 }
 
 fn prediction(kind: PredictionType) -> &'static str {

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::adapters::Adapters;
+use super::control::LoadedControl;
 use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::source::Component;
 use super::{Device, Overrides, Part, Pipeline, Places, Source, time_ids};
@@ -77,6 +78,8 @@ impl Pipeline {
                 2 * latents + 1
             )));
         }
+        let control = |path: &PathBuf| LoadedControl::load(path, &unet, stored(Part::Unet));
+        let controls = overrides.controls.iter().map(control).collect::<Result<_>>()?;
         let mut pipeline = Pipeline {
             device,
             label: model.name(),
@@ -86,6 +89,7 @@ impl Pipeline {
             text_encoders,
             zeros_for_no_negative: index.is_xl() && index.force_zeros_for_empty_prompt,
             unet,
+            controls,
             vae,
             scheduler,
             oms: None,

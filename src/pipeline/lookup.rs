@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | the file system | any path that exists | |
 //! | folders of models | `NAME`, `NAME.safetensors`, also below `checkpoints/` and `diffusers/` (ComfyUI), `Stable-diffusion/` (AUTOMATIC1111) | `CHIARO_MODELS`, several as in `PATH` |
+//! | the same, for ControlNets | `NAME`, `NAME.safetensors`, also below `controlnet/`, `ControlNet/` | |
 //! | Hugging Face's cache | `ORGANISATION/REPOSITORY`, at its `main` as last fetched | `HF_HUB_CACHE`, or `HF_HOME` with `hub/` below it |
 //!
 //! Nothing is fetched: a name that is not here is an error that says where was looked.
@@ -14,6 +15,8 @@ use crate::{Error, Result};
 
 /// Folders inside a folder of models in which other programs keep whole models.
 const INNER: [&str; 4] = ["", "checkpoints", "diffusers", "Stable-diffusion"];
+/// Folders inside a folder of models in which other programs keep ControlNets.
+const CONTROLS: [&str; 3] = ["", "controlnet", "ControlNet"];
 /// How many near names an error offers.
 const OFFERED: usize = 3;
 
@@ -45,11 +48,25 @@ impl Places {
     /// # Errors
     /// [`Error::Model`] when it is nowhere, with the places that were searched and the nearest names there.
     pub fn find(&self, name: &str) -> Result<PathBuf> {
+        self.find_below(name, &INNER)
+    }
+
+    /// The path that a ControlNet's name means.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn find_control(&self, name: &str) -> Result<PathBuf> {
+        self.find_below(name, &CONTROLS)
+    }
+
+    fn find_below(&self, name: &str, inner: &[&str]) -> Result<PathBuf> {
         let path = Path::new(name);
         if path.exists() {
             return Ok(path.to_owned());
         }
-        if let Some(found) = self.models.iter().filter(|_| path.is_relative()).find_map(|folder| inside(folder, name)) {
+        if let Some(found) =
+            self.models.iter().filter(|_| path.is_relative()).find_map(|folder| inside(folder, inner, name))
+        {
             return Ok(found);
         }
         match self.hubs.iter().find_map(|hub| snapshot(hub, name)) {
@@ -99,8 +116,8 @@ impl Places {
 }
 
 /// A model of that name in a folder of models.
-fn inside(folder: &Path, name: &str) -> Option<PathBuf> {
-    let forms = INNER.iter().flat_map(|inner| {
+fn inside(folder: &Path, inner: &[&str], name: &str) -> Option<PathBuf> {
+    let forms = inner.iter().flat_map(|inner| {
         let folder = folder.join(inner);
         [folder.join(name), folder.join(format!("{name}.safetensors"))]
     });

@@ -7,6 +7,7 @@
 //! | `source`, `demo`, `single_file` | a model's files: a folder, inside the binary, or seen in a single file |
 //! | `lookup` | a name → where its files are |
 //! | `load`, `encoders`, `overrides`, `adapters` | files → networks; networks from elsewhere; what LoRA and its relatives change |
+//! | `control` | ControlNets and the pictures that they see |
 //! | `weight_types`, `budget` | how weights are stored; the best that fits a limit |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
@@ -17,6 +18,7 @@
 
 mod adapters;
 mod budget;
+mod control;
 mod demo;
 mod device;
 mod encoders;
@@ -43,6 +45,7 @@ mod weight_types;
 
 pub use adapters::{Adapter, AdapterReport};
 pub use budget::TooLarge;
+pub use control::{ControlRequest, distinct_nets};
 pub use device::Device;
 pub use generate::{Event, Generation};
 pub use init::InitImage;
@@ -52,7 +55,7 @@ pub use lookup::Places;
 pub use lora::LoraReport;
 pub use overrides::Overrides;
 pub use parameters::Picture;
-pub use repeat::{Recipe, RecipeAdapter, read_recipe};
+pub use repeat::{Recipe, RecipeAdapter, RecipeControl, read_recipe};
 pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
 pub use single_file::SingleFile;
 pub use source::Source;
@@ -66,6 +69,7 @@ pub use crate::text::PromptSyntax;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use control::LoadedControl;
 use encoders::TextEncoder;
 use load::{OmsModule, OmsText};
 use source::Component;
@@ -92,6 +96,7 @@ pub struct Pipeline {
     /// Whether no negative prompt means states of zeros.
     zeros_for_no_negative: bool,
     unet: Unet,
+    controls: Vec<LoadedControl>,
     vae: AutoencoderKl,
     scheduler: SchedulerConfig,
     oms: Option<OmsModule>,
@@ -99,6 +104,7 @@ pub struct Pipeline {
 }
 
 /// The shapes of a UNet's run.
+#[derive(Clone, Copy)]
 struct UnetRun {
     /// (width, height) in pixels.
     size: (usize, usize),
@@ -138,6 +144,11 @@ impl Pipeline {
     /// The adapters that were loaded, and what became of them.
     pub fn adapters(&self) -> &[AdapterReport] {
         &self.adapters
+    }
+
+    /// The name and the file's SHA-256 of each ControlNet, read on first use, in the order in which requests number them.
+    pub fn controls(&self) -> impl Iterator<Item = (&str, String)> {
+        self.controls.iter().map(|control| (control.name(), control.sha256()))
     }
 
     /// SHA-256 of each weight file by component, read on first use.
@@ -245,7 +256,7 @@ impl Pipeline {
         }
         let batch = request.batch.min(request.count);
         let tokens = text.unet_tokens();
-        stages.push(self.unet_stage(request, UnetRun { size, skip, batch, tokens })?);
+        stages.extend(self.unet_stages(request, UnetRun { size, skip, batch, tokens })?);
         let Some(hires) = &request.hires else {
             stages.push(self.decoder_stage(request, size));
             return Ok(stages);
@@ -257,7 +268,7 @@ impl Pipeline {
             stages.push(self.encoder_stage(&second, larger));
         }
         let skip = hires.skip(second.num_inference_steps);
-        stages.push(self.unet_stage(&second, UnetRun { size: larger, skip, batch, tokens })?);
+        stages.extend(self.unet_stages(&second, UnetRun { size: larger, skip, batch, tokens })?);
         stages.push(self.decoder_stage(&second, larger));
         Ok(stages)
     }
@@ -303,6 +314,13 @@ impl Pipeline {
                 self.label
             )));
         }
+        if let Some(control) = request.controls.iter().find(|control| control.net >= self.controls.len()) {
+            return Err(Error::Request(format!(
+                "control: expected the number of one of {} ControlNets, got {}; load it with --control",
+                self.controls.len(),
+                control.net
+            )));
+        }
         self.check_text(request)?;
         match (&request.oms, &self.oms) {
             (Some(_), None) => Err(Error::Request("oms: no module is loaded, give one with --oms".into())),
@@ -314,11 +332,17 @@ impl Pipeline {
     /// What was assumed of the model, and what has no effect in a request.
     fn notices(&self, request: &Request) -> Vec<String> {
         let mut notices = self.assumptions.clone();
+        notices.extend(self.controls.iter().filter_map(LoadedControl::notice));
         if request.oms.is_some() && request.skip() > 0 {
             notices.push("One More Step is left out: below strength 1 the picture itself sets the brightness".into());
         }
         if request.sampler.is_none() && self.scheduler.solver().is_none() && !self.scheduler.class_name.is_empty() {
             notices.push(format!("the model's own {} is not here, ddim takes its place", self.scheduler.class_name));
+        }
+        let calls = self.solver(request, request.skip()).map_or(0, |solver| solver.timesteps().len());
+        let acts = |i: &usize| control::sets(&request.controls, calls).iter().any(|(set, _)| set.contains(i));
+        for idle in (0..request.controls.len()).filter(|i| !acts(i)) {
+            notices.push(format!("control {}: it acts at none of the {calls} steps", idle + 1));
         }
         notices
     }
@@ -376,12 +400,23 @@ impl Pipeline {
         Shape::image(1, height / step, width / step, self.vae.config().latent_channels)
     }
 
-    /// The UNet for a batch of pictures.
-    fn unet_stage(&self, request: &Request, run: UnetRun) -> Result<Stage<'_>> {
+    /// The UNet for a batch of pictures, with each set of controls that acts together at some steps.
+    fn unet_stages(&self, request: &Request, run: UnetRun) -> Result<Vec<Stage<'_>>> {
+        let calls = self.solver(request, run.skip)?.timesteps().len();
+        let groups = request.count.div_ceil(run.batch);
+        let sets = control::sets(&request.controls, calls);
+        Ok(sets.iter().map(|(acting, calls)| self.unet_stage(request, run, acting, calls * groups)).collect())
+    }
+
+    /// The UNet and the ControlNets that act with it as one network.
+    fn unet_stage(&self, request: &Request, run: UnetRun, acting: &[usize], runs: usize) -> Stage<'_> {
         let latents = self.latent_shape(run.size);
         let (rows, tokens) = (self.guidance_rows(request) * run.batch, run.tokens);
-        let runs = self.solver(request, run.skip)?.timesteps().len() * request.count.div_ceil(run.batch);
-        Ok(Stage::new("UNet", runs, move |caps| self.unet.record(caps, rows, latents.h, latents.w, tokens, false)))
+        let nets: Vec<_> = acting.iter().map(|&i| &self.controls[request.controls[i].net].net).collect();
+        let name = if nets.is_empty() { "UNet" } else { "UNet with ControlNet" };
+        Stage::new(name, runs, move |caps| {
+            self.unet.record_controlled(caps, [rows, latents.h, latents.w], tokens, &nets, false)
+        })
     }
 
     /// The OMS module, if asked for, for rows of `tokens` text states.

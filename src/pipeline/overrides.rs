@@ -25,6 +25,8 @@ pub struct Overrides {
     pub prediction: Option<PredictionType>,
     /// What changes the UNet and the text encoders. An OMS module is never changed.
     pub adapters: Vec<Adapter>,
+    /// ControlNets, each a folder or a file, in the order in which a request numbers them.
+    pub controls: Vec<PathBuf>,
 }
 
 impl Overrides {

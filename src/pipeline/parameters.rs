@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{AdapterReport, Pipeline, Request};
+use super::{AdapterReport, Pipeline, Request, control};
 use crate::Result;
 use crate::image::Rgb8Image;
 use crate::sampling::{PictureNoise, RngKind, SigmaSchedule};
@@ -58,6 +58,7 @@ pub(super) fn parameters(pipeline: &Pipeline, request: &Request, size: (usize, u
         "image": request.image.as_ref().map(|image| json!({
             "sha256": image.sha256(), "strength": image.strength, "mask": image.mask.is_some(),
         })),
+        "controls": control::parameters(&request.controls, &pipeline.controls),
         "request": request,
     }))
 }
@@ -116,9 +117,13 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
         fields.push(("One More Step", pipeline.oms_label().map(quoted).unwrap_or_default()));
         fields.push(("One More Step scale", oms.guidance_scale.to_string()));
     }
-    fields.push(("Version", format!("chiaro {}", env!("CARGO_PKG_VERSION"))));
+    let controls =
+        request.controls.iter().enumerate().map(|(i, control)| {
+            format!("ControlNet {i}: {}, ", quoted(&control::infotext(control, &pipeline.controls)))
+        });
+    let controls: String = controls.collect();
     let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
-    Ok(format!("{lines}\n{}", fields.join(", ")))
+    Ok(format!("{lines}\n{}, {controls}Version: chiaro {}", fields.join(", "), env!("CARGO_PKG_VERSION")))
 }
 
 /// A value with signs that separate fields goes into quotes.

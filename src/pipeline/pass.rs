@@ -6,10 +6,11 @@
 
 use std::ops::Range;
 
+use super::control::{ControlInputs, acting};
 use super::generate::Event;
 use super::init::sample_posterior;
 use super::parameters::{Picture, alone, infotext, parameters};
-use super::stage::OpenStage;
+use super::stage::{OpenStage, Stage};
 use super::text::{Encoded, TextPlan};
 use super::{Pipeline, Request, UnetRun};
 use crate::image::Rgb8Image;
@@ -58,6 +59,7 @@ pub(super) struct Pass<'p> {
     start: Start,
     state: State<'p>,
     images: Vec<Image>,
+    controls: ControlInputs,
     /// 1 where repainted, `[h, w]`.
     mask: Option<Vec<f32>>,
     notes: Vec<String>,
@@ -79,10 +81,16 @@ struct Origin {
     noise: Vec<f32>,
 }
 
+/// The UNet with the controls that act.
+struct OpenUnet<'p> {
+    stage: OpenStage<'p>,
+    acting: Vec<usize>,
+}
+
 enum State<'p> {
     Encode,
     OneMoreStep { encoded: Encoded, module: OpenStage<'p>, image: usize },
-    Denoise { encoded: Encoded, unet: OpenStage<'p>, group: Range<usize>, solvers: Vec<Solver>, step: usize },
+    Denoise { encoded: Encoded, unet: OpenUnet<'p>, group: Range<usize>, solvers: Vec<Solver>, step: usize },
     Decode { decoder: OpenStage<'p>, image: usize },
     Done,
 }
@@ -99,9 +107,10 @@ impl<'p> Pass<'p> {
         };
         let images = (0..request.count).map(image).collect::<Result<_>>()?;
         let mask = request.image.as_ref().and_then(|init| init.latent_mask(pipeline.latent_shape(size)));
+        let controls = ControlInputs::new(&request.controls, &pipeline.controls, pipeline.latent_shape(size))?;
         let (state, notes) = (State::Encode, Vec::new());
         let asked = asked.clone();
-        Ok(Pass { pipeline, request, asked, size, skip, end, text, start, state, images, mask, notes })
+        Ok(Pass { pipeline, request, asked, size, skip, end, text, start, state, images, controls, mask, notes })
     }
 
     pub(super) fn warnings(&self) -> &[String] {
@@ -245,15 +254,15 @@ impl<'p> Pass<'p> {
     }
 
     /// Opens the network for the group of pictures from `first` on, or goes on with it where the group is as large.
-    fn begin_denoising(&self, encoded: Encoded, open: Option<OpenStage<'p>>, first: usize) -> Result<State<'p>> {
+    fn begin_denoising(&self, encoded: Encoded, open: Option<OpenUnet<'p>>, first: usize) -> Result<State<'p>> {
         let group = first..(first + self.request.batch).min(self.images.len());
         let fits = first == 0 || group.len() == self.request.batch;
         let unet = match open.filter(|_| fits) {
             Some(unet) => unet,
             None => {
-                let (skip, batch, tokens) = (self.skip, group.len(), self.text.unet_tokens());
-                let run = UnetRun { size: self.size, skip, batch, tokens };
-                self.pipeline.unet_stage(&self.request, run)?.open(self.pipeline.device())?
+                let calls = self.pipeline.solver(&self.request, self.skip)?.timesteps().len();
+                let acting = acting(&self.request.controls, 0, calls);
+                OpenUnet { stage: self.unet(group.len(), &acting).open(self.pipeline.device())?, acting }
             }
         };
         let mut solvers = Vec::new();
@@ -268,22 +277,34 @@ impl<'p> Pass<'p> {
         Ok(State::Denoise { encoded, unet, group, solvers, step: 0 })
     }
 
+    /// The UNet for so many pictures, with these controls.
+    fn unet(&self, batch: usize, acting: &[usize]) -> Stage<'p> {
+        let run = UnetRun { size: self.size, skip: self.skip, batch, tokens: self.text.unet_tokens() };
+        self.pipeline.unet_stage(&self.request, run, acting, 0)
+    }
+
     /// UNet θ(x_t, t, C_θ) → guidance → solver step, for all pictures of the group in one forward.
     fn denoise(
         &mut self,
         encoded: Encoded,
-        mut unet: OpenStage<'p>,
+        mut unet: OpenUnet<'p>,
         group: Range<usize>,
         mut solvers: Vec<Solver>,
         step: usize,
     ) -> Result<Event> {
         let shape = self.latent_shape();
         let (rows, batch) = (self.pipeline.guidance_rows(&self.request), group.len());
-        let one_row: Vec<f32> =
-            group.clone().flat_map(|i| self.unet_input(i, &solvers[i - group.start], step)).collect();
-        let sample = one_row.repeat(rows);
         let timesteps = solvers[0].timesteps();
         let (t, of) = (timesteps[step], timesteps.len());
+        let acting = acting(&self.request.controls, step, of);
+        if acting != unet.acting {
+            unet = OpenUnet { stage: unet.stage.exchange(self.unet(batch, &acting))?, acting };
+        }
+        let each = |input: fn(&Self, usize, &Solver, usize) -> Vec<f32>| -> Vec<f32> {
+            let one_row = group.clone().flat_map(|i| input(self, i, &solvers[i - group.start], step));
+            one_row.collect::<Vec<f32>>().repeat(rows)
+        };
+        let sample = each(Self::unet_input);
         let text = encoded.unet(step, of);
         let states = repeat_rows(&text.states, rows, batch);
         let added = repeat_rows(&text.added, rows, batch);
@@ -299,7 +320,15 @@ impl<'p> Pass<'p> {
         if let Some(guidance) = &time.guidance {
             inputs.push((names::TIMESTEP_COND, guidance));
         }
-        let outputs = unet.run(&inputs, &mut self.notes)?;
+        let seen = (rows == 2, rows * batch);
+        let control = self.controls.of(&unet.acting, &self.request.controls, &self.pipeline.controls, seen);
+        inputs.extend(control.iter().map(|(name, values)| (name.as_str(), &**values)));
+        let latents =
+            if control.is_empty() || !self.pipeline.inpaints() { Vec::new() } else { each(Self::latents_input) };
+        if !latents.is_empty() {
+            inputs.push((names::CONTROL_SAMPLE, &latents));
+        }
+        let outputs = unet.stage.run(&inputs, &mut self.notes)?;
         let outputs = latent_rows(&outputs[names::OUT], shape);
         for (at, i) in group.clone().enumerate() {
             let own: Vec<&[f32]> = outputs.iter().skip(at).step_by(batch).map(Vec::as_slice).collect();
@@ -326,7 +355,7 @@ impl<'p> Pass<'p> {
     fn end_group(
         &mut self,
         encoded: Encoded,
-        unet: OpenStage<'p>,
+        unet: OpenUnet<'p>,
         group: Range<usize>,
         solvers: &[Solver],
     ) -> Result<State<'p>> {
@@ -342,6 +371,11 @@ impl<'p> Pass<'p> {
         }
         let stage = self.pipeline.decoder_stage(&self.request, self.size);
         Ok(State::Decode { decoder: stage.open(self.pipeline.device())?, image: 0 })
+    }
+
+    /// What ControlNets see of one picture's latents.
+    fn latents_input(&self, _image: usize, solver: &Solver, step: usize) -> Vec<f32> {
+        network_input(&solver.model_input(step), self.latent_shape())
     }
 
     /// What the UNet sees of one picture: its latents, and behind them what an inpainting network is shown.

@@ -40,6 +40,21 @@ pub struct Recipe {
     /// The picture that it started from.
     #[serde(default)]
     pub image: Option<RecipeImage>,
+    /// The ControlNets that acted, one for each of the request's.
+    #[serde(default)]
+    pub controls: Vec<RecipeControl>,
+}
+
+/// What is known of a ControlNet.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RecipeControl {
+    /// The folder's name, or the file's without ending.
+    pub name: String,
+    /// SHA-256 of the weights' file.
+    pub sha256: String,
+    /// SHA-256 of the picture that it saw ([`super::ControlRequest::image_sha256`]).
+    #[serde(default)]
+    pub image_sha256: Option<String>,
 }
 
 /// What is known of an adapter.
@@ -156,6 +171,7 @@ fn from_infotext(text: &str) -> Result<Recipe> {
         weights: None,
         adapters: Vec::new(),
         image: None,
+        controls: Vec::new(),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::control::ControlRequest;
 use super::init::InitImage;
 use crate::sampling::{
     BetaSchedule, OmsForm, RngKind, SchedulerConfig, SigmaSchedule, Solver, SolverKind, SolverOptions, TimestepSpacing,
@@ -71,6 +72,8 @@ pub struct Request {
     /// A picture to start from, and what of it to repaint. Not written down.
     #[serde(skip)]
     pub image: Option<InitImage>,
+    /// Pictures that ControlNets see.
+    pub controls: Vec<ControlRequest>,
     /// Draw small first, then again at the final size.
     pub hires: Option<Hires>,
     /// Layers of the text encoder to leave out at the end, before its final norm (diffusers' `clip_skip`; AUTOMATIC1111's and ComfyUI's number
@@ -167,6 +170,7 @@ impl Default for Request {
             count: 1,
             batch: 1,
             image: None,
+            controls: Vec::new(),
             hires: None,
             clip_skip: 0,
             prompt_syntax: PromptSyntax::default(),
@@ -182,6 +186,9 @@ const MAX_SIDE: usize = 8192;
 
 /// Longest prompt; a hundred times what a person writes, and it bounds what brackets in brackets can cost.
 const MAX_PROMPT_BYTES: usize = 32_768;
+
+/// Most controls of a request: each takes a share of the device's memory.
+const MAX_CONTROLS: usize = 16;
 
 /// Largest size that SDXL is told; its sinusoids carry no more.
 const MAX_TOLD: usize = 65_536;
@@ -241,6 +248,13 @@ impl Request {
         if let Some(image) = &self.image {
             image.validate()?;
         }
+        if self.controls.len() > MAX_CONTROLS {
+            return Err(Error::Request(format!(
+                "control: expected at most {MAX_CONTROLS}, got {}",
+                self.controls.len()
+            )));
+        }
+        self.controls.iter().try_for_each(ControlRequest::validate)?;
         if let Some(eta) = self.eta {
             finite_in("eta", eta, 0.0, 1.0)?;
         }

@@ -62,8 +62,12 @@ impl<'m> Stage<'m> {
 
     /// Compiles the stage and uploads its weights.
     pub(super) fn open(self, device: &Device) -> Result<OpenStage<'m>> {
-        let program = device.backend().compile((self.record)(&device.caps())?)?;
-        Ok(OpenStage { stage: self, device: device.clone(), storage: device.storage(), program: Some(program) })
+        self.open_as(device, device.storage())
+    }
+
+    fn open_as(self, device: &Device, storage: DType) -> Result<OpenStage<'m>> {
+        let program = device.backend().compile((self.record)(&device.caps_with(storage))?)?;
+        Ok(OpenStage { stage: self, device: device.clone(), storage, program: Some(program) })
     }
 }
 
@@ -89,7 +93,14 @@ pub(super) struct OpenStage<'m> {
     program: Option<Box<dyn Program>>,
 }
 
-impl OpenStage<'_> {
+impl<'m> OpenStage<'m> {
+    /// Opens another stage in place of this one. Weights that both use stay on the device; nothing else of the old one does.
+    pub(super) fn exchange(mut self, stage: Stage<'m>) -> Result<OpenStage<'m>> {
+        let weights = self.program.take().map(|program| program.weights());
+        let open = stage.open_as(&self.device, self.storage);
+        drop(weights);
+        open
+    }
     /// Runs the stage once. A result that is not finite is computed again in f32 where the device's precision is automatic; `notes`
     /// then says so.
     ///

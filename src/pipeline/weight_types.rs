@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub enum Part {
     /// Text encoders, those of an OMS module too.
     Text,
-    /// The UNet.
+    /// The UNet and its ControlNets.
     Unet,
     /// The OMS module.
     Oms,
@@ -27,7 +27,7 @@ impl Part {
     /// The part that a component's folder or a stage's name belongs to.
     pub(super) fn of(name: &str) -> Part {
         match name {
-            "unet" | "UNet" => Part::Unet,
+            "unet" | "UNet" | "UNet with ControlNet" => Part::Unet,
             "oms_module" | "OMS module" => Part::Oms,
             "vae" | "VAE encoder" | "VAE decoder" => Part::Vae,
             _ => Part::Text,

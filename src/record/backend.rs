@@ -31,4 +31,8 @@ pub trait Program: Send {
     /// Bytes that the program holds on the device: tensors, constants and parameters. Constants shared with another
     /// program count in both.
     fn allocated_bytes(&self) -> u64;
+
+    /// Gives everything up but the uploaded constants, which stay on the device until what is returned is dropped: a program
+    /// compiled meanwhile from the same ones does not upload them again.
+    fn weights(self: Box<Self>) -> Box<dyn Send>;
 }

@@ -152,6 +152,10 @@ impl Program for HostProgram {
         let constants: usize = self.constants.values().map(|c| c.values.len() * 4).sum();
         (lanes + constants) as u64
     }
+
+    fn weights(self: Box<Self>) -> Box<dyn Send> {
+        Box::new(self.constants)
+    }
 }
 
 /// The elements of a (possibly channel-strided) tensor, contiguous.

@@ -102,6 +102,26 @@ fn adapters_are_recognised() {
 }
 
 #[test]
+fn control_nets_are_recognised() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for net in ["sd15_a", "sd21", "sdxl"] {
+        crate::support::control::write_folder(net, folder.path());
+    }
+    for (net, family) in
+        [("sd15_a", "Stable Diffusion 1.x"), ("sd21", "Stable Diffusion 2.x"), ("sdxl", "Stable Diffusion XL")]
+    {
+        let report = json(folder.path(), &["inspect", net, "--json"]);
+        assert_eq!((&report["kind"], &report["family"]), (&"ControlNet".into(), &family.into()), "{report}");
+        assert_eq!(report["problems"], serde_json::json!([]), "{report}");
+    }
+    let hint = Entry::hole("control_model.input_hint_block.0.weight", &[16, 3, 3, 3]);
+    write(&folder.path().join("lora.safetensors"), &[hint, Entry::hole("lora_controlnet", &[1])]);
+    let report = json(folder.path(), &["inspect", "lora.safetensors", "--json"]);
+    assert_eq!(report["kind"], "ControlNet");
+    assert!(report["problems"][0].as_str().is_some_and(|p| p.contains("Control-LoRA")), "{report}");
+}
+
+#[test]
 fn folders_and_modules() {
     let here = std::env::current_dir().expect("a folder");
     let golden = |family: &str| root().join(family).display().to_string();

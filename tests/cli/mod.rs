@@ -1,5 +1,6 @@
 //! The real binary: what it prints, what it writes, how it fails.
 
+mod control;
 mod failures;
 mod inspect;
 mod lora;

@@ -1,8 +1,8 @@
 //! Recordings that between them use every form of every kernel.
 
 use chiaro::ops::{
-    Activation, Attention, Conv2d, Epilogue, GroupNorm, attention, concat, conv2d, elementwise, geglu, group_norm,
-    layer_norm, matmul,
+    Activation, Attention, Conv2d, Epilogue, GroupNorm, Scales, add_scaled, attention, concat, conv2d, elementwise,
+    geglu, group_norm, layer_norm, matmul,
 };
 use chiaro::record::{Caps, Constant, DType, Recording, Shape, Tensor};
 
@@ -154,6 +154,10 @@ fn norms(rec: &mut Recording, mixture: Mixture, shapes: usize) {
         }
         let skip = mixture.other(rec, Shape { c: 8, ..x.shape });
         mixture.record(rec, |rec| concat(rec, x, skip));
+        let (same, vectors) = (mixture.other(rec, x.shape), mixture.other(rec, Shape::image(2, 1, 1, 16)));
+        for scales in [None, Some(Scales { vectors, at: 13 })] {
+            mixture.record(rec, |rec| add_scaled(rec, x, same, scales));
+        }
         let wide = mixture.x(rec, Shape { c: 2 * channels, ..x.shape });
         mixture.record(rec, |rec| geglu(rec, wide));
     }

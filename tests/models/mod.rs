@@ -8,6 +8,7 @@ mod autoencoders;
 mod bench;
 mod clip;
 mod configs;
+mod control;
 mod lora_names;
 mod original;
 mod quantised;

@@ -17,7 +17,7 @@ fn load(folder: &Path) -> Unet {
 }
 
 /// cos(t ωᵢ), then sin(t ωᵢ), ωᵢ = 10000^(-i / half).
-fn sinusoid(t: f64, dim: usize) -> Vec<f32> {
+pub(super) fn sinusoid(t: f64, dim: usize) -> Vec<f32> {
     let half = dim / 2;
     let angles: Vec<f64> = (0..half).map(|i| t * (-(10_000f64).ln() * i as f64 / half as f64).exp()).collect();
     angles.iter().map(|a| a.cos() as f32).chain(angles.iter().map(|a| a.sin() as f32)).collect()

@@ -55,6 +55,13 @@ pub enum Case {
         c_b: usize,
         b: View,
     },
+    AddScaled {
+        x: Shape,
+        /// Images of y.
+        images: usize,
+        /// Length of the vectors of scales, and which value is taken.
+        scales: Option<(usize, usize)>,
+    },
 }
 
 /// Channels of the storage before and after those that are used.
@@ -189,6 +196,11 @@ impl Case {
                 operands.push(("a", normal(a.storage(x).len(), 0.0, 1.0)));
                 operands.push(("b", normal(b.storage(Shape { c: c_b, ..x }).len(), 0.0, 1.0)));
             }
+            Case::AddScaled { x, images, scales } => {
+                operands.push(("x", normal(x.len(), 0.0, 1.0)));
+                operands.push(("y", normal(x.len() / x.n * images, 0.0, 1.0)));
+                operands.extend(scales.map(|(c, _)| ("scale", normal(x.n * c, 0.0, 1.0))));
+            }
         }
         Operands(operands)
     }
@@ -255,6 +267,13 @@ impl Case {
                 let second = b.input(rec, wide, "b", Shape { c: c_b, ..x });
                 wide.made(rec, "out", |rec| ops::concat(rec, first, second))
             }
+            Case::AddScaled { x, images, scales } => {
+                let first = wide.input(rec, "x", x);
+                let second = wide.input(rec, "y", Shape { n: images, ..x });
+                let scales = scales
+                    .map(|(c, at)| ops::Scales { vectors: wide.input(rec, "scale", Shape::image(x.n, 1, 1, c)), at });
+                wide.made(rec, "out", |rec| ops::add_scaled(rec, first, second, scales))
+            }
         }
     }
 
@@ -269,7 +288,7 @@ impl Case {
                 sum(t_k) * f64::from(1.0 + spread * spread) + sum(head_dim)
             }
             Case::GroupNorm { mean, .. } | Case::LayerNorm { mean, .. } => 2e-6 + 2e-7 * f64::from(mean.abs()),
-            Case::Geglu { .. } | Case::Elementwise { .. } => 1e-6,
+            Case::Geglu { .. } | Case::Elementwise { .. } | Case::AddScaled { .. } => 1e-6,
             Case::Concat { .. } => 0.0,
         }
     }
@@ -544,6 +563,11 @@ fn flat() -> Vec<Case> {
             b: View { before: 0, after: 4 },
         },
         Case::Elementwise { x: Shape::image(1, 128, 128, 64), activation: Activation::Silu },
+        // A ControlNet's picture onto all images, and its results onto a UNet's: the second number of each vector.
+        Case::AddScaled { x: Shape::image(2, 32, 48, 320), images: 1, scales: None },
+        Case::AddScaled { x: Shape::image(4, 16, 24, 640), images: 4, scales: Some((16, 13)) },
+        Case::AddScaled { x: Shape::image(3, 5, 7, 20), images: 1, scales: Some((4, 1)) },
+        Case::AddScaled { x: Shape::image(3, 5, 7, 20), images: 3, scales: None },
     ];
     let activations = [
         Activation::None,

@@ -95,6 +95,16 @@ fn flat() {
         let (a, b) = (rec.input("a", Shape::image(1, 4, 4, 8)), rec.input("b", Shape::image(1, 4, 4, 6)));
         ops::concat(rec, a, b)
     });
+    refused("add_scaled: y", |rec| {
+        let (x, y) = (rec.input("x", Shape::image(3, 4, 4, 8)), rec.input("y", Shape::image(2, 4, 4, 8)));
+        ops::add_scaled(rec, x, y, None)
+    });
+    refused("add_scaled: scale", |rec| {
+        let x = rec.input("x", Shape::image(3, 4, 4, 8));
+        let y = rec.input("y", x.shape);
+        let vectors = rec.input("scale", Shape::image(3, 1, 1, 4));
+        ops::add_scaled(rec, x, y, Some(ops::Scales { vectors, at: 4 }))
+    });
 }
 
 /// Blocks lie along the rows of a weight, so a row is a whole number of them.

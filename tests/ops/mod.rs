@@ -221,6 +221,7 @@ fn gpu_with_folded_grids() {
                 | Case::Geglu { .. }
                 | Case::Elementwise { .. }
                 | Case::Concat { .. }
+                | Case::AddScaled { .. }
                 | Case::GroupNorm { .. }
         )
     };

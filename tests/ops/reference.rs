@@ -105,6 +105,18 @@ pub fn reference(case: &Case, operands: &Operands) -> Vec<f64> {
                 out[x.c..].copy_from_slice(&second[row * c_b..(row + 1) * c_b]);
             })
         }
+        Case::AddScaled { x, images, scales } => {
+            let (first, second) = (operands.of("x"), operands.of("y"));
+            let pixels = x.h * x.w;
+            rows(x.rows(), x.c, |row, out| {
+                let (image, pixel) = (row / pixels, row % pixels);
+                let scale = scales.map_or(1.0, |(c, at)| f64::from(operands.of("scale")[image * c + at]));
+                let other = if images == 1 { pixel } else { row };
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = f64::from(first[row * x.c + i]) + scale * f64::from(second[other * x.c + i]);
+                }
+            })
+        }
     }
 }
 

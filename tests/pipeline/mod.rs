@@ -3,6 +3,7 @@
 mod adapter_files;
 mod adapters;
 mod budget;
+mod controls;
 mod lookup;
 mod memory;
 mod oms_on_xl;

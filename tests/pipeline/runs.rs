@@ -77,7 +77,7 @@ pub(super) fn draw(pipeline: &Pipeline, request: Request) -> Picture {
 /// Random weights under guidance can amplify rounding beyond that: in some v-prediction runs the reference's own f32 and f64 results
 /// differ by 7e-4 of the largest. Such a run (10 times the reference's difference exceeds the bound) may differ by that, and its pixels
 /// by ±3.
-fn check(golden: &Golden, name: &str, at: usize, picture: &Picture) -> Result<(), String> {
+pub(super) fn check(golden: &Golden, name: &str, at: usize, picture: &Picture) -> Result<(), String> {
     let steps = golden.f32s(&format!("run/{name}/step_latents"));
     let shape = golden.shape(&format!("run/{name}/step_latents"));
     let len: usize = shape[2..].iter().product();

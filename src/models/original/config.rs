@@ -65,6 +65,41 @@ fn heads(tensors: &TensorSet, channels: usize) -> Result<usize> {
 
 /// Of a UNet.
 pub(super) fn unet(tensors: &TensorSet, patch: &Map<String, Value>) -> Result<Map<String, Value>> {
+    let mut config = trunk(tensors, patch)?;
+    let levels = some(tensors, "down_blocks.")?;
+    let up = |level| if attends(tensors, "up_blocks", level) { "CrossAttnUpBlock2D" } else { "UpBlock2D" };
+    let has_time = tensors.contains("time_embedding.linear_1.weight");
+    config.extend(object(json!({
+        "_class_name": if has_time { "UNet2DConditionModel" } else { "UNet2DConditionWoCTModel" },
+        "out_channels": extent(tensors, "conv_out.weight", 0)?,
+        "up_block_types": (0..levels).map(up).collect::<Vec<_>>(),
+        "time_cond_proj_dim": width(tensors, "time_embedding.cond_proj.weight")?,
+    })));
+    Ok(config)
+}
+
+/// Of a ControlNet.
+pub(super) fn control(tensors: &TensorSet, patch: &Map<String, Value>) -> Result<Map<String, Value>> {
+    let mut config = trunk(tensors, patch)?;
+    let at = "controlnet_cond_embedding";
+    let mut widths = vec![extent(tensors, &format!("{at}.conv_in.weight"), 0)?];
+    for block in (1..count(tensors, &format!("{at}.blocks."))?).step_by(2) {
+        widths.push(extent(tensors, &format!("{at}.blocks.{block}.weight"), 0)?);
+    }
+    config.extend(object(json!({
+        "_class_name": "ControlNetModel",
+        "conditioning_channels": extent(tensors, &format!("{at}.conv_in.weight"), 1)?,
+        "conditioning_embedding_out_channels": widths,
+    })));
+    Ok(config)
+}
+
+fn attends(tensors: &TensorSet, list: &str, level: usize) -> bool {
+    tensors.contains(&format!("{list}.{level}.attentions.0.norm.weight"))
+}
+
+/// What a UNet and a ControlNet have in common.
+fn trunk(tensors: &TensorSet, patch: &Map<String, Value>) -> Result<Map<String, Value>> {
     let levels = some(tensors, "down_blocks.")?;
     let mut channels = Vec::new();
     let mut layers = Vec::new();
@@ -81,9 +116,7 @@ pub(super) fn unet(tensors: &TensorSet, patch: &Map<String, Value>) -> Result<Ma
             depth => depth.max(1),
         });
     }
-    let attends = |list: &str, level: usize| tensors.contains(&format!("{list}.{level}.attentions.0.norm.weight"));
-    let down = |level| if attends("down_blocks", level) { "CrossAttnDownBlock2D" } else { "DownBlock2D" };
-    let up = |level| if attends("up_blocks", level) { "CrossAttnUpBlock2D" } else { "UpBlock2D" };
+    let down = |level| if attends(tensors, "down_blocks", level) { "CrossAttnDownBlock2D" } else { "DownBlock2D" };
     let projection = tensors.shape("mid_block.attentions.0.proj_in.weight").unwrap_or_default();
     let linear = projection.len() == 2;
     let context = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight";
@@ -92,23 +125,17 @@ pub(super) fn unet(tensors: &TensorSet, patch: &Map<String, Value>) -> Result<Ma
         None if linear => channels.iter().map(|&c| heads(tensors, c)).collect::<Result<Vec<_>>>()?.into(),
         None => HEADS.into(),
     };
-    let has_time = tensors.contains("time_embedding.linear_1.weight");
     let added = width(tensors, "add_embedding.linear_1.weight")?;
-    let guidance = width(tensors, "time_embedding.cond_proj.weight")?;
     Ok(object(json!({
-        "_class_name": if has_time { "UNet2DConditionModel" } else { "UNet2DConditionWoCTModel" },
         "in_channels": extent(tensors, "conv_in.weight", 1)?,
-        "out_channels": extent(tensors, "conv_out.weight", 0)?,
         "block_out_channels": channels,
         "down_block_types": (0..levels).map(down).collect::<Vec<_>>(),
-        "up_block_types": (0..levels).map(up).collect::<Vec<_>>(),
         "layers_per_block": layers,
         "transformer_layers_per_block": depths,
         "attention_head_dim": head_counts,
         "cross_attention_dim": extent(tensors, context, 1)?,
         "use_linear_projection": linear,
         "norm_num_groups": 32,
-        "time_cond_proj_dim": guidance,
         "addition_embed_type": added.map(|_| "text_time"),
         "projection_class_embeddings_input_dim": added,
     })))

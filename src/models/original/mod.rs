@@ -8,10 +8,13 @@
 //! of the full-size models (`tests/golden/single_file`).
 
 mod config;
+mod control;
 mod names;
 mod text;
 mod unet;
 mod vae;
+
+pub use control::Control;
 
 use std::collections::BTreeMap;
 
@@ -119,7 +122,7 @@ impl Checkpoint {
     /// # Errors
     /// When no network is recognised, blocks are missing, or a shape fits no known family.
     pub fn read(file: &TensorSet, patches: &Patches) -> Result<Self> {
-        let mut taken = Taken { file, names: BTreeMap::new() };
+        let mut taken = Taken::of(file);
         let nothing = Map::new();
         let patch = |name: &str| patches.get(name).unwrap_or(&nothing);
         let mut parts = BTreeMap::new();
@@ -221,6 +224,10 @@ struct Taken<'a> {
 }
 
 impl<'a> Taken<'a> {
+    fn of(file: &'a TensorSet) -> Self {
+        Taken { file, names: BTreeMap::new() }
+    }
+
     /// The tensors below the first of `prefixes` that has `mark`, renamed; what has no new name is left.
     fn take(
         &mut self,

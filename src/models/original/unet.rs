@@ -42,6 +42,14 @@ struct Place {
 /// # Errors
 /// When a block is missing.
 pub(super) fn rename(tensors: &TensorSet) -> Result<Renamed> {
+    Renamed::each(tensors, namer(tensors)?)
+}
+
+/// Diffusers' name of each of the original ones.
+///
+/// # Errors
+/// When a block is missing.
+pub(super) fn namer(tensors: &TensorSet) -> Result<impl Fn(&str) -> Option<String>> {
     let (inputs, outputs) = (count(tensors, "input_blocks.")?, count(tensors, "output_blocks.")?);
     let ends_down = |i: usize| tensors.contains(&format!("input_blocks.{i}.0.op.weight"));
     let ends_up =
@@ -49,7 +57,7 @@ pub(super) fn rename(tensors: &TensorSet) -> Result<Renamed> {
     // The first input is the convolution before all levels.
     let down = places(inputs, 1, ends_down);
     let up = places(outputs, 0, ends_up);
-    Renamed::each(tensors, |name| {
+    Ok(move |name: &str| {
         if let Some(new) = replace_head(name, TOP) {
             return Some(new);
         }

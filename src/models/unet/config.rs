@@ -8,7 +8,7 @@ use crate::models::config::{OneOrMany, Supported, expect, parse};
 /// The class of a module without time.
 const WITHOUT_TIME: &str = "UNet2DConditionWoCTModel";
 
-/// Which fields decide something that is computed in one way only here.
+/// Which fields decide something that is computed in one way only here; the class first.
 const SUPPORTED: &[Supported] = &[
     ("_class_name", r#"["UNet2DConditionModel", "UNet2DConditionWoCTModel"]"#),
     ("act_fn", r#"["silu", "swish"]"#),
@@ -40,6 +40,9 @@ const SUPPORTED: &[Supported] = &[
     ("time_embedding_type", r#"["positional"]"#),
     ("timestep_post_act", "[null]"),
 ];
+
+/// Those of them that say something of a ControlNet, too.
+pub(super) const SUPPORTED_BESIDE_CLASS: &[Supported] = SUPPORTED.split_at(1).1;
 
 /// A level on the way down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
