@@ -10,12 +10,12 @@ use super::encoders::TEXT_STEM;
 use super::load::DIFFUSION_STEM;
 use super::lora::{LoraReport, lora};
 use super::source::Component;
-use super::{Device, OmsRequest, OmsSource, Pipeline, Request, SingleFile, Source, control};
+use super::{Device, OmsRequest, OmsSource, Pipeline, Request, SingleFile, Source, control, embeddings};
 use crate::models::UnetConfig;
 use crate::models::original::{Checkpoint, Control, Family, Patches};
 use crate::record::DType;
 use crate::sampling::PredictionType;
-use crate::weights::{TensorSet, WeightFile};
+use crate::weights::{EmbeddingFile, TensorSet, WeightFile};
 use crate::{Error, Result};
 
 /// Sides of the square pictures whose memory is planned.
@@ -24,7 +24,7 @@ const SIDES: [usize; 3] = [512, 768, 1024];
 /// What was found.
 #[derive(Debug, Default, Serialize)]
 pub struct Inspection {
-    /// `model folder`, `component folder`, `OMS module`, `single file`, `LoRA`, `ControlNet` or `tensors`.
+    /// `model folder`, `component folder`, `OMS module`, `single file`, `LoRA`, `ControlNet`, `embedding` or `tensors`.
     pub kind: &'static str,
     /// The family, as far as it is known.
     pub family: Option<&'static str>,
@@ -48,6 +48,8 @@ pub struct Inspection {
     pub oms: Option<OmsReport>,
     /// Adapters for other models.
     pub lora: Option<LoraReport>,
+    /// What a textual inversion embedding holds.
+    pub embedding: Option<EmbeddingShape>,
     /// Peak memory of one picture by size.
     pub memory: Vec<MemoryReport>,
 }
@@ -78,6 +80,17 @@ pub struct OmsReport {
     pub latent_space: &'static str,
     /// Where its text encoder is to be found, if elsewhere.
     pub text_encoder: Option<String>,
+}
+
+/// What an embedding holds.
+#[derive(Debug, Serialize)]
+pub struct EmbeddingShape {
+    /// Vectors: places of tokens that its name takes.
+    pub vectors: usize,
+    /// Their width, for each text encoder.
+    pub widths: Vec<usize>,
+    /// The token that diffusers keeps in the file.
+    pub token: Option<String>,
 }
 
 /// Memory for one picture.
@@ -130,6 +143,9 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
     if Control::is_in(&tensors) || Control::relative(&tensors).is_some() {
         return Ok(inspect_control(path, &tensors));
     }
+    if let Some(embedding) = EmbeddingFile::of(&tensors) {
+        return Ok(inspect_embedding(&embedding, &tensors));
+    }
     let single = match SingleFile::open(path, &Patches::new()) {
         Ok(single) => single,
         Err(error) => {
@@ -162,6 +178,19 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
         found.plan(&Source::File(single), None);
     }
     Ok(found)
+}
+
+fn inspect_embedding(embedding: &EmbeddingFile, tensors: &TensorSet) -> Inspection {
+    let components = vec![report("embedding", tensors)];
+    let mut found = Inspection { kind: "embedding", components, ..Inspection::default() };
+    match embedding.extents() {
+        Ok((vectors, widths)) => {
+            found.family = Some(embeddings::family(&widths));
+            found.embedding = Some(EmbeddingShape { vectors, widths, token: embedding.token().map(str::to_owned) });
+        }
+        Err(error) => found.problems.push(error.to_string()),
+    }
+    found
 }
 
 fn inspect_control(path: &Path, tensors: &TensorSet) -> Inspection {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::adapters::Adapters;
 use super::control::LoadedControl;
+use super::embeddings::Embeddings;
 use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::source::Component;
 use super::{Device, Overrides, Part, Pipeline, Places, Source, time_ids};
@@ -64,7 +65,9 @@ impl Pipeline {
         let unet_files = overrides.unet_of(model)?;
         let mut adapters = Adapters::open(&overrides.adapters)?;
         let unet = load_unet(&unet_files, "unet", stored(Part::Unet), |w| adapters.patch(Network::Unet, w))?;
-        let text_encoders = load_text_encoders(&texts, index.is_xl(), stored(Part::Text), &mut adapters)?;
+        let mut text_encoders = load_text_encoders(&texts, index.is_xl(), stored(Part::Text), &mut adapters)?;
+        let embeddings = Embeddings::open(&overrides.embeddings)?;
+        let (embedded, left_out) = embeddings.add_to(&mut text_encoders)?;
         let (vae_files, vae_config) = overrides.vae_of(model)?;
         let vae_config = AutoencoderKlConfig::from_json(&vae_config, &vae_files.label("config.json"))?;
         let vae = AutoencoderKl::load(vae_config, &open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?)?;
@@ -83,7 +86,7 @@ impl Pipeline {
         let mut pipeline = Pipeline {
             device,
             label: model.name(),
-            assumptions: overrides.assumptions(model),
+            assumptions: overrides.assumptions(model).into_iter().chain(left_out).collect(),
             files: model_files(&texts, unet_files, vae_files, index.is_xl()),
             hashes: OnceLock::new(),
             text_encoders,
@@ -94,6 +97,7 @@ impl Pipeline {
             scheduler,
             oms: None,
             adapters: Vec::new(),
+            embeddings: embedded,
         };
         if let Some(source) = oms {
             let (mut module, files) = load_oms(&pipeline, source)?;
@@ -105,6 +109,7 @@ impl Pipeline {
                     pipeline.device.weight_type(Part::Text),
                     &mut Adapters::default(),
                 )?;
+                embeddings.add_to(&mut own)?;
                 own.truncate(*count);
                 module.text_encoders = OmsText::Own(own);
             }
