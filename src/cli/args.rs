@@ -111,6 +111,13 @@ pub struct ModelArgs {
     /// Folder where <lora:NAME:WEIGHT> in a prompt finds NAME.safetensors (or .pt, .ckpt, .gguf)
     #[arg(long, value_name = "DIR")]
     pub lora_dir: Option<PathBuf>,
+    /// Textual inversion embedding (.safetensors) that its file's name, or its token, in a prompt stands for; may be given several times. Those
+    /// in the folder embeddings/ of CHIARO_MODELS are found by their names
+    #[arg(long, value_name = "FILE")]
+    pub embedding: Vec<PathBuf>,
+    /// Embeddings whose names are in the prompts
+    #[arg(skip)]
+    pub found_embeddings: Vec<PathBuf>,
     /// ControlNets, which have options of their own where a command takes them
     #[arg(skip)]
     pub controls: Vec<PathBuf>,
@@ -185,6 +192,9 @@ pub struct TokensArgs {
     /// SDXL: what the second text encoder reads [default: the prompt]
     #[arg(long, value_name = "TEXT")]
     pub prompt_2: Option<String>,
+    /// Textual inversion embedding (.safetensors) that its file's name, or its token, in the prompt stands for
+    #[arg(long, value_name = "FILE")]
+    pub embedding: Vec<PathBuf>,
     /// How the prompt is read
     #[command(flatten)]
     pub reading: ReadingArgs,

@@ -5,7 +5,9 @@ use std::path::Path;
 use super::generate_args::{GenerateArgs, Pair, StartArgs};
 use super::{ModelArgs, PrecisionArg};
 use crate::image::open_picture;
-use crate::pipeline::{Hires, InitImage, OmsRequest, Pipeline, PromptSyntax, Recipe, Request, Upscale, read_recipe};
+use crate::pipeline::{
+    Hires, InitImage, OmsRequest, Pipeline, Places, PromptSyntax, Recipe, Request, Upscale, read_recipe,
+};
 use crate::sampling::{OmsForm, Variation};
 
 use crate::{Error, Result};
@@ -55,6 +57,8 @@ impl Order {
         request.image = start_image(&args.start, recipe.as_ref(), &request)?;
         size_of_control(args, &mut request)?;
         request.validate()?;
+        model.found_embeddings =
+            Places::from_env().embeddings_in(&request.prompts().map(String::as_str).collect::<Vec<_>>());
         Pipeline::check_schedule(&model.source()?, &model.overrides()?, &request)?;
         Ok(Order { model, request, recipe })
     }
@@ -98,6 +102,21 @@ impl Order {
             && image.sha256 != given.sha256()
         {
             found.push("--image: another picture than the one that it started from".into());
+        }
+        for wanted in &recipe.embeddings {
+            match pipeline.embeddings().iter().find(|own| own.name == wanted.name) {
+                None => found.push(format!(
+                    "embedding {}: not here, its name is read as words (--embedding FILE); it will come out otherwise",
+                    wanted.name
+                )),
+                Some(own) if own.sha256() != wanted.sha256 => {
+                    found.push(format!(
+                        "embedding {}: another file than the picture's; it will come out otherwise",
+                        wanted.name
+                    ));
+                }
+                Some(_) => {}
+            }
         }
         let nets: Vec<_> = pipeline.controls().collect();
         for (i, (wanted, control)) in recipe.controls.iter().zip(&self.request.controls).enumerate() {

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::ModelArgs;
 use crate::image::open_picture;
-use crate::pipeline::{ControlRequest, Places, RecipeControl, distinct_nets};
+use crate::pipeline::{ControlRequest, Places, RecipeControl};
 use crate::{Error, Result};
 
 /// Options of ControlNets. Of each but --control there may be one for all nets, or one for each, in the same order.
@@ -104,6 +104,19 @@ impl ControlArgs {
             typed => typed.iter().map(|name| places.find_control(name)).collect(),
         }
     }
+}
+
+/// Distinct paths, and for each of the given ones which of them it is: a net that is named twice is loaded once.
+fn distinct_nets(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<usize>) {
+    let mut distinct: Vec<PathBuf> = Vec::new();
+    let places = paths.iter().map(|path| {
+        distinct.iter().position(|known| known == path).unwrap_or_else(|| {
+            distinct.push(path.clone());
+            distinct.len() - 1
+        })
+    });
+    let places = places.collect();
+    (distinct, places)
 }
 
 /// For each of `count` nets its value, if there are any.

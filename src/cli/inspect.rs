@@ -39,6 +39,18 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
             ranks.join(", ")
         ))?;
     }
+    if let Some(embedding) = &found.embedding {
+        let widths: Vec<String> = embedding.widths.iter().map(usize::to_string).collect();
+        print_line(&format!(
+            "{} vectors of width {}, for the file's name{} in prompts; --embedding loads it",
+            embedding.vectors,
+            widths.join(" and "),
+            embedding.token.as_ref().map_or_else(String::new, |token| format!(" or {token}"))
+        ))?;
+    }
+    if found.kind == "ControlNet" && found.problems.is_empty() {
+        print_line("--control applies it")?;
+    }
     if let Some(oms) = &found.oms {
         print_line(&format!(
             "works on {} latent channels ({}), text states of width {}{}",

@@ -20,6 +20,7 @@ mod schedule;
 mod study;
 mod tokens;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use args::{
@@ -31,7 +32,7 @@ pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, S
 pub use lora::LoraArg;
 pub use memory_size::MemorySize;
 
-use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Places, Request, Source, TooLarge};
+use crate::pipeline::{Device, Embedding, OmsSource, Overrides, Pipeline, Places, Request, Source, TooLarge};
 use crate::{Error, Result};
 
 /// Parses the process's arguments, does what they say and gives the exit code.
@@ -91,6 +92,7 @@ impl ModelArgs {
             scheduler: None,
             adapters: self.lora.iter().map(LoraArg::adapter).collect(),
             controls: self.controls.clone(),
+            embeddings: embeddings(&self.embedding, &self.found_embeddings),
         })
     }
 
@@ -145,6 +147,13 @@ impl ModelArgs {
             ..default
         }
     }
+}
+
+/// Embeddings that were typed, and those of other names that were found.
+fn embeddings(typed: &[PathBuf], found: &[PathBuf]) -> Vec<Embedding> {
+    let is_typed = |path: &&PathBuf| typed.iter().any(|other| other.file_stem() == path.file_stem());
+    let one = |is_found| move |path: &PathBuf| Embedding { path: path.clone(), is_found };
+    typed.iter().map(one(false)).chain(found.iter().filter(|path| !is_typed(path)).map(one(true))).collect()
 }
 
 /// The files that a name means; the demo model's without one.

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::{TokensArgs, model_source, print_json, print_line};
+use super::{TokensArgs, embeddings, model_source, print_json, print_line};
 use crate::Result;
-use crate::pipeline::{ChunkReport, PromptSyntax, Request, TextReport, TokenEntry, TokenReport, token_reports};
+use crate::pipeline::{ChunkReport, Places, PromptSyntax, Request, TextReport, TokenEntry, TokenReport, token_reports};
 
 pub(super) fn run(args: &TokensArgs) -> Result<()> {
     let default = Request::default();
@@ -17,7 +17,10 @@ pub(super) fn run(args: &TokensArgs) -> Result<()> {
         ..default
     };
     let model = model_source(args.model.as_deref())?;
-    let reports = token_reports(&model, &request)?;
+    let texts: Vec<&str> =
+        [Some(&request.prompt), request.prompt_2.as_ref()].into_iter().flatten().map(String::as_str).collect();
+    let found = Places::from_env().embeddings_in(&texts);
+    let reports = token_reports(&model, &embeddings(&args.embedding, &found), &request)?;
     if args.json {
         return print_json(&json!({ "syntax": request.prompt_syntax.to_string(), "tokenizers": reports }));
     }

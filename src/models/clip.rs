@@ -113,6 +113,8 @@ pub struct TextStates {
 pub struct ClipTextModel {
     config: ClipTextConfig,
     token_embedding: Table,
+    /// Rows behind the table's, for embeddings of names.
+    added: Vec<Vec<f32>>,
     position_embedding: Table,
     layers: Vec<EncoderLayer>,
     final_layer_norm: LayerNorm,
@@ -134,6 +136,7 @@ impl ClipTextModel {
         let positions = [config.max_position_embeddings, hidden];
         let encoder = ClipTextModel {
             token_embedding: embeddings.table("token_embedding.weight", [config.vocab_size, hidden])?,
+            added: Vec::new(),
             position_embedding: embeddings.table("position_embedding.weight", positions)?,
             layers: (0..config.num_hidden_layers)
                 .map(|i| EncoderLayer::load(&model.at("encoder.layers").at(i), &config))
@@ -154,6 +157,23 @@ impl ClipTextModel {
         &self.config
     }
 
+    /// Adds rows of `hidden_size` values behind the token table's, which ids from `vocab_size` on name; gives the first one's id.
+    ///
+    /// # Errors
+    /// When a row has another length.
+    pub fn add_embeddings(&mut self, rows: Vec<Vec<f32>>) -> Result<u32> {
+        if let Some(row) = rows.iter().find(|row| row.len() != self.config.hidden_size) {
+            return Err(Error::Model(format!(
+                "embedding: expected vectors of width {}, got {}",
+                self.config.hidden_size,
+                row.len()
+            )));
+        }
+        let first = self.config.vocab_size + self.added.len();
+        self.added.extend(rows);
+        u32::try_from(first).map_err(|_| Error::Model(format!("vocab_size: expected less than 2^32, got {first}")))
+    }
+
     /// Token plus position embeddings `[batch, tokens, hidden_size]` of ids `[batch, tokens]`: the input
     /// [`names::INPUTS_EMBEDS`].
     ///
@@ -164,7 +184,8 @@ impl ClipTextModel {
         let mut out = Vec::with_capacity(ids.len() * self.config.hidden_size);
         let positions = (0..tokens).map(|p| self.position_embedding.row(p)).collect::<Result<Vec<_>>>()?;
         for (i, &id) in ids.iter().enumerate() {
-            let token = self.token_embedding.row(id as usize)?;
+            let added = (id as usize).checked_sub(self.config.vocab_size).and_then(|at| self.added.get(at));
+            let token = added.map_or_else(|| self.token_embedding.row(id as usize), |row| Ok(row.clone()))?;
             out.extend(token.iter().zip(&positions[i % tokens]).map(|(t, p)| t + p));
         }
         Ok(out)
@@ -250,7 +271,11 @@ impl ClipTextModel {
     /// Place of the first end-of-text token; the first place if there is none, as transformers has it.
     fn end_of_text(&self, ids: &[u32]) -> usize {
         let eos = match self.config.eos_token_id {
-            LEGACY_EOS => ids.iter().copied().max().unwrap_or(0) as usize,
+            // Of the vocabulary's ids: an embedding's are larger, and end no text.
+            LEGACY_EOS => {
+                let own = ids.iter().map(|&id| id as usize).filter(|&id| id < self.config.vocab_size);
+                own.max().unwrap_or(0)
+            }
             eos => eos,
         };
         ids.iter().position(|&id| id as usize == eos).unwrap_or(0)

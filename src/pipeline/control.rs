@@ -1,6 +1,6 @@
 //! ControlNets: which files, which pictures, and at which calls of the UNet they act.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 use super::inspect::family_of;
 use super::load::DIFFUSION_STEM;
 use super::source::Component;
+use super::stage::Stage;
+use super::{Pipeline, Request, UnetRun};
 use crate::image::Rgb8Image;
 use crate::models::original::Control;
 use crate::models::{ControlNet, ControlNetConfig, OneOrMany, Unet, UnetConfig, names};
@@ -228,6 +230,27 @@ pub(super) fn sets(controls: &[ControlRequest], of: usize) -> Vec<(Vec<usize>, u
     sets
 }
 
+impl Pipeline {
+    /// The UNet for a batch of pictures, with each set of controls that acts together at some steps.
+    pub(super) fn unet_stages(&self, request: &Request, run: UnetRun) -> Result<Vec<Stage<'_>>> {
+        let calls = self.solver(request, run.skip)?.timesteps().len();
+        let groups = request.count.div_ceil(run.batch);
+        let sets = sets(&request.controls, calls);
+        Ok(sets.iter().map(|(acting, calls)| self.unet_stage(request, run, acting, calls * groups)).collect())
+    }
+
+    /// The UNet and the ControlNets that act with it as one network.
+    pub(super) fn unet_stage(&self, request: &Request, run: UnetRun, acting: &[usize], runs: usize) -> Stage<'_> {
+        let latents = self.latent_shape(run.size);
+        let (rows, tokens) = (self.guidance_rows(request) * run.batch, run.tokens);
+        let nets: Vec<_> = acting.iter().map(|&i| &self.controls[request.controls[i].net].net).collect();
+        let name = if nets.is_empty() { "UNet" } else { "UNet with ControlNet" };
+        Stage::new(name, runs, move |caps| {
+            self.unet.record_controlled(caps, [rows, latents.h, latents.w], tokens, &nets, false)
+        })
+    }
+}
+
 /// The pictures of a pass as its nets take them.
 pub(super) struct ControlInputs(Vec<Vec<f32>>);
 
@@ -278,19 +301,6 @@ pub(super) fn infotext(control: &ControlRequest, nets: &[LoadedControl]) -> Stri
         control.start,
         control.end
     )
-}
-
-/// Distinct paths, and for each of the given ones which of them it is: a net that is named twice is loaded once.
-pub fn distinct_nets(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<usize>) {
-    let mut distinct: Vec<PathBuf> = Vec::new();
-    let places = paths.iter().map(|path| {
-        distinct.iter().position(|known| known == path).unwrap_or_else(|| {
-            distinct.push(path.clone());
-            distinct.len() - 1
-        })
-    });
-    let places = places.collect();
-    (distinct, places)
 }
 
 #[cfg(test)]

@@ -11,12 +11,12 @@ use super::kind::{ModelIndex, Reading, Shown};
 use super::load::DIFFUSION_STEM;
 use super::lora::{LoraReport, lora};
 use super::source::Component;
-use super::{Device, InitImage, OmsRequest, OmsSource, Pipeline, Request, SingleFile, Source, control};
+use super::{Device, InitImage, OmsRequest, OmsSource, Pipeline, Request, SingleFile, Source, control, embeddings};
 use crate::models::UnetConfig;
 use crate::models::original::{Checkpoint, Control, Family, Patches};
 use crate::record::DType;
 use crate::sampling::PredictionType;
-use crate::weights::{TensorSet, WeightFile};
+use crate::weights::{EmbeddingFile, TensorSet, WeightFile};
 use crate::{Error, Result};
 
 /// Sides of the square pictures whose memory is planned.
@@ -26,7 +26,7 @@ const SIDES: [usize; 3] = [512, 768, 1024];
 #[derive(Debug, Default, Serialize)]
 pub struct Inspection {
     /// `model folder`, `component folder`, `OMS module`, `single file`, `autoencoder (for --vae)`, `tiny autoencoder (for --vae)`, `LoRA`,
-    /// `ControlNet` or `tensors`.
+    /// `ControlNet`, `embedding` or `tensors`.
     pub kind: &'static str,
     /// `safetensors`, `GGUF` or `PyTorch`, of a file.
     pub format: Option<&'static str>,
@@ -52,6 +52,8 @@ pub struct Inspection {
     pub oms: Option<OmsReport>,
     /// Adapters for other models.
     pub lora: Option<LoraReport>,
+    /// What a textual inversion embedding holds.
+    pub embedding: Option<EmbeddingShape>,
     /// Peak memory of one picture by size.
     pub memory: Vec<MemoryReport>,
 }
@@ -82,6 +84,17 @@ pub struct OmsReport {
     pub latent_space: &'static str,
     /// Where its text encoder is to be found, if elsewhere.
     pub text_encoder: Option<String>,
+}
+
+/// What an embedding holds.
+#[derive(Debug, Serialize)]
+pub struct EmbeddingShape {
+    /// Vectors: places of tokens that its name takes.
+    pub vectors: usize,
+    /// Their width, for each text encoder.
+    pub widths: Vec<usize>,
+    /// The token that diffusers keeps in the file.
+    pub token: Option<String>,
 }
 
 /// Memory for one picture.
@@ -136,6 +149,9 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
     if Control::is_in(&tensors) || Control::relative(&tensors).is_some() {
         return Ok(inspect_control(path, &tensors));
     }
+    if let Some(embedding) = EmbeddingFile::of(&tensors) {
+        return Ok(inspect_embedding(&embedding, &tensors));
+    }
     let single = match SingleFile::open(path, &Patches::new()) {
         Ok(single) => single,
         Err(error) => {
@@ -178,6 +194,19 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
         found.plan(&Source::File(single), None);
     }
     Ok(found)
+}
+
+fn inspect_embedding(embedding: &EmbeddingFile, tensors: &TensorSet) -> Inspection {
+    let components = vec![report("embedding", tensors)];
+    let mut found = Inspection { kind: "embedding", components, ..Inspection::default() };
+    match embedding.extents() {
+        Ok((vectors, widths)) => {
+            found.family = Some(embeddings::family(&widths));
+            found.embedding = Some(EmbeddingShape { vectors, widths, token: embedding.token().map(str::to_owned) });
+        }
+        Err(error) => found.problems.push(error.to_string()),
+    }
+    found
 }
 
 fn inspect_control(path: &Path, tensors: &TensorSet) -> Inspection {

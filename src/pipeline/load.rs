@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::adapters::Adapters;
 use super::control::LoadedControl;
+use super::embeddings::Embeddings;
 use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::kind::{ModelIndex, Reading};
 use super::source::Component;
@@ -65,7 +66,9 @@ impl Pipeline {
         let unet_files = overrides.unet_of(model)?;
         let mut adapters = Adapters::open(&overrides.adapters)?;
         let unet = load_unet(&unet_files, "unet", stored(Part::Unet), |w| adapters.patch(Network::Unet, w))?;
-        let text_encoders = load_text_encoders(&texts, index.reading(), stored(Part::Text), &mut adapters)?;
+        let mut text_encoders = load_text_encoders(&texts, index.reading(), stored(Part::Text), &mut adapters)?;
+        let embeddings = Embeddings::open(&overrides.embeddings)?;
+        let (embedded, left_out) = embeddings.add_to(&mut text_encoders)?;
         let (vae_files, vae_config) = overrides.vae_of(model)?;
         let vae_weights = open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?;
         let vae = Autoencoder::load(&vae_config, &vae_files.label("config.json"), &vae_weights)?;
@@ -77,7 +80,7 @@ impl Pipeline {
             label: model.name(),
             parts: overrides.parts(),
             prediction: overrides.prediction,
-            assumptions: overrides.assumptions(model),
+            assumptions: overrides.assumptions(model).into_iter().chain(left_out).collect(),
             files: model_files(&texts, unet_files, vae_files, kind.reading),
             hashes: OnceLock::new(),
             text_encoders,
@@ -90,6 +93,7 @@ impl Pipeline {
             adapters: Vec::new(),
             preview: None,
             refiner: None,
+            embeddings: embedded,
         };
         if let Some(source) = oms {
             let (mut module, files) = load_oms(&pipeline, source)?;
@@ -101,6 +105,7 @@ impl Pipeline {
                     pipeline.device.weight_type(Part::Text),
                     &mut Adapters::default(),
                 )?;
+                embeddings.add_to(&mut own)?;
                 own.truncate(*count);
                 module.text_encoders = OmsText::Own(own);
             }

@@ -5,6 +5,7 @@
 //! | the file system | any path that exists | |
 //! | folders of models | `NAME`, `NAME.safetensors`, `NAME.gguf`, `NAME.ckpt`, also below `checkpoints/` and `diffusers/` (ComfyUI), `Stable-diffusion/` (AUTOMATIC1111) | `CHIARO_MODELS`, several as in `PATH` |
 //! | the same, for ControlNets | the same, also below `controlnet/`, `ControlNet/` | |
+//! | the same, for embeddings | `embeddings/NAME.safetensors` and folders in it, by names in a prompt | |
 //! | Hugging Face's cache | `ORGANISATION/REPOSITORY`, at its `main` as last fetched | `HF_HUB_CACHE`, or `HF_HOME` with `hub/` below it |
 //!
 //! Nothing is fetched: a name that is not here is an error that says where was looked.
@@ -19,6 +20,9 @@ const INNER: [&str; 4] = ["", "checkpoints", "diffusers", "Stable-diffusion"];
 const ENDINGS: [&str; 3] = [".safetensors", ".gguf", ".ckpt"];
 /// Folders inside a folder of models in which other programs keep ControlNets.
 const CONTROLS: [&str; 3] = ["", "controlnet", "ControlNet"];
+/// The folder inside a folder of models in which AUTOMATIC1111's program and ComfyUI keep embeddings, and how deep folders lie in it.
+const EMBEDDINGS: &str = "embeddings";
+const DEPTH: usize = 3;
 /// How many near names an error offers.
 const OFFERED: usize = 3;
 
@@ -75,6 +79,29 @@ impl Places {
             Some(found) => Ok(found),
             None => Err(self.unknown(name)),
         }
+    }
+
+    /// Files of embeddings in the folders of models whose names are in one of the texts, in any case of letters: what may be meant, for
+    /// [`Overrides::embeddings`](super::Overrides::embeddings).
+    pub fn embeddings_in(&self, texts: &[&str]) -> Vec<PathBuf> {
+        let texts: Vec<String> = texts.iter().map(|text| text.to_lowercase()).collect();
+        let mut found = Vec::new();
+        let mut folders: Vec<(PathBuf, usize)> =
+            self.models.iter().map(|folder| (folder.join(EMBEDDINGS), 0)).collect();
+        while let Some((folder, depth)) = folders.pop() {
+            for path in entries(&folder) {
+                let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().to_lowercase());
+                if path.is_dir() && depth < DEPTH {
+                    folders.push((path, depth + 1));
+                } else if path.extension().is_some_and(|ending| ending == "safetensors")
+                    && texts.iter().any(|text| text.contains(&stem))
+                {
+                    found.push(path);
+                }
+            }
+        }
+        found.sort();
+        found
     }
 
     /// Every name that can be found, sorted.

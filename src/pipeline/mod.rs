@@ -8,6 +8,7 @@
 //! | `lookup` | a name → where its files are |
 //! | `load`, `encoders`, `overrides`, `adapters` | files → networks; networks from elsewhere; what LoRA and its relatives change |
 //! | `kind`, `refiner` | who reads the prompt, what the UNet is shown; a second model for the last steps |
+//! | `embeddings` | vectors for names in prompts (textual inversion) |
 //! | `control` | ControlNets and the pictures that they see |
 //! | `weight_types`, `budget` | how weights are stored; the best that fits a limit |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
@@ -24,6 +25,7 @@ mod budget;
 mod control;
 mod demo;
 mod device;
+mod embeddings;
 mod encoders;
 mod generate;
 mod init;
@@ -52,17 +54,18 @@ mod weight_types;
 
 pub use adapters::{Adapter, AdapterReport};
 pub use budget::TooLarge;
-pub use control::{ControlRequest, distinct_nets};
+pub use control::ControlRequest;
 pub use device::Device;
+pub use embeddings::{Embedding, EmbeddingReport};
 pub use generate::{Event, Generation};
 pub use init::InitImage;
-pub use inspect::{ComponentReport, Inspection, MemoryReport, OmsReport, inspect};
+pub use inspect::{ComponentReport, EmbeddingShape, Inspection, MemoryReport, OmsReport, inspect};
 pub use load::OmsSource;
 pub use lookup::Places;
 pub use lora::LoraReport;
 pub use overrides::Overrides;
 pub use parameters::Picture;
-pub use repeat::{Recipe, RecipeAdapter, RecipeControl, read_recipe};
+pub use repeat::{Recipe, RecipeAdapter, RecipeControl, RecipeEmbedding, read_recipe};
 pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
 pub use single_file::SingleFile;
 pub use source::Source;
@@ -117,6 +120,7 @@ pub struct Pipeline {
     preview: Option<Autoencoder>,
     /// The model of the last steps.
     refiner: Option<Box<Pipeline>>,
+    embeddings: Vec<EmbeddingReport>,
 }
 
 /// The shapes of a UNet's run.
@@ -170,6 +174,11 @@ impl Pipeline {
     /// The name and the file's SHA-256 of each ControlNet, read on first use, in the order in which requests number them.
     pub fn controls(&self) -> impl Iterator<Item = (&str, String)> {
         self.controls.iter().map(|control| (control.name(), control.sha256()))
+    }
+
+    /// The embeddings that names in prompts stand for.
+    pub fn embeddings(&self) -> &[EmbeddingReport] {
+        &self.embeddings
     }
 
     /// SHA-256 of each weight file by component, read on first use.
@@ -455,25 +464,6 @@ impl Pipeline {
     fn latent_shape(&self, (width, height): (usize, usize)) -> Shape {
         let step = self.vae.pixels_per_latent();
         Shape::image(1, height / step, width / step, self.vae.latent_channels())
-    }
-
-    /// The UNet for a batch of pictures, with each set of controls that acts together at some steps.
-    fn unet_stages(&self, request: &Request, run: UnetRun) -> Result<Vec<Stage<'_>>> {
-        let calls = self.solver(request, run.skip)?.timesteps().len();
-        let groups = request.count.div_ceil(run.batch);
-        let sets = control::sets(&request.controls, calls);
-        Ok(sets.iter().map(|(acting, calls)| self.unet_stage(request, run, acting, calls * groups)).collect())
-    }
-
-    /// The UNet and the ControlNets that act with it as one network.
-    fn unet_stage(&self, request: &Request, run: UnetRun, acting: &[usize], runs: usize) -> Stage<'_> {
-        let latents = self.latent_shape(run.size);
-        let (rows, tokens) = (self.guidance_rows(request) * run.batch, run.tokens);
-        let nets: Vec<_> = acting.iter().map(|&i| &self.controls[request.controls[i].net].net).collect();
-        let name = if nets.is_empty() { "UNet" } else { "UNet with ControlNet" };
-        Stage::new(name, runs, move |caps| {
-            self.unet.record_controlled(caps, [rows, latents.h, latents.w], tokens, &nets, false)
-        })
     }
 
     /// The OMS module, if asked for, for rows of `tokens` text states.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::source::Component;
-use super::{Adapter, Source};
+use super::{Adapter, Embedding, Source};
 use crate::sampling::{PredictionType, SchedulerConfig};
 use crate::{Error, Result};
 
@@ -31,6 +31,8 @@ pub struct Overrides {
     pub adapters: Vec<Adapter>,
     /// ControlNets, each a folder or a file, in the order in which a request numbers them.
     pub controls: Vec<PathBuf>,
+    /// Vectors that names in prompts stand for.
+    pub embeddings: Vec<Embedding>,
 }
 
 impl Overrides {

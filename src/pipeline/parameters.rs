@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{AdapterReport, Pipeline, Request, control};
+use super::{AdapterReport, EmbeddingReport, Pipeline, Request, control};
 use crate::Result;
 use crate::image::Rgb8Image;
 use crate::sampling::{PictureNoise, RngKind, SigmaSchedule};
@@ -62,6 +62,7 @@ pub(super) fn parameters(pipeline: &Pipeline, request: &Request, size: (usize, u
         "image": request.image.as_ref().map(|image| json!({
             "sha256": image.sha256(), "strength": image.strength, "mask": image.mask.is_some(),
         })),
+        "embeddings": embeddings_of(pipeline, request).map(EmbeddingReport::parameters).collect::<Vec<_>>(),
         "controls": control::parameters(&request.controls, &pipeline.controls),
         "request": request,
     }))
@@ -99,6 +100,10 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
         fields.push(("Refiner", quoted(name)));
         fields.push(("Refiner switch at", request.refiner_start.to_string()));
     }
+    let used: Vec<String> = embeddings_of(pipeline, request).map(EmbeddingReport::short_hash).collect();
+    if !used.is_empty() {
+        fields.push(("TI hashes", quoted(&used.join(", "))));
+    }
     if let Some(variation) = &request.variation {
         fields.push(("Variation seed", variation.seed.to_string()));
         fields.push(("Variation seed strength", variation.strength.to_string()));
@@ -131,6 +136,13 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
     let controls: String = controls.collect();
     let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
     Ok(format!("{lines}\n{}, {controls}Version: chiaro {}", fields.join(", "), env!("CARGO_PKG_VERSION")))
+}
+
+/// The embeddings whose names are in a request's prompts.
+fn embeddings_of<'p>(pipeline: &'p Pipeline, request: &'p Request) -> impl Iterator<Item = &'p EmbeddingReport> {
+    let tokenizer = &pipeline.text_encoders()[0].tokenizer;
+    let used = |name: &str| request.prompts().any(|text| tokenizer.embeddings_in(text).contains(&name));
+    pipeline.embeddings().iter().filter(move |embedding| embedding.names().any(used))
 }
 
 /// A value with signs that separate fields goes into quotes.

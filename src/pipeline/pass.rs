@@ -2,7 +2,7 @@
 //!
 //! text encoders → picture encoder → schedule and noise → One More Step → denoising loop → decoder.
 //!
-//! Only one network is in device memory at a time, and each stage's network is open only in its own state.
+//! Only one stage is in device memory at a time (the UNet with the ControlNets that act is one), open only in its own state.
 
 use std::ops::Range;
 

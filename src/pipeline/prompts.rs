@@ -3,7 +3,7 @@
 use super::encoders::TextEncoder;
 use super::{Pipeline, Request};
 use crate::Result;
-use crate::text::{Chunk, PromptSyntax, Schedule};
+use crate::text::{Chunk, ClipTokenizer, PromptSyntax, Schedule};
 
 /// Text states of one row of a batch, from one or two encoders joined on channels.
 pub(super) enum Row<'p> {
@@ -169,6 +169,10 @@ pub(super) fn remarks<'a, 'p: 'a>(
     if request.oms.as_ref().is_some_and(|oms| !oms.negative_prompt.is_empty() && !oms.guided()) {
         remarks.push("the negative prompt of OMS has no effect at an OMS guidance of 1".into());
     }
+    if request.prompt_syntax == PromptSyntax::Comfy {
+        let tokenizer = &pipeline.text_encoders()[0].tokenizer;
+        remarks.extend(request.prompts().flat_map(|text| unknown_embeddings(tokenizer, text)));
+    }
     if request.prompt_syntax == PromptSyntax::A1111 {
         remarks.extend(request.prompts().flat_map(|text| foreign_marks(text)));
     }
@@ -180,6 +184,12 @@ pub(super) fn remarks<'a, 'p: 'a>(
         }
     });
     remarks
+}
+
+/// Names of embeddings that are not here, as ComfyUI's prompts have them. Of a prompt that cannot be read its error says more.
+pub(super) fn unknown_embeddings(tokenizer: &ClipTokenizer, text: &str) -> Vec<String> {
+    let names = tokenizer.unknown_embeddings(text).unwrap_or_default();
+    names.iter().map(|name| format!("embedding:{name} is left out: no such embedding is here (--embedding)")).collect()
 }
 
 /// Marks of AUTOMATIC1111's program that are more than text, and that are only text here.

@@ -46,9 +46,21 @@ pub struct Recipe {
     /// The picture that it started from.
     #[serde(default)]
     pub image: Option<RecipeImage>,
+    /// The embeddings whose names are in its prompts.
+    #[serde(default)]
+    pub embeddings: Vec<RecipeEmbedding>,
     /// The ControlNets that acted, one for each of the request's.
     #[serde(default)]
     pub controls: Vec<RecipeControl>,
+}
+
+/// What is known of an embedding.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RecipeEmbedding {
+    /// The file's name without ending.
+    pub name: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
 }
 
 /// What is known of a ControlNet.
@@ -181,6 +193,7 @@ fn from_infotext(text: &str) -> Result<Recipe> {
         adapters: Vec::new(),
         image: None,
         controls: Vec::new(),
+        embeddings: Vec::new(),
     })
 }
 

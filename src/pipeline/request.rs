@@ -323,8 +323,8 @@ impl Request {
         Ok(())
     }
 
-    /// All texts, for checks.
-    pub(super) fn prompts(&self) -> impl Iterator<Item = &String> {
+    /// All texts: prompts, negative prompts, those of One More Step.
+    pub fn prompts(&self) -> impl Iterator<Item = &String> {
         let optional = [&self.prompt_2, &self.negative_prompt, &self.negative_prompt_2];
         let oms = self.oms.iter().flat_map(|oms| oms.prompt.iter().chain([&oms.negative_prompt]));
         std::iter::once(&self.prompt).chain(optional.into_iter().flatten()).chain(oms)

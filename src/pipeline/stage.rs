@@ -166,7 +166,14 @@ impl<'m> OpenStage<'m> {
     /// Opens another stage in place of this one. Weights that both use stay on the device; nothing else of the old one does.
     pub(super) fn exchange(mut self, stage: Stage<'m>) -> Result<OpenStage<'m>> {
         let weights = self.program.take().map(|program| program.weights());
-        let open = stage.open_as(&self.device, self.storage);
+        // One that was widened stays so, if the limit of memory allows it.
+        let wide = self.storage != self.device.storage();
+        let fits = || {
+            let form = stage.form(&self.device, &self.device.caps_with(self.storage))?;
+            Result::Ok(form.peak_bytes() <= self.device.budget().unwrap_or(u64::MAX))
+        };
+        let storage = if wide && fits()? { self.storage } else { self.device.storage() };
+        let open = stage.open_as(&self.device, storage);
         drop(weights);
         open
     }

@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 
+use super::embeddings::Embeddings;
 use super::encoders::load_tokenizer;
-use super::prompts::{foreign_marks, schedule};
-use super::{PromptSyntax, Request, Source};
+use super::prompts::{foreign_marks, schedule, unknown_embeddings};
+use super::{Embedding, PromptSyntax, Request, Source};
 use crate::Result;
+use crate::models::ClipTextConfig;
 use crate::text::{Chunk, ClipTokenizer};
 
 /// A prompt as one tokenizer of a model reads it.
@@ -48,9 +50,9 @@ pub struct ChunkReport {
 /// One token.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TokenEntry {
-    /// As the vocabulary writes it; `</w>` ends a word.
+    /// As the vocabulary writes it, or the name of an embedding with its vector's number; `</w>` ends a word.
     pub token: String,
-    /// Its place in the vocabulary.
+    /// Its place in the vocabulary; of an embedding's vector, one behind it.
     pub id: u32,
     /// What its states are weighted with, to six decimals.
     pub weight: f64,
@@ -59,19 +61,37 @@ pub struct TokenEntry {
 /// What the tokenizers of a model make of a request's prompt.
 ///
 /// # Errors
-/// When the request is out of range, a weight in the prompt is not a number, or the tokenizer's files are missing or damaged.
-pub fn token_reports(model: &Source, request: &Request) -> Result<Vec<TokenReport>> {
+/// When the request is out of range, a weight in the prompt is not a number, an embedding does not fit, or the tokenizer's files are missing
+/// or damaged.
+pub fn token_reports(model: &Source, embeddings: &[Embedding], request: &Request) -> Result<Vec<TokenReport>> {
     request.validate()?;
-    let mut reports = vec![report("tokenizer", model, &request.prompt, request)?];
-    if model.component("tokenizer_2").has("vocab.json") {
-        let prompt = request.prompt_2.as_ref().unwrap_or(&request.prompt);
-        reports.push(report("tokenizer_2", model, prompt, request)?);
+    let embeddings = Embeddings::open(embeddings)?;
+    let is_dual = model.component("tokenizer_2").has("vocab.json");
+    let mut widths = Vec::new();
+    if !embeddings.is_empty() {
+        for encoder in ["text_encoder", "text_encoder_2"].into_iter().take(1 + usize::from(is_dual)) {
+            let files = model.component(encoder);
+            let config = ClipTextConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
+            widths.push(config.hidden_size);
+        }
+    }
+    let read = |name, prompt: &String| report(name, model, prompt, (&embeddings, &widths), request);
+    let mut reports = vec![read("tokenizer", &request.prompt)?];
+    if is_dual {
+        reports.push(read("tokenizer_2", request.prompt_2.as_ref().unwrap_or(&request.prompt))?);
     }
     Ok(reports)
 }
 
-fn report(name: &'static str, model: &Source, prompt: &str, request: &Request) -> Result<TokenReport> {
-    let tokenizer = load_tokenizer(&model.component(name))?;
+fn report(
+    name: &'static str,
+    model: &Source,
+    prompt: &str,
+    (embeddings, widths): (&Embeddings, &[usize]),
+    request: &Request,
+) -> Result<TokenReport> {
+    let mut tokenizer = load_tokenizer(&model.component(name))?;
+    let mut remarks = embeddings.name_in(&mut tokenizer, widths)?;
     let schedule = schedule(prompt, request);
     let mut texts: Vec<TextReport> = Vec::new();
     for step in 1..=request.num_inference_steps {
@@ -81,7 +101,11 @@ fn report(name: &'static str, model: &Source, prompt: &str, request: &Request) -
             None => texts.push(text_report(&tokenizer, step, text, request)?),
         }
     }
-    let remarks = if request.prompt_syntax == PromptSyntax::A1111 { foreign_marks(prompt) } else { Vec::new() };
+    remarks.extend(match request.prompt_syntax {
+        PromptSyntax::A1111 => foreign_marks(prompt),
+        PromptSyntax::Comfy => unknown_embeddings(&tokenizer, prompt),
+        PromptSyntax::Plain => Vec::new(),
+    });
     Ok(TokenReport { tokenizer: name, capacity: tokenizer.max_length() - 2, texts, remarks })
 }
 

@@ -43,6 +43,8 @@ pub struct Chunks {
     pub words: usize,
 }
 
+/// What stands before the name of an embedding in ComfyUI's prompts.
+pub(crate) const COMFY_EMBEDDING: &str = "embedding:";
 /// ComfyUI does not cut a word of fewer tokens in two.
 const COMFY_LARGE_WORD: usize = 8;
 
@@ -93,10 +95,9 @@ impl ClipTokenizer {
                 last_comma = None;
                 continue;
             };
-            let ids = self.words(text);
-            words += ids.len();
-            for id in ids {
-                if comma == Some(id) {
+            for unit in self.units(text) {
+                words += unit.ids.len();
+                if comma == Some(unit.ids[0]) {
                     last_comma = Some(current.len());
                 }
                 if current.len() == most {
@@ -104,7 +105,12 @@ impl ClipTokenizer {
                     let moved = near.map_or_else(Vec::new, |at| current.split_off(at + 1));
                     chunks.push(self.chunk(std::mem::replace(&mut current, moved)));
                 }
-                current.push((id, *weight as f32));
+                // An embedding is never cut in two.
+                if current.len() + unit.ids.len() > most {
+                    chunks.push(self.chunk(std::mem::take(&mut current)));
+                    last_comma = None;
+                }
+                current.extend(unit.ids.iter().map(|id| (*id, *weight as f32)));
             }
         }
         if !current.is_empty() || chunks.is_empty() {
@@ -113,7 +119,7 @@ impl ClipTokenizer {
         Chunks { chunks, dropped: String::new(), words }
     }
 
-    /// `tokenize_with_weights` of ComfyUI's `comfy/sd1_clip.py`, without embeddings.
+    /// `tokenize_with_weights` of ComfyUI's `comfy/sd1_clip.py`; the name of an embedding that is not there is left out.
     fn chunks_comfy(&self, pieces: &[Piece]) -> Chunks {
         let most = self.max_length() - 2;
         let mut chunks = Vec::new();
@@ -122,17 +128,26 @@ impl ClipTokenizer {
         for piece in pieces {
             let Piece::Text { text, weight } = piece else { continue };
             for word in text.split([' ', '\n']).filter(|word| !word.is_empty()) {
-                let ids = self.words(word);
-                words += ids.len();
-                let may_cut = ids.len() >= COMFY_LARGE_WORD.min(most + 1);
-                if !may_cut && current.len() + ids.len() > most {
-                    chunks.push(self.chunk(std::mem::take(&mut current)));
+                let mut parts = Vec::new();
+                match word.strip_prefix(COMFY_EMBEDDING) {
+                    Some(name) => {
+                        let (ids, rest) = self.named(name).unwrap_or_default();
+                        parts.extend([ids, self.words(rest)]);
+                    }
+                    None => parts.push(self.words(word)),
                 }
-                for id in ids {
-                    if current.len() == most {
+                for ids in parts {
+                    words += ids.len();
+                    let may_cut = ids.len() >= COMFY_LARGE_WORD.min(most + 1);
+                    if !may_cut && current.len() + ids.len() > most {
                         chunks.push(self.chunk(std::mem::take(&mut current)));
                     }
-                    current.push((id, *weight as f32));
+                    for id in ids {
+                        if current.len() == most {
+                            chunks.push(self.chunk(std::mem::take(&mut current)));
+                        }
+                        current.push((id, *weight as f32));
+                    }
                 }
             }
         }

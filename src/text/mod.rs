@@ -9,6 +9,7 @@ mod comfy;
 mod schedule;
 mod syntax;
 mod tokenizer;
+mod units;
 mod vocabulary;
 mod weigh;
 

@@ -15,6 +15,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
+use super::units::Embedding;
 use crate::{Error, Result};
 
 const START: &str = "<|startoftext|>";
@@ -42,6 +43,7 @@ pub struct ClipTokenizer {
     end: u32,
     pad: u32,
     max_length: usize,
+    pub(super) embeddings: Vec<Embedding>,
 }
 
 /// What `tokenizer_config.json` and `special_tokens_map.json` say that matters here.
@@ -112,7 +114,7 @@ impl ClipTokenizer {
         let tokenizer = assemble(bpe, &[start, end, pad]).map_err(|e| broken(label, "vocab.json", e))?;
         let max_length =
             config.model_max_length.filter(|n| (3.0..=77.0).contains(n)).map_or(MAX_LENGTH, |n| n as usize);
-        Ok(ClipTokenizer { tokenizer, start: start_id, end: end_id, pad: pad_id, max_length })
+        Ok(ClipTokenizer { tokenizer, start: start_id, end: end_id, pad: pad_id, max_length, embeddings: Vec::new() })
     }
 
     /// Ids of one row.
@@ -122,25 +124,31 @@ impl ClipTokenizer {
 
     /// A prompt's ids; words beyond the length are dropped and reported.
     pub fn encode(&self, text: &str) -> Encoding {
-        let encoded = self.encoded(text);
-        let words = encoded.get_ids();
+        let units = self.units(text);
+        let words: Vec<(u32, usize)> =
+            units.iter().flat_map(|unit| unit.ids.iter().map(|id| (*id, unit.from))).collect();
         let kept = words.len().min(self.max_length - 2);
-        let ids = self.framed(words[..kept].iter().copied());
-        let dropped = match encoded.get_offsets().get(kept) {
-            Some(&(from, _)) => text.get(from..).unwrap_or_default().trim().to_owned(),
+        let ids = self.framed(words[..kept].iter().map(|(id, _)| *id));
+        let dropped = match words.get(kept) {
+            Some(&(_, from)) => self.spaced(text).get(from..).unwrap_or_default().trim().to_owned(),
             None => String::new(),
         };
         Encoding { ids, untruncated_len: words.len() + 2, dropped }
     }
 
-    /// The ids of a text, without start, end and padding.
+    /// The ids of a text in the vocabulary, without start, end and padding; names of embeddings are words like others.
     pub fn words(&self, text: &str) -> Vec<u32> {
         self.encoded(text).get_ids().to_vec()
     }
 
-    /// A token as the vocabulary writes it; `</w>` ends a word.
+    /// A token as the vocabulary writes it, or the name of an embedding with its vector's number; `</w>` ends a word.
     pub fn token(&self, id: u32) -> Option<String> {
-        self.tokenizer.id_to_token(id)
+        self.embedding_of(id).or_else(|| self.tokenizer.id_to_token(id))
+    }
+
+    /// Tokens of the vocabulary, those that are taken whole included.
+    pub fn vocabulary_len(&self) -> u32 {
+        self.tokenizer.get_vocab_size(true) as u32
     }
 
     /// The id of a comma that ends a word.
@@ -158,7 +166,7 @@ impl ClipTokenizer {
         ids
     }
 
-    fn encoded(&self, text: &str) -> tokenizers::Encoding {
+    pub(super) fn encoded(&self, text: &str) -> tokenizers::Encoding {
         // Encoding cannot fail: unknown characters have the unknown token, which the vocabulary was checked for.
         self.tokenizer.encode(text, false).expect("byte-pair encoding has an unknown token")
     }

@@ -2,12 +2,14 @@
 //!
 //! [`WeightFile`] is a file (or bytes in the binary) whose header was checked. [`TensorSet`] is the tensors of one, of
 //! several shards ([`open_shards`]), or of one under other names. [`Weights`] walks a set by the checkpoint's own paths and gives [`Constant`](crate::record::Constant)s that read, convert and repack only when a backend uploads
-//! them, so a model costs no host memory beyond the mapping. An [`AdapterFile`] changes tensors as they are given.
+//! them, so a model costs no host memory beyond the mapping. An [`AdapterFile`] changes tensors as they are given; an [`EmbeddingFile`]
+//! holds vectors for names in prompts.
 
 mod blocks;
 mod convert;
 mod cursor;
 mod element;
+mod embedding;
 mod file;
 mod gguf;
 mod header;
@@ -21,6 +23,7 @@ mod tree;
 pub use blocks::BlockType;
 pub use convert::WeightType;
 pub use element::StoredType;
+pub use embedding::EmbeddingFile;
 pub use file::{FileFormat, StoredTensor, WeightFile};
 pub use lora::AdapterFile;
 pub(crate) use lora::Patches;

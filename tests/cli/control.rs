@@ -65,6 +65,49 @@ fn control_nets_draw_and_are_repeated() {
     );
 }
 
+/// Embeddings lie in a folder of models and are found by their names in prompts.
+#[test]
+fn embeddings_are_found_recorded_and_missed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let models = folder.path().join("models");
+    std::fs::create_dir_all(models.join("embeddings")).expect("a folder");
+    for name in ["easyneg", "zzpair"] {
+        let file = root().join(format!("embeddings/{name}.safetensors"));
+        std::fs::copy(file, models.join(format!("embeddings/{name}.safetensors"))).expect("copied");
+    }
+    let sd15 = root().join("sd15").display().to_string();
+    let run = |models: &std::path::Path, arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_chiaro"))
+            .args(arguments)
+            .args(["--model", &sd15, "--device", "cpu", "-q"])
+            .current_dir(folder.path())
+            .env("HF_HUB_CACHE", folder.path())
+            .env("CHIARO_MODELS", models)
+            .output()
+            .expect("the binary starts");
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        stderr(&output)
+    };
+    let read = |name: &str| read_png(&folder.path().join(name)).expect("a PNG");
+    let size = ["-W", "64", "-H", "64", "--steps", "2", "-n", "(EasyNeg:1.2)"];
+    let said = run(&models, &[&["a house"], &size[..], &["-o", "a.png"]].concat());
+    assert!(!said.contains("warning"), "{said}");
+    let said = run(&models, &["--like", "a.png", "-o", "b.png"]);
+    assert!(read("a.png") == read("b.png") && !said.contains("warning"), "{said}");
+    let said = run(folder.path(), &["--like", "a.png", "-o", "c.png"]);
+    assert!(said.contains("embedding easyneg: not here") && read("a.png") != read("c.png"), "{said}");
+    let file = models.join("embeddings/easyneg.safetensors").display().to_string();
+    run(folder.path(), &["--like", "a.png", "-o", "d.png", "--embedding", &file]);
+    assert!(read("a.png") == read("d.png"));
+    // One of another family is left out where it was only found.
+    let said = run(&models, &["zzpair", "-W", "64", "-H", "64", "--steps", "1", "-o", "e.png"]);
+    assert!(said.contains("zzpair") && said.contains("read as words"), "{said}");
+    let pair = models.join("embeddings/zzpair.safetensors").display().to_string();
+    let typed = ["x", "--model", &sd15, "--device", "cpu", "--embedding", &pair];
+    fails(folder.path(), &typed, 1, &["zzpair", "another family"]);
+    fails(folder.path(), &["x", "--embedding", "style.pt", "--device", "cpu"], 1, &["style.pt"]);
+}
+
 #[test]
 fn controls_that_cannot_be_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");

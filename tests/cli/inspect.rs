@@ -125,6 +125,27 @@ fn control_nets_are_recognised() {
 }
 
 #[test]
+fn embeddings_are_recognised() {
+    let here = std::env::current_dir().expect("a folder");
+    let path = |name: &str| root().join(format!("embeddings/{name}.safetensors")).display().to_string();
+    for (name, vectors, widths, token) in [
+        ("easyneg", 3, vec![16], None),
+        ("learned_embeds", 1, vec![16], Some("<cat-toy>")),
+        ("zzpair", 2, vec![16; 2], None),
+    ] {
+        let report = json(&here, &["inspect", &path(name), "--json"]);
+        assert_eq!(report["kind"], "embedding", "{report}");
+        let want = serde_json::json!({ "vectors": vectors, "widths": widths, "token": token });
+        assert_eq!(report["embedding"], want, "{name}");
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(&folder.path().join("sd.safetensors"), &[Entry::hole("emb_params", &[8, 1024])]);
+    assert_eq!(json(folder.path(), &["inspect", "sd.safetensors", "--json"])["family"], "Stable Diffusion 2.x");
+    let output = chiaro(folder.path(), &["inspect", "sd.safetensors"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("8 vectors of width 1024"), "{}", stderr(&output));
+}
+
+#[test]
 fn folders_and_modules() {
     let here = std::env::current_dir().expect("a folder");
     let golden = |family: &str| root().join(family).display().to_string();

@@ -49,6 +49,29 @@ fn tokens_weights_and_chunks_are_shown() {
 }
 
 #[test]
+fn embeddings_are_shown_by_their_names() {
+    let folder = folder();
+    let (model, file) = (root().join("sd15"), root().join("embeddings/easyneg.safetensors"));
+    let (model, file) = (model.display().to_string(), file.display().to_string());
+    let base = ["tokens", "red easyneg", "--model", &model, "--embedding", &file];
+    let report = json(folder.path(), &[&base[..], &["--json"]].concat());
+    let chunk = &report["tokenizers"][0]["texts"][0]["chunks"][0];
+    let names: Vec<String> = tokens(chunk).into_iter().map(|(token, _)| token).collect();
+    assert_eq!(names, ["red</w>", "easyneg[1/3]</w>", "easyneg[2/3]</w>", "easyneg[3/3]</w>"]);
+    let output = chiaro(folder.path(), &base);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("red easyneg[1/3] easyneg[2/3]"), "{printed}");
+    let comfy = ["--prompt-syntax", "comfy", "--json"];
+    let report = json(folder.path(), &[&["tokens", "embedding:nothing", "--model", &model], &comfy[..]].concat());
+    assert!(
+        report["tokenizers"][0]["remarks"][0].as_str().is_some_and(|r| r.contains("embedding:nothing")),
+        "{report}"
+    );
+    let pair = root().join("embeddings/zzpair.safetensors").display().to_string();
+    fails(folder.path(), &["tokens", "x", "--model", &model, "--embedding", &pair], 1, &["zzpair", "another family"]);
+}
+
+#[test]
 fn what_is_dropped_or_not_understood_is_shown() {
     let folder = folder();
     let long = vec!["red"; 80].join(" ");

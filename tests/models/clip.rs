@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use chiaro::models::{ClipTextConfig, ClipTextModel, TextStates, names};
+use chiaro::weights::EmbeddingFile;
 
 use super::bench::{Bench, config_text, families, taps, weights};
 use crate::support::golden::Golden;
@@ -99,4 +100,32 @@ fn text_encoders_refuse_what_they_cannot_take() {
     let caps = chiaro::record::Caps::host();
     let error = model.record(&caps, 1, 2, states, false).err().expect("there are no such layers").to_string();
     assert!(error.contains("clip skip"), "{error}");
+}
+
+/// Rows behind the token table: diffusers' ids and states for names that stand for one and for three vectors.
+#[test]
+fn states_of_added_vectors() {
+    let golden = Golden::open("embeddings");
+    let mut model = load(&crate::support::golden::root().join("sd15/text_encoder"));
+    for name in ["easyneg", "learned_embeds"] {
+        let file =
+            EmbeddingFile::open(&golden.path().join(format!("{name}.safetensors"))).unwrap_or_else(|e| panic!("{e}"));
+        let vectors = file.vectors().unwrap_or_else(|e| panic!("{e}")).remove(0);
+        model.add_embeddings(vectors).unwrap_or_else(|e| panic!("{e}"));
+    }
+    let (ids, batch, tokens) = ids(&golden, "sd15/ids");
+    for bench in [Bench::host(), Bench::gpu()] {
+        let embeds = model.embed(&ids, tokens).unwrap_or_else(|e| panic!("{e}"));
+        let states = TextStates { normed: true, ..TextStates::default() };
+        let recording =
+            model.record(bench.backend.caps(), batch, tokens, states, false).unwrap_or_else(|e| panic!("{e}"));
+        let outputs = bench.run(recording, &[(names::INPUTS_EMBEDS, &embeds)]);
+        bench.check(&golden, "sd15/states", &outputs[names::ENCODER_HIDDEN_STATES]);
+    }
+    assert!(model.embed(&[49_412; 77], 77).is_err(), "four vectors were added");
+    assert!(model.add_embeddings(vec![vec![0.0; 15]]).is_err());
+    // The pooled row is at the end of text, whatever ids there are behind the vocabulary.
+    let states: Vec<f32> = (0..77 * 16).map(|i| (i / 16) as f32).collect();
+    let pooled = model.pool(&ids[..77], 77, &states).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(pooled[0], 10.0);
 }

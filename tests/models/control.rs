@@ -4,16 +4,15 @@ use chiaro::models::original::{Control, Family};
 use chiaro::models::{ControlNet, ControlNetConfig, UnetConfig, names};
 use chiaro::weights::{TensorSet, WeightFile};
 use serde_json::{Map, Value};
-use std::io::Read;
 use std::sync::Arc;
 
 use super::bench::{Bench, channels_last, config_text, input, weights};
 use super::unet::sinusoid;
-use crate::support::control::{entries, family, write_folder};
+use crate::support::control::{entries, family, table, write_folder};
 use crate::support::golden::{Golden, root};
 use crate::support::single_file::{Entry, write};
 
-const NETS: [&str; 4] = ["sd15_a", "sd15_b", "sd21", "sdxl"];
+const NETS: [&str; 5] = ["sd15_a", "sd15_b", "sd21", "sdxl", "inpaint9"];
 
 fn check(bench: &Bench) {
     let golden = Golden::open("control");
@@ -77,21 +76,6 @@ fn control_nets_on_the_gpu() {
 #[test]
 fn control_nets_on_the_gpu_in_half_precision() {
     check(&Bench::gpu_half());
-}
-
-/// The names of full-size nets in the original layout and in diffusers', as diffusers' converter pairs them.
-fn table(section: &str) -> Vec<(String, Entry)> {
-    let mut text = String::new();
-    let packed = include_bytes!("../golden/control/keys.zlib").as_slice();
-    flate2::read::ZlibDecoder::new(packed).read_to_string(&mut text).expect("the table is whole");
-    let row = |line: &str| {
-        let [own, name, original, shape] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
-        let shape: Vec<usize> = shape.split(',').map(|n| n.parse().expect("an extent")).collect();
-        (own == section).then(|| (name.to_owned(), Entry::hole(original, &shape)))
-    };
-    let table: Vec<_> = text.lines().filter_map(row).collect();
-    assert!(table.len() > 300, "{section}: {} rows", table.len());
-    table
 }
 
 fn recognise(entries: &[Entry]) -> chiaro::Result<Control> {

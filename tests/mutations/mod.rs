@@ -6,9 +6,11 @@ mod formats;
 use std::sync::Arc;
 
 use chiaro::Result;
-use chiaro::models::original::{Checkpoint, Patches};
-use chiaro::models::{AutoencoderKl, AutoencoderKlConfig, ClipTextConfig, ClipTextModel, Unet, UnetConfig};
-use chiaro::weights::{TensorSet, WeightFile, WeightType, Weights, join_shards};
+use chiaro::models::original::{Checkpoint, Control, Patches};
+use chiaro::models::{
+    AutoencoderKl, AutoencoderKlConfig, ClipTextConfig, ClipTextModel, ControlNet, ControlNetConfig, Unet, UnetConfig,
+};
+use chiaro::weights::{EmbeddingFile, TensorSet, WeightFile, WeightType, Weights, join_shards};
 use serde_json::{Value, json};
 
 use crate::support::allocations::largest;
@@ -330,6 +332,81 @@ fn load(bytes: Vec<u8>) -> Result<()> {
         return Err(chiaro::Error::Model(format!("{stranger} is foreign")));
     }
     Ok(())
+}
+
+#[test]
+fn damaged_embeddings() {
+    let forms = [
+        vec![entry("emb_params", &[3, 16])],
+        vec![entry("<toy>", &[16])],
+        vec![entry("clip_g", &[2, 20]), entry("clip_l", &[2, 16])],
+    ];
+    let mut numbers = Numbers(4);
+    let mut accepted = 0;
+    for case in 0..CASES {
+        let file = damaged(&forms[case as usize % forms.len()], &mut numbers);
+        let size = file.len();
+        accepted += u64::from(survives(case, size, || {
+            let file = TensorSet::from(Arc::new(WeightFile::from_bytes(file, "bytes")?));
+            let Some(embedding) = EmbeddingFile::of(&file) else {
+                return Err(chiaro::Error::Model("no embedding".into()));
+            };
+            let (count, widths) = embedding.extents()?;
+            let vectors = embedding.vectors()?;
+            assert!(vectors.len() == widths.len() && vectors.iter().all(|rows| rows.len() == count), "case {case}");
+            assert!(vectors.iter().flatten().flatten().all(|v| v.is_finite()), "case {case}");
+            Ok(())
+        }));
+    }
+    check_counts(accepted, CASES);
+}
+
+/// The smallest ControlNet under its original names: one level, one block.
+fn smallest_control() -> Vec<Entry> {
+    let mut entries: Vec<Entry> = smallest()
+        .into_iter()
+        .chain(attentions())
+        .filter(|e| e.name.starts_with("model.diffusion_model.") && !e.name.contains(".output_blocks."))
+        .filter(|e| !e.name.starts_with("model.diffusion_model.out."))
+        .map(|e| Entry { name: e.name.replace("model.diffusion_model.", "control_model."), ..e })
+        .collect();
+    let mut put = |name: &str, shape: &[usize]| {
+        entries.push(entry(&format!("control_model.{name}.weight"), shape));
+        entries.push(entry(&format!("control_model.{name}.bias"), &shape[..1]));
+    };
+    put("input_hint_block.0", &[4, 3, 3, 3]);
+    put("input_hint_block.2", &[4, 4, 3, 3]);
+    put("input_hint_block.4", &[8, 4, 3, 3]);
+    put("input_hint_block.6", &[64, 8, 3, 3]);
+    for zero in ["zero_convs.0.0", "zero_convs.1.0", "middle_block_out.0"] {
+        put(zero, &[64, 64, 1, 1]);
+    }
+    entries
+}
+
+fn load_control(bytes: Vec<u8>) -> Result<()> {
+    let file = TensorSet::from(Arc::new(WeightFile::from_bytes(bytes, "bytes")?));
+    let found = Control::read(&file, &serde_json::Map::new())?;
+    let config = ControlNetConfig::from_json(&Value::Object(found.part.config).to_string(), "control")?;
+    ControlNet::load(config, &Weights::new(found.part.tensors, "controlnet", WeightType::Keep))?;
+    match found.foreign.first() {
+        Some(stranger) => Err(chiaro::Error::Model(format!("{stranger} is foreign"))),
+        None => Ok(()),
+    }
+}
+
+#[test]
+fn damaged_control_nets() {
+    let entries = smallest_control();
+    load_control(whole(&entries)).unwrap_or_else(|e| panic!("the whole file loads: {e}"));
+    let mut numbers = Numbers(5);
+    let mut accepted = 0;
+    for case in 0..CASES {
+        let file = damaged(&entries, &mut numbers);
+        let size = file.len();
+        accepted += u64::from(survives(case, size, || load_control(file)));
+    }
+    check_counts(accepted, CASES);
 }
 
 #[test]

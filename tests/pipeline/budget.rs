@@ -2,12 +2,16 @@
 
 use std::sync::{Arc, LazyLock};
 
-use chiaro::pipeline::{Device, Overrides, Part, Pipeline, Precision, Request, Source, StagePlan, WeightTypes};
+use chiaro::pipeline::{
+    ControlRequest, Device, Overrides, Part, Pipeline, Precision, Request, Source, StagePlan, WeightTypes,
+};
 use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording};
 use chiaro::weights::WeightType;
 use tempfile::TempDir;
 
+use crate::support::control::table;
 use crate::support::full_size;
+use crate::support::single_file::write;
 
 const GB: u64 = 1_000_000_000;
 
@@ -76,6 +80,43 @@ pub(super) fn ordinary() -> Caps {
         max_workgroup_bytes: 32 << 10,
         ..Caps::webgpu()
     }
+}
+
+/// UNet and ControlNet are in memory together: one stage, of both networks' weights, which a limit makes smaller together.
+#[test]
+fn a_full_size_control_net_counts() {
+    let [sd15, _] = models();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("control_v11p_sd15_canny.safetensors");
+    let entries: Vec<_> = table("sd15").into_iter().map(|(_, entry)| entry).collect();
+    let parameters: usize = entries.iter().map(|entry| entry.shape.iter().product::<usize>()).sum();
+    assert_eq!(parameters, 361_279_120, "as diffusers counts the published net");
+    write(&path, &entries);
+    let overrides = Overrides { controls: vec![path], ..Overrides::default() };
+    let request = Request { controls: vec![ControlRequest::default()], ..sd15.request() };
+    let pipeline = Pipeline::load_with(&sd15.source(), &overrides, None, device()).unwrap_or_else(|e| panic!("{e}"));
+    let largest = |pipeline: &Pipeline, request: &Request| {
+        let plans = pipeline.plan(request).unwrap_or_else(|e| panic!("{e}"));
+        plans.into_iter().max_by_key(StagePlan::peak_bytes).expect("stages")
+    };
+    let (both, unet) = (largest(&pipeline, &request), largest(&pipeline, &sd15.request()));
+    assert_eq!((both.name, unet.name), ("UNet with ControlNet", "UNet"));
+    let more = both.memory.constant_bytes - unet.memory.constant_bytes;
+    // Halves, but vectors of norms and biases in f32.
+    assert!((2 * parameters..2 * parameters + parameters / 100).contains(&more), "{more}");
+    // Activations are those of one network at a time, beside the states that are added up.
+    let tensors = |plan: &StagePlan| plan.memory.lanes.iter().sum::<usize>() as f64;
+    assert!(tensors(&both) < 1.5 * tensors(&unet), "{} for {}", tensors(&both), tensors(&unet));
+    let limit = both.peak_bytes() - 1;
+    let within = |request: &Request| {
+        Pipeline::load_within(&sd15.source(), &overrides, None, device(), request, limit)
+            .unwrap_or_else(|e| panic!("{e}"))
+    };
+    let (smaller, tried) = within(&request);
+    assert_eq!(smaller.device().weights().of(Part::Unet), Some(WeightType::Q8_0));
+    assert!(tried.iter().any(|tried| tried.stage == "UNet with ControlNet"), "{tried:?}");
+    assert!(largest(&smaller, &request).peak_bytes() <= limit);
+    assert_eq!(within(&sd15.request()).0.device().weights(), WeightTypes::default(), "the UNet alone fits");
 }
 
 fn peak(stages: &[StagePlan]) -> u64 {

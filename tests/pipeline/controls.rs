@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::runs::{check, draw, model_folder, request, scheduler};
 use crate::support::adapter;
 use crate::support::control::{entries, write_folder};
-use crate::support::golden::Golden;
+use crate::support::golden::{Golden, root};
 use crate::support::single_file::{Entry, write};
 
 fn picture(golden: &Golden, name: &str) -> Rgb8Image {
@@ -37,10 +37,16 @@ fn of_run(golden: &Golden, run: &Value, folder: &Path) -> (Request, Overrides) {
     let mut request = request(run);
     request.controls = controls.iter().enumerate().map(one).collect();
     if let Some(strength) = run["args"]["strength"].as_f64() {
-        request.image = Some(InitImage::new(&picture(golden, "start"), None, strength).expect("whole"));
+        let mask =
+            (run["family"] == "inpaint9").then(|| golden.f64s("run/mask").iter().flat_map(|&v| [v as u8; 3]).collect());
+        let start = picture(golden, "start");
+        let mask = mask.map(|data| Rgb8Image { data, ..start });
+        request.image = Some(InitImage::new(&picture(golden, "start"), mask.as_ref(), strength).expect("whole"));
     }
     let nets = controls.iter().map(|control| write_folder(&text(control, "net"), folder));
-    let overrides = Overrides { scheduler: Some(scheduler(run)), controls: nets.collect(), ..Overrides::default() };
+    let unet = (run["family"] == "inpaint9").then(|| root().join("inpaint9/unet"));
+    let overrides =
+        Overrides { scheduler: Some(scheduler(run)), controls: nets.collect(), unet, ..Overrides::default() };
     (request, overrides)
 }
 
@@ -50,7 +56,8 @@ fn runs_on(backend: Arc<dyn Backend>, only: &[&str]) {
     let mut wrong = Vec::new();
     for (name, run) in golden.runs().into_iter().filter(|(name, _)| only.is_empty() || only.contains(&name.as_str())) {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (base, _guard) = model_folder(run["family"].as_str().expect("a family"));
+        let family = run["family"].as_str().expect("a family");
+        let (base, _guard) = model_folder(if family == "inpaint9" { "sd15" } else { family });
         let (request, overrides) = of_run(&golden, &run, folder.path());
         let pipeline = Pipeline::load_with(&Source::Folder(base), &overrides, None, device.clone())
             .unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -74,6 +81,28 @@ fn controlled_runs_on_the_host() {
 #[test]
 fn controlled_runs_on_the_gpu() {
     runs_on(Arc::new(adapter::open(DType::F32)), &["sd15_two", "sdxl_one"]);
+}
+
+/// In half precision errors grow over steps; without guidance they stay small.
+#[test]
+fn a_controlled_run_in_half_precision() {
+    let device = Device::new(Arc::new(adapter::open(DType::F16)), Precision::F16).expect("16-bit types");
+    let golden = Golden::open("control");
+    let name = "sd15_unguided";
+    let (_, run) = golden.runs().into_iter().find(|(other, _)| other == name).expect("a run of that name");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (request, overrides) = of_run(&golden, &run, folder.path());
+    let (base, _guard) = model_folder("sd15");
+    let pipeline =
+        Pipeline::load_with(&Source::Folder(base), &overrides, None, device).unwrap_or_else(|e| panic!("{e}"));
+    let got = draw(&pipeline, request).latents;
+    let steps = golden.f32s(&format!("run/{name}/step_latents"));
+    let want = &steps[steps.len() - got.len()..];
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let error: f64 = got.iter().zip(want).map(|(g, w)| square(g - w)).sum();
+    let error = error / want.iter().map(|w| square(*w)).sum::<f64>();
+    // Not `error > 1e-4`: that lets NaN pass.
+    assert!(error < 1e-4, "normalised mean squared error {error:.3e}");
 }
 
 /// diffusers' names without a config, and the original names: heads and groups are the UNet's.

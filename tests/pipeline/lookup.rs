@@ -42,6 +42,27 @@ fn names_lead_to_folders_files_and_snapshots() {
 }
 
 #[test]
+fn embeddings_are_found_by_names_in_prompts() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let models = root.path().to_owned();
+    for name in ["embeddings/EasyNeg.safetensors", "embeddings/sd15/style.safetensors", "embeddings/other.safetensors"]
+    {
+        file(&models.join(name));
+    }
+    file(&models.join("embeddings/style.txt"));
+    let places = Places { models: vec![models.clone()], hubs: Vec::new() };
+    let found = places.embeddings_in(&["a house", "(easyneg:1.2), style"]);
+    assert_eq!(
+        found,
+        ["embeddings/EasyNeg.safetensors", "embeddings/sd15/style.safetensors"].map(|name| models.join(name))
+    );
+    assert!(places.embeddings_in(&["a house"]).is_empty());
+    file(&models.join("controlnet/canny.safetensors"));
+    assert_eq!(places.find_control("canny").expect("there"), models.join("controlnet/canny.safetensors"));
+    assert!(places.find("canny").is_err(), "it is no model");
+}
+
+#[test]
 fn unknown_names_answer_with_places_and_near_names() {
     let root = tempfile::tempdir().expect("a temporary folder");
     let hub = root.path().join("hub");

@@ -4,6 +4,7 @@ mod adapter_files;
 mod adapters;
 mod budget;
 mod controls;
+mod embeddings;
 mod lookup;
 mod memory;
 mod oms_on_xl;

@@ -1,5 +1,6 @@
 //! ControlNets of `tests/golden/control`: each is its family's UNet with some tensors of its own.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::golden::root;
@@ -27,4 +28,19 @@ pub(crate) fn write_folder(net: &str, folder: &Path) -> PathBuf {
     write(&at.join("diffusion_pytorch_model.safetensors"), &entries(net));
     std::fs::copy(root().join("control").join(net).join("config.json"), at.join("config.json")).expect("copied");
     at
+}
+
+/// The names of full-size nets in the original layout and in diffusers', as diffusers' converter pairs them.
+pub(crate) fn table(section: &str) -> Vec<(String, Entry)> {
+    let mut text = String::new();
+    let packed = include_bytes!("../golden/control/keys.zlib").as_slice();
+    flate2::read::ZlibDecoder::new(packed).read_to_string(&mut text).expect("the table is whole");
+    let row = |line: &str| {
+        let [own, name, original, shape] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let shape: Vec<usize> = shape.split(',').map(|n| n.parse().expect("an extent")).collect();
+        (own == section).then(|| (name.to_owned(), Entry::hole(original, &shape)))
+    };
+    let table: Vec<_> = text.lines().filter_map(row).collect();
+    assert!(table.len() > 300, "{section}: {} rows", table.len());
+    table
 }

@@ -1,6 +1,7 @@
 //! The tokenizer against the reference's ids; prompts with marks.
 
 mod chunks;
+mod embeddings;
 mod prompts;
 
 use chiaro::text::ClipTokenizer;

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 import diffusers
 from diffusers import (AutoencoderKL, ControlNetModel, DDIMScheduler, EulerDiscreteScheduler, StableDiffusionControlNetImg2ImgPipeline,
-                       StableDiffusionControlNetPipeline, StableDiffusionXLControlNetPipeline, UNet2DConditionModel)
+                       StableDiffusionControlNetInpaintPipeline,                       StableDiffusionControlNetPipeline, StableDiffusionXLControlNetPipeline, UNet2DConditionModel)
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 import transformers.models.clip.modeling_clip as clip
@@ -33,7 +33,10 @@ clip._create_4d_causal_attention_mask = lambda shape, dtype, device=None, **k: (
     torch.full((shape[0], 1, shape[1], shape[1]), -1e38, dtype=dtype).triu(1) if dtype == F64 else mask32(shape, dtype, device=device, **k))
 
 HERE, ROOT = Path(__file__).parent, Path(sys.argv[1]).resolve()
-NETS = dict(sd15_a="sd15", sd15_b="sd15", sd21="sd21", sdxl="sdxl")
+# Repainted where it is white.
+MASK = np.zeros((64, 96), np.uint8)
+MASK[16:48, 24:80] = 255
+NETS = dict(sd15_a="sd15", sd15_b="sd15", sd21="sd21", sdxl="sdxl", inpaint9="inpaint9")
 
 
 def randn(shape, *key):
@@ -51,6 +54,11 @@ def make_net(name, family):
     unet = UNet2DConditionModel.from_pretrained(ROOT / family / "unet", torch_dtype=F32)
     net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 16))
     own = unet.state_dict()
+    if unet.config.in_channels != 4:
+        # An inpainting UNet's net sees the latents alone.
+        net = ControlNetModel.from_config({**net.config, "in_channels": 4})
+        own.pop("conv_in.weight")
+        net.load_state_dict({k: v for k, v in own.items() if k in net.state_dict()}, strict=False)
     with torch.no_grad():
         for key, p in net.named_parameters():
             z = randn(p.shape, name, key)
@@ -129,16 +137,16 @@ class NoiseTap:
 
 
 def pipeline(family, nets, scheduler, dt, img2img):
-    at = ROOT / family
+    at, inpaints = ROOT / (family if family != "inpaint9" else "sd15"), family == "inpaint9"
     load = lambda cls, sub: cls.from_pretrained(at / sub, torch_dtype=F32).to(dt).eval()
-    parts = dict(vae=load(AutoencoderKL, "vae"), unet=load(UNet2DConditionModel, "unet"), text_encoder=load(CLIPTextModel, "text_encoder"),
-                 tokenizer=CLIPTokenizer.from_pretrained(ROOT / ("sd15" if family == "sdxl" else family) / "tokenizer"),
+    parts = dict(vae=load(AutoencoderKL, "vae"), unet=UNet2DConditionModel.from_pretrained(ROOT / family / "unet", torch_dtype=F32).to(dt).eval(), text_encoder=load(CLIPTextModel, "text_encoder"),
+                 tokenizer=CLIPTokenizer.from_pretrained(ROOT / ("sd21" if family == "sd21" else "sd15") / "tokenizer"),
                  controlnet=[n.to(dt) for n in nets] if len(nets) > 1 else nets[0].to(dt),
                  scheduler=scheduler.from_config(scheduler.load_config(at / "scheduler")))
     if family == "sdxl":
         return StableDiffusionXLControlNetPipeline(text_encoder_2=load(CLIPTextModelWithProjection, "text_encoder_2"),
                                                    tokenizer_2=CLIPTokenizer.from_pretrained(ROOT / "sd21/tokenizer"), add_watermarker=False, **parts)
-    cls = StableDiffusionControlNetImg2ImgPipeline if img2img else StableDiffusionControlNetPipeline
+    cls = StableDiffusionControlNetInpaintPipeline if inpaints else StableDiffusionControlNetImg2ImgPipeline if img2img else StableDiffusionControlNetPipeline
     return cls(safety_checker=None, feature_extractor=None, requires_safety_checker=False, **parts)
 
 
@@ -157,6 +165,8 @@ def run(g, nets, name, family, scheduler, steps, seed, controls, guess=False, st
         pick = lambda key: [c[key] for c in controls][0] if one else [c[key] for c in controls]
         images = pictures[0] if one else pictures
         more = dict(image=start, control_image=images, strength=strength) if strength else dict(image=images)
+        if family == "inpaint9":
+            more["mask_image"] = Image.fromarray(MASK)
         with NoiseTap():
             result = pipe(num_inference_steps=steps, generator=torch.Generator().manual_seed(seed), callback_on_step_end=back, output_type="np", width=width, height=height,
                           controlnet_conditioning_scale=pick("weight"), control_guidance_start=pick("start"), control_guidance_end=pick("end"), guess_mode=guess, **more, **kw)
@@ -232,6 +242,8 @@ def main():
     run(g, nets, "sd15_img2img", "sd15", DDIMScheduler, 6, 9, [c("sd15_b", "two", 0.9, 0.0, 0.7)], strength=0.7, prompt=B, guidance_scale=2.0)
     run(g, nets, "sd21_one", "sd21", DDIMScheduler, 4, 5, [c("sd21", "one", 1.0, 0.0, 0.75)], prompt=A, guidance_scale=5.0)
     run(g, nets, "sdxl_one", "sdxl", EulerDiscreteScheduler, 4, 6, [c("sdxl", "two", 0.9)], prompt=B, guidance_scale=5.0)
+    run(g, nets, "inpaint9_one", "inpaint9", DDIMScheduler, 2, 7, [c("inpaint9", "one", 0.8)], strength=1.0, prompt=A, guidance_scale=1.5)
+    g.add("run/mask", MASK, "(H, W)")
     key_table()
     save_file(g.tensors, HERE / "golden.safetensors")
     doc = dict(family="control", made_with=dict(torch=torch.__version__.split("+")[0], diffusers=diffusers.__version__), runs=g.runs, tensors=g.meta)
