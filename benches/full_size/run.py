@@ -170,8 +170,9 @@ def write(path, family, found, container):
         return plain
     del tensors
     target = path / "model.gguf"
-    subprocess.run([sys.executable, "-m", "cyllama.sd", "convert", "-i", plain, "-o", target, "-t", dtype], check=True, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL)
+    # Without a rule the converter of cyllama 0.2 stops.
+    subprocess.run([sys.executable, "-m", "cyllama.sd", "convert", "-i", plain, "-o", target, "-t", dtype, "--tensor-type-rules", "none=f16"],
+                   check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     plain.unlink()
     return target
 
