@@ -62,7 +62,7 @@ impl Constants {
         cache.retain(|_, weak| weak.strong_count() > 0);
         let constants: Vec<_> = constants.collect();
         let bytes = constants.iter().map(|(_, constant)| constant.byte_len()).sum();
-        let mut upload = Upload::new(gpu, bytes);
+        let mut upload = Upload::new(bytes);
         let mut found = HashMap::new();
         for (storage, constant) in constants {
             let key = Arc::as_ptr(constant) as usize;
@@ -76,14 +76,24 @@ impl Constants {
             };
             found.insert(storage, shared);
         }
-        upload.finish()?;
+        upload.finish(gpu)?;
         Ok(found)
     }
 }
 
-fn load(gpu: &Gpu, upload: &mut Upload<'_>, constant: &Arc<Constant>) -> Result<GpuConstant> {
-    let bytes = constant.checked_bytes()?;
-    let buffer = buffer(gpu, &constant.label, bytes.len(), Use::Storage)?;
-    upload.write(&constant.label, &buffer, &bytes)?;
+fn load(gpu: &Gpu, upload: &mut Upload, constant: &Arc<Constant>) -> Result<GpuConstant> {
+    let buffer = buffer(gpu, &constant.label, constant.byte_len(), Use::Storage)?;
+    write(gpu, upload, constant, &buffer, 0)?;
     Ok(GpuConstant { buffer, _source: Arc::clone(constant) })
+}
+
+/// Writes a constant to `buffer` from `offset` on, as its source gives it: no second copy of it is made.
+pub(super) fn write(
+    gpu: &Gpu,
+    upload: &mut Upload,
+    constant: &Constant,
+    buffer: &wgpu::Buffer,
+    offset: usize,
+) -> Result<()> {
+    constant.checked_pieces(&mut |at, bytes| upload.write(gpu, &constant.label, buffer, offset + at, bytes))
 }

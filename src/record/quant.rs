@@ -81,7 +81,8 @@ pub(super) fn dequantize(dtype: DType, bytes: &[u8], len: usize) -> Vec<f32> {
     values
 }
 
-const fn quant_bytes(dtype: DType, len: usize) -> usize {
+/// Bytes of the quants of `len` values, which their scales follow.
+pub(crate) const fn quant_bytes(dtype: DType, len: usize) -> usize {
     match dtype {
         DType::Q8_0 => len,
         _ => len / 2,

@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::element::StoredType;
 use super::lora::{Patch, patched};
 use super::set::TensorView;
-use crate::record::{ConstantData, DType};
+use crate::record::{ConstantData, DType, PieceSink};
 use crate::{Error, Result};
 
 /// The element type of matrices and convolutions on the device. Biases and norms are always f32.
@@ -60,40 +61,32 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// The elements as `to`, little-endian; borrowed from the map where nothing changes.
-    fn elements(&self, to: DType) -> Result<Cow<'_, [u8]>> {
-        match (self.view.dtype(), to) {
-            (StoredType::F32, DType::F32) | (StoredType::F16, DType::F16)
-                if !self.view.transposed && self.patches.is_empty() =>
-            {
-                Ok(Cow::Borrowed(self.view.bytes()))
-            }
-            (_, DType::F32) => Ok(Cow::Owned(bytemuck::cast_slice(&self.values()).to_vec())),
-            (_, DType::F16) => self.halves().map(Cow::Owned),
-            (_, DType::Q8_0 | DType::Q4_0) => unreachable!("blocks are made of f16 or f32 values"),
-        }
-    }
-
     /// The elements as f32, with what adapters add.
     pub(super) fn values(&self) -> Vec<f32> {
         let values = self.view.values();
         if self.patches.is_empty() { values } else { patched(values, &self.patches) }
     }
 
-    fn halves(&self) -> Result<Vec<u8>> {
-        let values = self.values();
-        let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
-        let lost = values.iter().zip(&halves).filter(|(v, h)| v.is_finite() && h.is_infinite()).count();
-        if lost > 0 {
-            return Err(Error::Model(format!(
-                "{}: {}: {lost} values are beyond the range of f16 (65504); keep this model's weights in f32",
-                self.view.file.label(),
-                self.name
-            )));
-        }
-        Ok(bytemuck::cast_slice(&halves).to_vec())
+    /// The elements as they lie in the map, where nothing changes them but their type.
+    fn stored(&self) -> Option<(StoredType, &[u8])> {
+        let as_they_lie = !self.view.transposed && self.patches.is_empty();
+        as_they_lie.then(|| (self.view.dtype(), self.view.bytes()))
+    }
+
+    fn lost(&self, count: usize) -> Error {
+        Error::Model(format!(
+            "{}: {}: {count} values are beyond the range of f16 (65504); keep this model's weights in f32",
+            self.view.file.label(),
+            self.name
+        ))
     }
 }
+
+/// Values that are converted at a time.
+const PIECE: usize = 1 << 20;
+
+/// Values that one thread converts at a time, where rows need not be told apart.
+const RUN: usize = 1 << 15;
 
 /// The rows of several stored tensors below each other, each row a block of `taps` × `channels` values that is stored
 /// channel by channel (OIHW), given tap by tap (OHWI), with zeros up to `padded_channels` and `padded_rows`.
@@ -107,49 +100,163 @@ pub(super) struct Packed {
     pub(super) dtype: DType,
 }
 
+impl ConstantData for Packed {
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        if let Some(bytes) = self.as_stored() {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let mut packed = vec![0; self.padded_rows * self.row_bytes()];
+        self.convert(&mut |offset, piece| {
+            packed[offset..offset + piece.len()].copy_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(Cow::Owned(packed))
+    }
+
+    fn pieces(&self, sink: &mut PieceSink<'_>) -> Result<()> {
+        match self.as_stored() {
+            Some(bytes) => sink(0, bytes),
+            None => self.convert(sink),
+        }
+    }
+}
+
 impl Packed {
     fn rearranges(&self) -> bool {
         self.padded_channels != self.channels || (self.taps > 1 && self.channels > 1)
     }
-}
 
-impl ConstantData for Packed {
-    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
-        let size = self.dtype.bytes(1);
-        let (stored_row, row) = (self.taps * self.channels * size, self.taps * self.padded_channels * size);
-        let length = self.padded_rows * row;
-        if let ([source], false) = (self.sources.as_slice(), self.rearranges()) {
-            let elements = source.elements(self.dtype)?;
-            if elements.len() == length {
-                return Ok(elements);
-            }
-        }
-        let mut packed = vec![0; length];
-        let mut rest = packed.as_mut_slice();
-        for source in &self.sources {
-            let elements = source.elements(self.dtype)?;
-            let (part, after) = rest.split_at_mut(elements.len() / stored_row.max(1) * row);
-            if self.rearranges() {
-                part.par_chunks_mut(row)
-                    .zip(elements.par_chunks(stored_row))
-                    .for_each(|(out, stored)| self.rearrange(stored, out));
-            } else {
-                part.copy_from_slice(&elements);
-            }
-            rest = after;
-        }
-        Ok(Cow::Owned(packed))
+    fn row_bytes(&self) -> usize {
+        self.dtype.bytes(self.taps * self.padded_channels)
     }
-}
 
-impl Packed {
+    /// The bytes in the map, where they are what is wanted.
+    fn as_stored(&self) -> Option<&[u8]> {
+        let [source] = self.sources.as_slice() else { return None };
+        let (stored, bytes) = source.stored()?;
+        let whole = bytes.len() == self.padded_rows * self.row_bytes();
+        (whole && !self.rearranges() && is_same(stored, self.dtype)).then_some(bytes)
+    }
+
+    /// Some rows at a time, a multiple of 4: the last piece aside, pieces end with whole words.
+    fn convert(&self, sink: &mut PieceSink<'_>) -> Result<()> {
+        let (row_len, row) = (self.taps * self.channels, self.row_bytes());
+        let step = (PIECE / row_len.max(1)).max(1).next_multiple_of(4);
+        let mut piece = vec![0; step.min(self.padded_rows) * row];
+        let mut sources = self.sources.iter();
+        let mut open: Option<Rows<'_>> = None;
+        for first in (0..self.padded_rows).step_by(step) {
+            let out = &mut piece[..step.min(self.padded_rows - first) * row];
+            let mut at = 0;
+            while at < out.len() {
+                let Some(rows) = open.as_mut().filter(|rows| rows.next < rows.count) else {
+                    if let Some(rows) = open.take() {
+                        rows.finish()?;
+                    }
+                    let Some(source) = sources.next() else { break };
+                    open = Some(Rows::of(source, row_len));
+                    continue;
+                };
+                let count = (rows.count - rows.next).min((out.len() - at) / row);
+                self.fill(rows, row_len, &mut out[at..at + count * row]);
+                rows.next += count;
+                at += count * row;
+            }
+            out[at..].fill(0);
+            sink(first * row, out)?;
+        }
+        open.map_or(Ok(()), Rows::finish)
+    }
+
+    /// The next rows of a source.
+    fn fill(&self, rows: &mut Rows<'_>, row_len: usize, out: &mut [u8]) {
+        let row = self.row_bytes();
+        let together = if self.rearranges() { 1 } else { (RUN / row_len.max(1)).max(1) };
+        let (next, shared) = (rows.next, &*rows);
+        let lost: usize = out
+            .par_chunks_mut(together * row)
+            .enumerate()
+            .map(|(i, out)| {
+                let first = next + i * together;
+                let range = first * row_len..(first + out.len() / row) * row_len;
+                match &shared.elements {
+                    Elements::Stored(stored, bytes) => {
+                        let size = bytes.len() / (shared.count * row_len);
+                        let bytes = &bytes[range.start * size..range.end * size];
+                        match is_same(*stored, self.dtype) {
+                            true => self.place(bytes, out),
+                            false => self.round(&stored.decode(bytes), out),
+                        }
+                    }
+                    Elements::Values(values) => self.round(&values[range], out),
+                }
+            })
+            .sum();
+        rows.lost += lost;
+    }
+
+    /// Values as the constant's type; gives how many are beyond its range.
+    fn round(&self, values: &[f32], out: &mut [u8]) -> usize {
+        if self.dtype == DType::F32 {
+            return self.place(bytemuck::cast_slice(values), out);
+        }
+        let mut halves = vec![f16::ZERO; values.len()];
+        halves.convert_from_f32_slice(values);
+        self.place(bytemuck::cast_slice(&halves), out);
+        values.iter().zip(&halves).filter(|(v, h)| v.is_finite() && h.is_infinite()).count()
+    }
+
+    /// Elements of the constant's type, in their order. None is lost.
+    fn place(&self, stored: &[u8], out: &mut [u8]) -> usize {
+        match (self.rearranges(), self.dtype) {
+            (false, _) => out.copy_from_slice(stored),
+            (true, DType::F32) => self.rearrange::<4>(stored, out),
+            (true, _) => self.rearrange::<2>(stored, out),
+        }
+        0
+    }
+
     /// One output channel: `[channels, taps]` to `[taps, padded_channels]`.
-    fn rearrange(&self, stored: &[u8], out: &mut [u8]) {
-        let size = self.dtype.bytes(1);
-        for (index, element) in stored.chunks_exact(size).enumerate() {
-            let (channel, tap) = (index / self.taps, index % self.taps);
-            let at = (tap * self.padded_channels + channel) * size;
-            out[at..at + size].copy_from_slice(element);
+    fn rearrange<const SIZE: usize>(&self, stored: &[u8], out: &mut [u8]) {
+        let stored = stored.as_chunks::<SIZE>().0;
+        let out = out.as_chunks_mut::<SIZE>().0;
+        for (tap, out) in out.chunks_exact_mut(self.padded_channels).enumerate() {
+            let (values, padding) = out.split_at_mut(self.channels);
+            values.iter_mut().zip(stored.iter().skip(tap).step_by(self.taps)).for_each(|(out, value)| *out = *value);
+            padding.fill([0; SIZE]);
         }
     }
+}
+
+/// The rows of one source, as far as they are not given yet.
+struct Rows<'a> {
+    source: &'a Source,
+    elements: Elements<'a>,
+    count: usize,
+    next: usize,
+    /// Values that f16 cannot hold.
+    lost: usize,
+}
+
+enum Elements<'a> {
+    Stored(StoredType, &'a [u8]),
+    Values(Vec<f32>),
+}
+
+impl<'a> Rows<'a> {
+    fn of(source: &'a Source, row_len: usize) -> Self {
+        let elements = match source.stored() {
+            Some((stored, bytes)) => Elements::Stored(stored, bytes),
+            None => Elements::Values(source.values()),
+        };
+        Rows { source, elements, count: source.view.len() / row_len.max(1), next: 0, lost: 0 }
+    }
+
+    fn finish(self) -> Result<()> {
+        if self.lost > 0 { Err(self.source.lost(self.lost)) } else { Ok(()) }
+    }
+}
+
+fn is_same(stored: StoredType, dtype: DType) -> bool {
+    matches!((stored, dtype), (StoredType::F32, DType::F32) | (StoredType::F16, DType::F16))
 }
