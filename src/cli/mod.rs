@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 pub use args::{
     Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, PullArgs, ReadingArgs,
-    SamplersArgs, ScheduleArgs, StudyArgs, TokensArgs, VariantArg,
+    SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, VariantArg,
 };
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 pub use lora::LoraArg;
@@ -112,8 +112,9 @@ impl ModelArgs {
 
     /// The device and the model on it, within --vram for a request; and what --vram had to give up.
     fn open(&self, request: &Request) -> Result<(Pipeline, Vec<TooLarge>)> {
-        let device =
-            Device::choose(&self.device, self.precision.into())?.with_weights(self.weights.unwrap_or_default());
+        let device = Device::choose(&self.device, self.precision.into())?
+            .with_weights(self.weights.unwrap_or_default())
+            .with_streaming(self.stream_weights.into())?;
         let (model, oms) = (self.source()?, self.oms_source()?);
         let overrides = self.overrides()?;
         match self.vram {

@@ -2,11 +2,35 @@
 
 use super::stream::Fault;
 use super::{GpuBackend, GpuOptions, GpuProgram, adapters, choose_adapter};
-use crate::ops::{Epilogue, matmul};
-use crate::record::{Constant, DType, Outputs, Program, Recording, Shape, plan};
+use crate::record::{Constant, DType, Kernel, Outputs, Program, Recording, Shape, Variant, plan};
 
-const TOKENS: usize = 16;
 const WIDTHS: [usize; 12] = [64, 128, 96, 256, 64, 64, 192, 32, 64, 320, 64, 128];
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Params {
+    columns: u32,
+    rows: u32,
+    unused: [u32; 2],
+}
+
+/// `out = weight · x + bias`, a row an invocation.
+static PRODUCT: Kernel = Kernel {
+    stem: "product",
+    source: "struct Params { columns: u32, rows: u32, a: u32, b: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) at: vec3<u32>) {
+    if at.x >= params.rows { return; }
+    var sum = bias[at.x];
+    for (var i = 0u; i < params.columns; i++) { sum += weight[at.x * params.columns + i] * x[i]; }
+    out[at.x] = sum;
+}",
+    host: |_| {},
+};
 
 fn backend() -> GpuBackend {
     let wanted = std::env::var("CHIARO_TEST_ADAPTER").ok();
@@ -20,28 +44,28 @@ fn values(seed: usize, len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7 + seed * 13) as f32 * 0.618).sin() * 0.2).collect()
 }
 
-/// Matrices of every type one behind the other.
+/// Matrices of many sizes one behind the other.
 fn net(backend: &GpuBackend, limit: Option<u64>) -> Recording {
     let mut rec = Recording::new(&backend.shared.gpu.caps);
     rec.memory_limit = limit;
-    let mut x = rec.input("x", Shape::tokens(1, TOKENS, WIDTHS[0]));
+    let mut x = rec.input("x", Shape::tokens(1, 1, WIDTHS[0]));
     for (i, pair) in WIDTHS.windows(2).enumerate() {
-        let (inner, out) = (pair[0], pair[1]);
-        let (label, shape, data) = (format!("layer {i}"), [out, inner], values(i, out * inner));
-        let weight = match i % 3 {
-            0 => Constant::from_f32(label, &shape, &data),
-            1 => Constant::from_f32_as_f16(label, &shape, &data),
-            _ => Constant::from_f32_quantized(label, &shape, &data, DType::Q8_0).expect("whole blocks"),
-        };
-        let (weight, bias) = (rec.constant(&weight), rec.constant(&Constant::from_f32("bias", &[out], &values(i, out))));
-        x = matmul(&mut rec, x, weight, Epilogue::bias(Some(bias))).expect("the shapes fit");
+        let (columns, rows) = (pair[0], pair[1]);
+        let weight = Constant::from_f32(format!("layer {i}"), &[rows, columns], &values(i, rows * columns));
+        let (weight, bias) = (rec.constant(&weight), rec.constant(&Constant::from_f32("bias", &[rows], &values(i, rows))));
+        let out = rec.tensor(Shape::tokens(1, 1, rows));
+        let params = Params { columns: columns as u32, rows: rows as u32, unused: [0; 2] };
+        let reads = [("x", x), ("weight", weight), ("bias", bias)];
+        let grid = [rows.div_ceil(64) as u32, 1, 1];
+        rec.dispatch(&PRODUCT, Variant::default(), &params, &reads, out, grid, 2 * (rows * columns) as u64);
+        x = out;
     }
     rec.output("y", x);
     rec
 }
 
 fn run(program: &mut GpuProgram, seed: usize) -> crate::Result<Outputs> {
-    program.run(&[("x", &values(seed, TOKENS * WIDTHS[0]))])
+    program.run(&[("x", &values(seed, WIDTHS[0]))])
 }
 
 fn open(backend: &GpuBackend, limit: u64) -> GpuProgram {
@@ -70,7 +94,6 @@ fn streamed_and_resident_agree_in_every_bit() {
     assert!(counts[0] > 3 && counts[1] == counts[0] && counts[3] > 1 && counts[4] == 0, "{counts:?}");
 }
 
-/// One after the other and interleaved, on shared stages of time only.
 #[test]
 fn two_programs_take_turns() {
     let backend = backend();

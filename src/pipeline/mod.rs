@@ -42,7 +42,7 @@ mod tokens;
 mod weight_types;
 
 pub use adapters::{Adapter, AdapterReport};
-pub use budget::TooLarge;
+pub use budget::{Remedy, TooLarge};
 pub use device::Device;
 pub use generate::{Event, Generation};
 pub use init::InitImage;
@@ -59,7 +59,7 @@ pub use source::Source;
 pub use stage::StagePlan;
 pub use tokens::{ChunkReport, TextReport, TokenEntry, TokenReport, token_reports};
 
-pub use weight_types::{Part, WeightTypes};
+pub use weight_types::{Part, Streaming, WeightTypes};
 
 pub use crate::text::PromptSyntax;
 

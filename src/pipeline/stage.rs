@@ -1,7 +1,8 @@
 //! One network at fixed shapes: planned, compiled, run, and redone in f32 when half precision overflows.
 
+use super::weight_types::{Part, Streaming};
 use super::Device;
-use crate::record::{Caps, DType, MemoryPlan, Outputs, Program, Recording, Role, plan, stored_bytes};
+use crate::record::{Caps, DType, MemoryPlan, Outputs, Program, Recording, Role, StreamPlan, plan, stored_bytes};
 use crate::{Error, Result};
 
 /// Makes a stage's recording for given capabilities.
@@ -36,6 +37,16 @@ impl StagePlan {
     pub fn peak_bytes(&self) -> u64 {
         self.memory.peak_bytes()
     }
+
+    /// Bytes of all its weights.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bytes of weights that one run moves to the device; 0 where all stay on it.
+    pub fn streamed_bytes_per_run(&self) -> u64 {
+        self.memory.stream.as_ref().map_or(0, StreamPlan::bytes_per_run)
+    }
 }
 
 impl<'m> Stage<'m> {
@@ -47,9 +58,15 @@ impl<'m> Stage<'m> {
         Stage { name, runs, record: Box::new(record) }
     }
 
+    fn recording(&self, device: &Device, storage: DType) -> Result<Recording> {
+        let mut recording = (self.record)(&device.caps_with(storage))?;
+        recording.memory_limit = device.memory_limit(Part::of(self.name));
+        Ok(recording)
+    }
+
     /// What the stage will take.
     pub(super) fn plan(&self, device: &Device) -> Result<StagePlan> {
-        let recording = (self.record)(&device.caps())?;
+        let recording = self.recording(device, device.storage())?;
         Ok(StagePlan {
             name: self.name,
             runs: self.runs,
@@ -62,7 +79,7 @@ impl<'m> Stage<'m> {
 
     /// Compiles the stage and uploads its weights.
     pub(super) fn open(self, device: &Device) -> Result<OpenStage<'m>> {
-        let program = device.backend().compile((self.record)(&device.caps())?)?;
+        let program = device.backend().compile(self.recording(device, device.storage())?)?;
         Ok(OpenStage { stage: self, device: device.clone(), storage: device.storage(), program: Some(program) })
     }
 }
@@ -105,8 +122,7 @@ impl OpenStage<'_> {
             notes.push(format!("{}: {count} values overflowed in f16, redone in f32", self.stage.name));
             self.program = None;
             self.storage = DType::F32;
-            let recording = (self.stage.record)(&self.device.caps_with(DType::F32))?;
-            self.check_budget(&recording, count)?;
+            let recording = self.within_budget(self.stage.recording(&self.device, DType::F32)?, count)?;
             self.program = Some(self.device.backend().compile(recording)?);
             let outputs = self.run_once(inputs)?;
             return match non_finite(&outputs) {
@@ -129,11 +145,18 @@ impl OpenStage<'_> {
         }
     }
 
-    /// Refuses what is larger than the limit of memory that the user set.
-    fn check_budget(&self, recording: &Recording, count: usize) -> Result<()> {
-        let (needed, allowed) = (plan(recording)?.peak_bytes(), self.device.budget().unwrap_or(u64::MAX));
+    /// Refuses what is larger than the limit of memory that the user set, and cannot be made to pass through less.
+    fn within_budget(&self, mut recording: Recording, count: usize) -> Result<Recording> {
+        let Some(allowed) = self.device.budget() else { return Ok(recording) };
+        if plan(&recording)?.peak_bytes() > allowed
+            && self.device.streaming() != Streaming::Off
+            && Part::of(self.stage.name) != Part::Vae
+        {
+            recording.memory_limit = Some(allowed);
+        }
+        let needed = plan(&recording)?.peak_bytes();
         if needed <= allowed {
-            return Ok(());
+            return Ok(recording);
         }
         let hint = format!(" in f16, and in f32 it needs {} MiB, more than --vram allows", needed.div_ceil(1 << 20));
         Err(Error::NonFinite { stage: self.stage.name.into(), count, hint })
