@@ -7,6 +7,7 @@
 //! | `source`, `demo`, `single_file` | a model's files: a folder, inside the binary, or seen in a single file |
 //! | `lookup` | a name → where its files are |
 //! | `load`, `encoders`, `overrides`, `adapters` | files → networks; networks from elsewhere; what LoRA and its relatives change |
+//! | `oms_module` | the module of One More Step, for one model or several |
 //! | `weight_types`, `budget` | how weights are stored; the best that fits a limit |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
@@ -26,6 +27,7 @@ mod inspect;
 mod load;
 mod lookup;
 mod lora;
+mod oms_module;
 mod overrides;
 mod parameters;
 mod pass;
@@ -47,9 +49,9 @@ pub use device::Device;
 pub use generate::{Event, Generation};
 pub use init::InitImage;
 pub use inspect::{ComponentReport, Inspection, MemoryReport, OmsReport, inspect};
-pub use load::OmsSource;
 pub use lookup::Places;
 pub use lora::LoraReport;
+pub use oms_module::{OmsModule, OmsSource};
 pub use overrides::Overrides;
 pub use parameters::Picture;
 pub use repeat::{Recipe, RecipeAdapter, read_recipe};
@@ -67,7 +69,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use encoders::TextEncoder;
-use load::{OmsModule, OmsText};
+use oms_module::AttachedOms;
 use source::Component;
 use stage::Stage;
 
@@ -94,7 +96,9 @@ pub struct Pipeline {
     unet: Unet,
     vae: AutoencoderKl,
     scheduler: SchedulerConfig,
-    oms: Option<OmsModule>,
+    oms: Option<AttachedOms>,
+    /// The text encoders' files, where adapters changed what was loaded from them.
+    plain_texts: Option<Source>,
     adapters: Vec<AdapterReport>,
 }
 
@@ -177,7 +181,7 @@ impl Pipeline {
 
     /// The OMS module's name.
     pub fn oms_label(&self) -> Option<&str> {
-        self.oms.as_ref().map(|oms| oms.label.as_str())
+        self.oms.as_ref().map(|oms| oms.module.label())
     }
 
     /// (width, height) in pixels of a request's pictures.
@@ -314,6 +318,9 @@ impl Pipeline {
     /// What was assumed of the model, and what has no effect in a request.
     fn notices(&self, request: &Request) -> Vec<String> {
         let mut notices = self.assumptions.clone();
+        if request.oms.is_some() && request.skip() == 0 {
+            notices.extend(self.oms.as_ref().and_then(|oms| oms.module.notice()));
+        }
         if request.oms.is_some() && request.skip() > 0 {
             notices.push("One More Step is left out: below strength 1 the picture itself sets the brightness".into());
         }
@@ -356,14 +363,7 @@ impl Pipeline {
 
     /// The OMS module's text encoders: its own, or the base's.
     fn oms_text_encoders(&self) -> &[TextEncoder] {
-        self.oms.as_ref().map_or(&self.text_encoders, |oms| self.encoders_of(&oms.text_encoders))
-    }
-
-    fn encoders_of<'a>(&'a self, text: &'a OmsText) -> &'a [TextEncoder] {
-        match text {
-            OmsText::Own(encoders) => encoders,
-            OmsText::Base(count) => &self.text_encoders[..*count],
-        }
+        self.oms.as_ref().map_or(&self.text_encoders, |oms| oms.text_encoders(&self.text_encoders))
     }
 
     /// Rows of the UNet's batch: `[unconditional, conditional]` under guidance. A model with a guidance embedding (LCM) takes one.
@@ -392,7 +392,7 @@ impl Pipeline {
         let latents = self.latent_shape(size);
         let rows = if asked.guided() { 2 } else { 1 };
         Ok(Some(Stage::new("OMS module", request.count, move |caps| {
-            oms.module.record(caps, rows, latents.h, latents.w, tokens, false)
+            oms.module.unet.record(caps, rows, latents.h, latents.w, tokens, false)
         })))
     }
 

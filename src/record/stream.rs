@@ -3,8 +3,8 @@
 //! The dispatches are cut into consecutive chunks. A chunk's constants lie in one of two arenas; while it computes, the host writes those of the
 //! next chunk into the other. Everything that is written passes through two stages, buffers that the host maps.
 //!
-//! With `S` the constants that pass through and `u` the number of dispatches that read each, a run moves `Σ_S u · bytes`. It is least when as
-//! much as possible stays: the limit less two arenas and two stages. So arenas are as small as the largest dispatch among those whose
+//! With `S` the constants that pass through and `u` the number of dispatches that read each, a run moves `Σ_S u · bytes`. It is small when as
+//! much as possible stays: the limit less two arenas and two stages, filled from the largest constant down. So arenas are as small as the largest dispatch among those whose
 //! constants pass through, but no smaller than [`ARENA`] where there is room for that: smaller chunks only cost submissions.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ pub(crate) const STAGES: usize = 2;
 /// The largest stage, in bytes.
 pub(crate) const STAGE: usize = 32 << 20;
 
-/// Arenas are not made smaller than this, in bytes, as long as they then take a quarter of the limit at most.
+/// Arenas are not made smaller than this, in bytes, as long as they and the stages then take a quarter of the limit at most.
 const ARENA: usize = 16 << 20;
 
 /// How the constants that do not stay on the device pass through it.
@@ -99,7 +99,7 @@ struct Choice {
     traffic: usize,
 }
 
-/// The plan whose runs move the least among those that keep constants, arenas and stages within `limit` bytes; the smallest one if none
+/// A plan whose runs move little among those that keep constants, arenas and stages within `limit` bytes; the smallest one if none
 /// does. `None` when everything stays: because it fits, or because streaming it would take no less. Beside it, the bytes that stay.
 pub(super) fn stream(recording: &Recording, limit: usize) -> Option<(usize, StreamPlan)> {
     let all: usize = constants(recording).map(|(_, bytes)| bytes).sum();
@@ -109,8 +109,7 @@ pub(super) fn stream(recording: &Recording, limit: usize) -> Option<(usize, Stre
     let candidates = Candidates::of(recording);
     let fixed = all - candidates.constants.values().map(|c| c.bytes).sum::<usize>();
     let needs: BTreeSet<usize> = candidates.needs().filter(|need| *need > 0).collect();
-    let largest = *needs.last()?;
-    let floor = ARENA.min(limit / 8).min(largest);
+    let floor = ARENA.min(limit / 16);
     let most = usize::try_from(recording.caps.max_buffer_bytes).unwrap_or(usize::MAX);
     let arenas: BTreeSet<usize> = needs.into_iter().chain([floor]).filter(|arena| (1..=most).contains(arena)).collect();
     let choices = arenas.into_iter().map(|arena| candidates.choose(arena, fixed, limit));

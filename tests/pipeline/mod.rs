@@ -10,4 +10,5 @@ mod prompts;
 mod runs;
 mod single_files;
 mod starts;
+mod streaming;
 mod widening;
