@@ -52,6 +52,12 @@ pub(super) struct GpuConstant {
 pub(super) struct Constants(Mutex<HashMap<usize, Weak<GpuConstant>>>);
 
 impl Constants {
+    /// Bytes of those that some program holds.
+    pub(super) fn bytes(&self) -> u64 {
+        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.values().filter_map(Weak::upgrade).map(|constant| constant.buffer.size()).sum()
+    }
+
     /// The copies of `constants` on the device; what is not there yet is uploaded.
     pub(super) fn of<'c>(
         &self,

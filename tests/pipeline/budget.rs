@@ -2,9 +2,12 @@
 
 use std::sync::{Arc, LazyLock};
 
-use chiaro::pipeline::{Device, Overrides, Part, Pipeline, Precision, Remedy, Request, Source, StagePlan, Streaming, WeightTypes};
-use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording};
-use chiaro::weights::WeightType;
+use chiaro::models::{Unet, UnetConfig};
+use chiaro::pipeline::{
+    Device, Overrides, Part, Pipeline, Precision, Remedy, Request, Source, StagePlan, Streaming,
+};
+use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording, plan};
+use chiaro::weights::{WeightFile, WeightType, Weights};
 use tempfile::TempDir;
 
 use crate::support::full_size;
@@ -61,8 +64,8 @@ impl Backend for Planner {
     }
 }
 
-fn device() -> Device {
-    let caps = Caps {
+fn ordinary() -> Caps {
+    Caps {
         name: "an ordinary GPU".into(),
         kind: AdapterKind::Discrete,
         storage: DType::F16,
@@ -71,8 +74,11 @@ fn device() -> Device {
         max_buffer_bytes: 4 << 30,
         max_workgroup_bytes: 32 << 10,
         ..Caps::webgpu()
-    };
-    Device::new(Arc::new(Planner(caps)), Precision::F16).expect("16-bit types")
+    }
+}
+
+fn device() -> Device {
+    Device::new(Arc::new(Planner(ordinary())), Precision::F16).expect("16-bit types")
 }
 
 fn peak(stages: &[StagePlan]) -> u64 {
@@ -206,4 +212,36 @@ fn a_limit_that_nothing_fits_says_what_would() {
     let host = Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("f32");
     assert!(host.clone().with_streaming(Streaming::On).is_err_and(|e| e.to_string().contains("--device")));
     assert!(sd15.within(host, GB).map(|_| ()).expect_err("the host").to_string().contains("--device"));
+}
+
+/// SDXL's autoencoder needs more than its UNet does then.
+#[test]
+fn a_gigabyte_holds_the_unet_of_sdxl() {
+    let [_, sdxl] = models();
+    let folder = sdxl.folder.path().join("unet");
+    let config = std::fs::read_to_string(folder.join("config.json")).expect("readable");
+    let file = WeightFile::open(folder.join("diffusion_pytorch_model.safetensors")).unwrap_or_else(|e| panic!("{e}"));
+    let config = UnetConfig::from_json(&config, "unet").unwrap_or_else(|e| panic!("{e}"));
+    let weights = Weights::new(Arc::new(file), "unet", WeightType::Q8_0);
+    let unet = Unet::load(config, &weights).unwrap_or_else(|e| panic!("{e}"));
+    let mut recording = unet.record(&ordinary(), 2, 128, 128, 77, false).unwrap_or_else(|e| panic!("{e}"));
+    let whole = plan(&recording).unwrap_or_else(|e| panic!("{e}")).constant_bytes as u64;
+    for limit in [4 * GB, 2 * GB, GB, GB * 7 / 10] {
+        recording.memory_limit = Some(limit);
+        let planned = plan(&recording).unwrap_or_else(|e| panic!("{e}"));
+        let (passing, allocated, chunks) = planned.stream.as_ref().map_or((0, 0, 0), |stream| {
+            (stream.bytes_per_run(), stream.allocated_bytes(), stream.chunks.len())
+        });
+        println!(
+            "UNet of SDXL in q8_0 within {limit}: {} MiB stay, {} MiB a run in {chunks} chunks through {} MiB, peak {} MiB",
+            planned.constant_bytes >> 20,
+            passing >> 20,
+            allocated >> 20,
+            planned.peak_bytes() >> 20
+        );
+        assert!(planned.peak_bytes() <= limit, "{limit}: {}", planned.peak_bytes());
+        assert_eq!(planned.constant_bytes as u64 + passing, whole, "every constant is read once");
+        // No more than a tenth of the limit is left unused while constants pass.
+        assert!(passing == 0 || planned.peak_bytes() * 10 > limit * 9, "{limit}: {}", planned.peak_bytes());
+    }
 }

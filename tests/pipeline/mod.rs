@@ -3,11 +3,13 @@
 mod adapter_files;
 mod adapters;
 mod budget;
+mod host_memory;
 mod lookup;
 mod memory;
 mod oms_on_xl;
 mod prompts;
 mod runs;
+mod shared_oms;
 mod single_files;
 mod starts;
 mod streaming;
