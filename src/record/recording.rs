@@ -12,7 +12,7 @@ pub enum Role {
     Input(String),
     /// Written by a dispatch.
     Intermediate,
-    /// Uploaded once.
+    /// Uploaded once, or in every run where [`Recording::memory_limit`] asks for it.
     Constant(Arc<Constant>),
 }
 

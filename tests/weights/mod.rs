@@ -1,6 +1,7 @@
 //! Checkpoint files: what is wrong with them is said in one line that names the file and what to do.
 
 mod elements;
+mod pieces;
 mod shards;
 
 use std::path::PathBuf;
