@@ -24,7 +24,7 @@ pub(crate) use host::{gather, match_inputs};
 pub use kernel::{Kernel, Variant};
 pub use plan::{MemoryPlan, Placement, plan};
 pub(crate) use plan::{PARAMS_STRIDE, stored_bytes};
-pub(crate) use quant::quant_bytes;
+pub(crate) use quant::{quant_bytes, quantize_from};
 pub use quant::{BLOCK, quantize};
 pub use recording::{Dispatch, Output, Recording, Role, TensorInfo};
 pub use stream::{Chunk, Load, StreamPlan};

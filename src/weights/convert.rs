@@ -1,13 +1,14 @@
 //! Element types and layouts: from what a checkpoint stores to what kernels read.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::element::StoredType;
-use super::lora::{Patch, patched};
+use super::lora::{Patch, Patcher, patched};
 use super::set::TensorView;
 use crate::record::{ConstantData, DType, PieceSink};
 use crate::{Error, Result};
@@ -69,8 +70,12 @@ impl Source {
 
     /// The elements as they lie in the map, where nothing changes them but their type.
     fn stored(&self) -> Option<(StoredType, &[u8])> {
-        let as_they_lie = !self.view.transposed && self.patches.is_empty();
-        as_they_lie.then(|| (self.view.dtype(), self.view.bytes()))
+        self.in_order().filter(|_| self.patches.is_empty())
+    }
+
+    /// The elements in the map, if they lie in the order of the shape.
+    fn in_order(&self) -> Option<(StoredType, &[u8])> {
+        (!self.view.transposed).then(|| (self.view.dtype(), self.view.bytes()))
     }
 
     fn lost(&self, count: usize) -> Error {
@@ -84,6 +89,9 @@ impl Source {
 
 /// Values that are converted at a time.
 const PIECE: usize = 1 << 20;
+
+/// Values that adapters change at a time: products of a few rows leave cores idle.
+const CHANGED_PIECE: usize = 1 << 22;
 
 /// Values that one thread converts at a time, where rows need not be told apart.
 const RUN: usize = 1 << 15;
@@ -141,7 +149,8 @@ impl Packed {
     /// Some rows at a time, a multiple of 4: the last piece aside, pieces end with whole words.
     fn convert(&self, sink: &mut PieceSink<'_>) -> Result<()> {
         let (row_len, row) = (self.taps * self.channels, self.row_bytes());
-        let step = (PIECE / row_len.max(1)).max(1).next_multiple_of(4);
+        let values = if self.sources.iter().all(|source| source.patches.is_empty()) { PIECE } else { CHANGED_PIECE };
+        let step = (values / row_len.max(1)).max(1).next_multiple_of(4);
         let mut piece = vec![0; step.min(self.padded_rows) * row];
         let mut sources = self.sources.iter();
         let mut open: Option<Rows<'_>> = None;
@@ -172,16 +181,19 @@ impl Packed {
     fn fill(&self, rows: &mut Rows<'_>, row_len: usize, out: &mut [u8]) {
         let row = self.row_bytes();
         let together = if self.rearranges() { 1 } else { (RUN / row_len.max(1)).max(1) };
-        let (next, shared) = (rows.next, &*rows);
+        let changed = rows.changed(rows.next..rows.next + out.len() / row, row_len);
+        let (next, elements) = match &changed {
+            Some(changed) => (0, changed),
+            None => (rows.next, &rows.elements),
+        };
         let lost: usize = out
             .par_chunks_mut(together * row)
             .enumerate()
             .map(|(i, out)| {
                 let first = next + i * together;
                 let range = first * row_len..(first + out.len() / row) * row_len;
-                match &shared.elements {
-                    Elements::Stored(stored, bytes) => {
-                        let size = bytes.len() / (shared.count * row_len);
+                match elements {
+                    Elements::Stored(stored, size, bytes) => {
                         let bytes = &bytes[range.start * size..range.end * size];
                         match is_same(*stored, self.dtype) {
                             true => self.place(bytes, out),
@@ -232,6 +244,8 @@ impl Packed {
 struct Rows<'a> {
     source: &'a Source,
     elements: Elements<'a>,
+    /// What adapters add to `elements`.
+    patcher: Option<Patcher<'a>>,
     count: usize,
     next: usize,
     /// Values that f16 cannot hold.
@@ -239,17 +253,39 @@ struct Rows<'a> {
 }
 
 enum Elements<'a> {
-    Stored(StoredType, &'a [u8]),
+    /// As in the map, with the bytes of each.
+    Stored(StoredType, usize, &'a [u8]),
     Values(Vec<f32>),
+}
+
+impl Elements<'_> {
+    fn values(&self, range: Range<usize>) -> Vec<f32> {
+        match self {
+            Elements::Stored(stored, size, bytes) => stored.decode(&bytes[range.start * size..range.end * size]),
+            Elements::Values(values) => values[range].to_vec(),
+        }
+    }
 }
 
 impl<'a> Rows<'a> {
     fn of(source: &'a Source, row_len: usize) -> Self {
-        let elements = match source.stored() {
-            Some((stored, bytes)) => Elements::Stored(stored, bytes),
-            None => Elements::Values(source.values()),
+        let count = source.view.len() / row_len.max(1);
+        let elements = match source.in_order() {
+            Some((stored, bytes)) => Elements::Stored(stored, bytes.len() / source.view.len().max(1), bytes),
+            // Few and small: some text projections.
+            None => Elements::Values(source.view.values()),
         };
-        Rows { source, elements, count: source.view.len() / row_len.max(1), next: 0, lost: 0 }
+        let base = |rows: Range<usize>| elements.values(rows.start * row_len..rows.end * row_len);
+        let patcher = (!source.patches.is_empty()).then(|| Patcher::new(&source.patches, [count, row_len], &base));
+        Rows { source, elements, patcher, count, next: 0, lost: 0 }
+    }
+
+    /// Rows that adapters change.
+    fn changed(&self, rows: Range<usize>, row_len: usize) -> Option<Elements<'static>> {
+        let patcher = self.patcher.as_ref()?;
+        let mut values = self.elements.values(rows.start * row_len..rows.end * row_len);
+        patcher.patch(rows.start, &mut values);
+        Some(Elements::Values(values))
     }
 
     fn finish(self) -> Result<()> {

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::ops::Range;
 
 use super::WeightType;
-use crate::record::{BLOCK, Constant, ConstantData, DType, PieceSink, decoded, quant_bytes, quantize};
+use crate::record::{BLOCK, Constant, ConstantData, DType, PieceSink, decoded, quant_bytes, quantize, quantize_from};
 use crate::{Error, Result};
 
 /// Weights with fewer values save too little to lose accuracy for.
@@ -53,10 +54,14 @@ impl ConstantData for Quantized {
         self.base.checked_pieces(&mut |offset, bytes| {
             let (first, len) = (offset / size, bytes.len() / size);
             // An odd number of scales would end within a word that the next piece begins with.
-            if !first.is_multiple_of(2 * BLOCK) {
+            if !first.is_multiple_of(2 * BLOCK) || !len.is_multiple_of(BLOCK) {
                 return Err(self.explained(&format_args!("expected pieces of whole pairs of blocks, got one at {first}")));
             }
-            let blocks = quantize(self.dtype, &decoded(self.base.dtype, bytes, len)).map_err(|e| self.explained(&e))?;
+            let values = |range: Range<usize>| {
+                let bytes = &bytes[range.start * size..range.end * size];
+                Cow::Owned(decoded(self.base.dtype, bytes, range.len()))
+            };
+            let blocks = quantize_from(self.dtype, len, values).map_err(|e| self.explained(&e))?;
             let (quants, scales) = blocks.split_at(quant_bytes(self.dtype, len));
             sink(quant_bytes(self.dtype, first), quants)?;
             sink(all_quants + first / BLOCK * 2, scales)
