@@ -6,7 +6,7 @@
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -123,10 +123,81 @@ fn megabytes(bytes: usize) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
+/// Adapters of the largest tensor of Stable Diffusion 1.5, which is as large as SDXL's and here all zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Lora,
+    /// Norms over outputs, and over input channels.
+    Dora,
+    DoraIn,
+}
+
+const RANK: usize = 8;
+const LAYER: &str = "up_blocks.0.resnets.0.conv1";
+
+/// Row `i` of the first factor; the second is 0.01 everywhere.
+fn up(row: usize) -> f64 {
+    0.01 * (1 + row % 7) as f64
+}
+
+fn magnitude(channel: usize) -> f64 {
+    0.1 * (1 + channel % 5) as f64
+}
+
+impl Change {
+    /// ΔW = up · down, for DoRA with its rows or channels of the length `magnitude`: all values of a row and channel.
+    fn value(self, row: usize, channel: usize) -> f64 {
+        let delta = |row: usize| RANK as f64 * up(row) * 0.01;
+        match self {
+            Change::Lora => delta(row),
+            Change::Dora => magnitude(row) / ((CONV[1] * 9) as f64).sqrt(),
+            Change::DoraIn => {
+                static NORM: LazyLock<f64> =
+                    LazyLock::new(|| (0..CONV[0]).map(|row| 9.0 * (RANK as f64 * up(row) * 0.01).powi(2)).sum::<f64>().sqrt());
+                magnitude(channel) * delta(row) / *NORM
+            }
+        }
+    }
+
+    fn write(self, path: &Path) {
+        let mut tensors = Tensors::new();
+        let mut add = |part: &str, shape: &[usize], values: Vec<f64>| {
+            tensors.insert(format!("lora_unet_{}.{part}", LAYER.replace('.', "_")), (shape.to_vec(), values));
+        };
+        add("lora_up.weight", &[CONV[0], RANK, 1, 1], (0..CONV[0]).flat_map(|row| [up(row); RANK]).collect());
+        add("lora_down.weight", &[RANK, CONV[1], 3, 3], vec![0.01; RANK * CONV[1] * 9]);
+        match self {
+            Change::Lora => {}
+            Change::Dora => add("dora_scale", &[CONV[0], 1, 1, 1], (0..CONV[0]).map(magnitude).collect()),
+            Change::DoraIn => add("dora_scale", &[1, CONV[1], 1, 1], (0..CONV[1]).map(magnitude).collect()),
+        }
+        write(path, &tensors);
+    }
+
+    /// The constant as a device gets it, `[out, 3, 3, in]` in halves.
+    fn check(self, constant: &Constant) {
+        let row_bytes = 2 * 9 * CONV[1];
+        let pieces = constant.checked_pieces(&mut |offset, bytes| {
+            for (i, row) in bytes.chunks(row_bytes).enumerate() {
+                let row_index = offset / row_bytes + i;
+                for (at, half) in row.chunks(2).enumerate() {
+                    let want = self.value(row_index, at % CONV[1]);
+                    let got = half::f16::from_le_bytes([half[0], half[1]]).to_f64();
+                    assert!((got - want).abs() <= 1e-3 * want + 1e-7, "{self:?}: {row_index}, {at}: {got}, not {want}");
+                }
+            }
+            Ok(())
+        });
+        pieces.unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
 /// Reads what a device would be given, and runs nothing.
 struct Reader {
     caps: Caps,
+    change: Option<Change>,
     most: AtomicUsize,
+    checked: AtomicUsize,
 }
 
 struct Nothing;
@@ -151,6 +222,10 @@ impl Backend for Reader {
             if let Role::Constant(constant) = &tensor.role {
                 let (read, held) = most_held(|| constant.checked_pieces(&mut |_, _| Ok(())));
                 read?;
+                if let (Some(change), true) = (self.change, constant.label == format!("{LAYER}.weight")) {
+                    change.check(constant);
+                    self.checked.fetch_add(1, Ordering::Relaxed);
+                }
                 self.most.fetch_max(held, Ordering::Relaxed);
             }
         }
@@ -158,33 +233,19 @@ impl Backend for Reader {
     }
 }
 
-/// A LoRA, or DoRA, of the largest tensor of Stable Diffusion 1.5, which is as large as SDXL's.
-fn write_adapter(path: &Path, dora: bool) {
-    const RANK: usize = 8;
-    let layer = "lora_unet_up_blocks_0_resnets_0_conv1";
-    let mut tensors = Tensors::new();
-    let mut add = |part: &str, shape: &[usize]| {
-        tensors.insert(format!("{layer}.{part}"), (shape.to_vec(), vec![0.01; shape.iter().product()]));
-    };
-    add("lora_up.weight", &[CONV[0], RANK, 1, 1]);
-    add("lora_down.weight", &[RANK, CONV[1], 3, 3]);
-    if dora {
-        add("dora_scale", &[CONV[0], 1, 1, 1]);
-    }
-    write(path, &tensors);
-}
-
 /// Whole models: as stored, and with an adapter of the largest tensor.
 fn check_full_size(folder: &Path) {
     full_size::write_model("sd15", folder);
-    for (what, dora) in [("SD1.5", None), ("SD1.5 with a LoRA", Some(false)), ("SD1.5 with a DoRA", Some(true))] {
+    for change in [None, Some(Change::Lora), Some(Change::Dora), Some(Change::DoraIn)] {
+        let what = format!("SD1.5, {change:?}");
         let path = folder.join("adapter.safetensors");
-        let adapters = dora.map(|dora| {
-            write_adapter(&path, dora);
+        let adapters = change.map(|change| {
+            change.write(&path);
             Adapter { path: path.clone(), weight: 1.0, text_encoder_weight: None }
         });
         let caps = Caps { storage: DType::F16, shader_f16: true, max_binding_bytes: 1 << 31, ..Caps::webgpu() };
-        let reader = Arc::new(Reader { caps: Caps { max_buffer_bytes: 1 << 32, ..caps }, most: AtomicUsize::new(0) });
+        let caps = Caps { max_buffer_bytes: 1 << 32, ..caps };
+        let reader = Arc::new(Reader { caps, change, most: AtomicUsize::new(0), checked: AtomicUsize::new(0) });
         let device = Device::new(reader.clone(), Precision::F16).expect("16-bit types");
         let overrides = Overrides { adapters: adapters.into_iter().collect(), ..Overrides::default() };
         let pipeline = Pipeline::load_with(&Source::Folder(folder.into()), &overrides, None, device);
@@ -193,6 +254,7 @@ fn check_full_size(folder: &Path) {
         let held = reader.most.load(Ordering::Relaxed);
         println!("{what}: {} for {} stages", megabytes(held), stages.len());
         assert!(held < LIMIT, "{what}: {}", megabytes(held));
+        assert_eq!(reader.checked.load(Ordering::Relaxed), usize::from(change.is_some()), "{what}: the layer is there");
     }
 }
 
