@@ -79,7 +79,9 @@ fn convert(path: &std::path::Path, count: usize) -> chiaro::Result<()> {
         let names: Vec<String> = (0..count).map(|i| format!("layer_{i}.weight")).collect();
         let matrices = names.iter().map(|n| weights.matrix(n, [SIDE, SIDE])).collect::<chiaro::Result<Vec<_>>>()?;
         let convs = names.iter().map(|n| convs.conv(n, channels, 4)).collect::<chiaro::Result<Vec<_>>>()?;
-        for (what, constants) in [("matrices", matrices), ("convolutions", convs)] {
+        // Matrices of halves are halves as they lie.
+        let matrices = Some(("matrices", matrices)).filter(|_| weight_type != WeightType::F16);
+        for (what, constants) in matrices.into_iter().chain([("convolutions", convs)]) {
             let read = || {
                 for constant in &constants {
                     let read = constant.checked_pieces(&mut |_, bytes| {

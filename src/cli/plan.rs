@@ -47,7 +47,9 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
         pipeline.device().name(),
         pipeline.device().storage_name()
     ))?;
-    print_line("stage                   runs   GFLOP/run  dispatches      weights  of type   streamed/run     tensors        peak")?;
+    print_line(
+        "stage                   runs   GFLOP/run  dispatches      weights  of type   streamed/run     tensors        peak",
+    )?;
     for s in &stages {
         print_line(&format!(
             "{:<22} {:>5} {:>11.1} {:>11} {:>12}  {:<8} {:>13}  {:>10}  {:>10}",

@@ -161,4 +161,3 @@ impl Step {
         pass.dispatch_workgroups(x, y, z);
     }
 }
-

@@ -12,7 +12,9 @@ use super::pipeline::Pipeline;
 use super::stream::Stream;
 use super::upload::Upload;
 use crate::Result;
-use crate::record::{DType, Dispatch, MemoryPlan, Outputs, PARAMS_STRIDE, Program, Recording, Role, match_inputs, plan};
+use crate::record::{
+    DType, Dispatch, MemoryPlan, Outputs, PARAMS_STRIDE, Program, Recording, Role, match_inputs, plan,
+};
 
 /// A recording compiled for a GPU.
 pub struct GpuProgram {
@@ -193,7 +195,6 @@ impl GpuProgram {
         }
         Ok(())
     }
-
 }
 
 impl Program for GpuProgram {

@@ -52,7 +52,8 @@ fn net(backend: &GpuBackend, limit: Option<u64>) -> Recording {
     for (i, pair) in WIDTHS.windows(2).enumerate() {
         let (columns, rows) = (pair[0], pair[1]);
         let weight = Constant::from_f32(format!("layer {i}"), &[rows, columns], &values(i, rows * columns));
-        let (weight, bias) = (rec.constant(&weight), rec.constant(&Constant::from_f32("bias", &[rows], &values(i, rows))));
+        let (weight, bias) =
+            (rec.constant(&weight), rec.constant(&Constant::from_f32("bias", &[rows], &values(i, rows))));
         let out = rec.tensor(Shape::tokens(1, 1, rows));
         let params = Params { columns: columns as u32, rows: rows as u32, unused: [0; 2] };
         let reads = [("x", x), ("weight", weight), ("bias", bias)];
@@ -87,7 +88,11 @@ fn streamed_and_resident_agree_in_every_bit() {
         assert!(planned <= limit.max(least), "limit {limit}: {planned}");
         counts.push(program.plan().stream.as_ref().map_or(0, |stream| stream.chunks.len()));
         for seed in 0..4 {
-            assert_eq!(run(&mut program, seed).expect("it runs"), run(&mut resident, seed).expect("it runs"), "{limit}");
+            assert_eq!(
+                run(&mut program, seed).expect("it runs"),
+                run(&mut resident, seed).expect("it runs"),
+                "{limit}"
+            );
         }
         assert_eq!(program.allocated_bytes(), planned, "limit {limit}: after runs");
     }

@@ -1,7 +1,7 @@
 //! One network at fixed shapes: planned, compiled, run, and redone in f32 when half precision overflows.
 
-use super::weight_types::{Part, Streaming};
 use super::Device;
+use super::weight_types::{Part, Streaming};
 use crate::record::{Caps, DType, MemoryPlan, Outputs, Program, Recording, Role, StreamPlan, plan, stored_bytes};
 use crate::{Error, Result};
 

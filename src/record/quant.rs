@@ -198,7 +198,8 @@ mod tests {
     fn rounding_is_that_of_the_standard_library() {
         let near = (-254..=254).flat_map(|half| [-1, 0, 1].map(|ulp| (half as f32 * 0.5, ulp)));
         let steps = near.map(|(x, ulp)| f32::from_bits((x.to_bits() as i32 + ulp).max(0) as u32));
-        let odd = [0.499_999_97, -0.499_999_97, f32::MIN_POSITIVE, -0.0, 127.4, -127.6, f32::NAN, 1e9, -1e9, f32::INFINITY];
+        let odd =
+            [0.499_999_97, -0.499_999_97, f32::MIN_POSITIVE, -0.0, 127.4, -127.6, f32::NAN, 1e9, -1e9, f32::INFINITY];
         for x in steps.chain(odd) {
             assert_eq!(rounded(x) as i8, x.round() as i8, "{x}");
         }

@@ -127,9 +127,12 @@ pub(super) fn stream(recording: &Recording, limit: usize) -> Option<(usize, Stre
 
 /// Constants by storage, with their bytes on the device.
 fn constants(recording: &Recording) -> impl Iterator<Item = (usize, usize)> {
-    recording.tensors.iter().enumerate().filter(|(_, tensor)| matches!(tensor.role, Role::Constant(_))).map(
-        |(storage, tensor)| (storage, stored_bytes(&recording.caps, tensor.len, tensor.dtype).next_multiple_of(4)),
-    )
+    recording
+        .tensors
+        .iter()
+        .enumerate()
+        .filter(|(_, tensor)| matches!(tensor.role, Role::Constant(_)))
+        .map(|(storage, tensor)| (storage, stored_bytes(&recording.caps, tensor.len, tensor.dtype).next_multiple_of(4)))
 }
 
 impl Candidates {

@@ -55,7 +55,9 @@ impl ConstantData for Quantized {
             let (first, len) = (offset / size, bytes.len() / size);
             // An odd number of scales would end within a word that the next piece begins with.
             if !first.is_multiple_of(2 * BLOCK) || !len.is_multiple_of(BLOCK) {
-                return Err(self.explained(&format_args!("expected pieces of whole pairs of blocks, got one at {first}")));
+                return Err(
+                    self.explained(&format_args!("expected pieces of whole pairs of blocks, got one at {first}"))
+                );
             }
             let values = |range: Range<usize>| {
                 let bytes = &bytes[range.start * size..range.end * size];

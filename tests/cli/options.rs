@@ -136,17 +136,24 @@ fn streamed_weights_draw_the_same_picture() {
     let unet = |plan: &serde_json::Value| {
         let stages = plan["stages"].as_array().expect("stages");
         let unet = stages.iter().find(|stage| stage["stage"] == "UNet").expect("a UNet");
-        ["weight_bytes", "resident_weight_bytes", "streamed_bytes_per_run", "peak_bytes"].map(|key| unet[key].as_u64().expect(key))
+        ["weight_bytes", "resident_weight_bytes", "streamed_bytes_per_run", "peak_bytes"]
+            .map(|key| unet[key].as_u64().expect(key))
     };
     let [all, stays, passes, peak] = unet(&plan(&[]));
     assert!(all == stays && passes == 0);
     let [of, left, streamed, least] = unet(&plan(&["--stream-weights", "on"]));
-    assert!(of == all && left + streamed == all && streamed * 10 > all * 9 && least < peak, "{left} {streamed} {least} {peak}");
+    assert!(
+        of == all && left + streamed == all && streamed * 10 > all * 9 && least < peak,
+        "{left} {streamed} {least} {peak}"
+    );
 
     let limit = format!("{}kB", peak / 1000 * 8 / 10);
     let output = on_gpu(&[&["plan", "--weights", "unet=f16", "--vram", &limit], &size[..]].concat());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("so they are streamed") && text.contains("streamed/run") && text.contains("streamed: UNet"), "{text}");
+    assert!(
+        text.contains("so they are streamed") && text.contains("streamed/run") && text.contains("streamed: UNet"),
+        "{text}"
+    );
 
     for (name, more) in [("stays.png", &[][..]), ("passes.png", &["--stream-weights", "on"])] {
         on_gpu(&[&["a red circle", "-q", "-o", name], &size[..], more].concat());

@@ -3,9 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use chiaro::models::{Unet, UnetConfig};
-use chiaro::pipeline::{
-    Device, Overrides, Part, Pipeline, Precision, Remedy, Request, Source, StagePlan, Streaming,
-};
+use chiaro::pipeline::{Device, Overrides, Part, Pipeline, Precision, Remedy, Request, Source, StagePlan, Streaming};
 use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording, plan};
 use chiaro::weights::{WeightFile, WeightType, Weights};
 use tempfile::TempDir;
@@ -229,9 +227,10 @@ fn a_gigabyte_holds_the_unet_of_sdxl() {
     for limit in [4 * GB, 2 * GB, GB, GB * 7 / 10] {
         recording.memory_limit = Some(limit);
         let planned = plan(&recording).unwrap_or_else(|e| panic!("{e}"));
-        let (passing, allocated, chunks) = planned.stream.as_ref().map_or((0, 0, 0), |stream| {
-            (stream.bytes_per_run(), stream.allocated_bytes(), stream.chunks.len())
-        });
+        let (passing, allocated, chunks) = planned
+            .stream
+            .as_ref()
+            .map_or((0, 0, 0), |stream| (stream.bytes_per_run(), stream.allocated_bytes(), stream.chunks.len()));
         println!(
             "UNet of SDXL in q8_0 within {limit}: {} MiB stay, {} MiB a run in {chunks} chunks through {} MiB, peak {} MiB",
             planned.constant_bytes >> 20,

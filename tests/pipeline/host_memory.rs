@@ -6,8 +6,8 @@
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use chiaro::gpu::GpuBackend;
@@ -46,17 +46,17 @@ fn write_sparse(path: &Path) {
     for (name, dtype, size, shape) in tensors {
         let begin = end;
         end += size * shape.iter().product::<usize>();
-        header.insert(
-            name.into(),
-            serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [begin, end] }),
-        );
+        header.insert(name.into(), serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [begin, end] }));
         // 0.5 in each type.
-        last.push((end - size, match dtype {
-            "F32" => 0.5f32.to_le_bytes().to_vec(),
-            "F16" => half::f16::from_f32(0.5).to_le_bytes().to_vec(),
-            "BF16" => half::bf16::from_f32(0.5).to_le_bytes().to_vec(),
-            _ => vec![6 << 3],
-        }));
+        last.push((
+            end - size,
+            match dtype {
+                "F32" => 0.5f32.to_le_bytes().to_vec(),
+                "F16" => half::f16::from_f32(0.5).to_le_bytes().to_vec(),
+                "BF16" => half::bf16::from_f32(0.5).to_le_bytes().to_vec(),
+                _ => vec![6 << 3],
+            },
+        ));
     }
     let mut header = serde_json::Value::Object(header).to_string();
     header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
@@ -152,8 +152,9 @@ impl Change {
             Change::Lora => delta(row),
             Change::Dora => magnitude(row) / ((CONV[1] * 9) as f64).sqrt(),
             Change::DoraIn => {
-                static NORM: LazyLock<f64> =
-                    LazyLock::new(|| (0..CONV[0]).map(|row| 9.0 * (RANK as f64 * up(row) * 0.01).powi(2)).sum::<f64>().sqrt());
+                static NORM: LazyLock<f64> = LazyLock::new(|| {
+                    (0..CONV[0]).map(|row| 9.0 * (RANK as f64 * up(row) * 0.01).powi(2)).sum::<f64>().sqrt()
+                });
                 magnitude(channel) * delta(row) / *NORM
             }
         }
@@ -270,7 +271,8 @@ fn alone() {
 
     // The count sees what an upload at one go would take.
     let whole = constants(&file, WeightType::Q8_0);
-    let (_, held) = most_held(|| whole.convs[0].data.bytes().map(|bytes| bytes.len()).unwrap_or_else(|e| panic!("{e}")));
+    let (_, held) =
+        most_held(|| whole.convs[0].data.bytes().map(|bytes| bytes.len()).unwrap_or_else(|e| panic!("{e}")));
     println!("at one go: {}", megabytes(held));
     assert!(held > single, "{held}");
 

@@ -72,7 +72,8 @@ fn one_module_serves_three_models() {
     let backend = Arc::new(Watching::default());
     let device = device(backend.clone());
     let open = |base: &Path, overrides: &Overrides, oms: Option<&OmsSource>| {
-        Pipeline::load_with(&Source::Folder(base.into()), overrides, oms, device.clone()).unwrap_or_else(|e| panic!("{e}"))
+        Pipeline::load_with(&Source::Folder(base.into()), overrides, oms, device.clone())
+            .unwrap_or_else(|e| panic!("{e}"))
     };
     let request = Request {
         prompt: "a lighthouse at night".into(),
@@ -158,7 +159,8 @@ fn the_reference_holds_for_a_shared_module() {
     let golden = Golden::open("oms");
     let device = device(Arc::new(HostBackend::default()));
     let module = Arc::new(OmsModule::load(&golden_source(), &device).unwrap_or_else(|e| panic!("{e}")));
-    for (name, run) in golden.runs().into_iter().filter(|(name, _)| ["sd15_ddim_1", "sd21_ddim_7"].contains(&name.as_str()))
+    for (name, run) in
+        golden.runs().into_iter().filter(|(name, _)| ["sd15_ddim_1", "sd21_ddim_7"].contains(&name.as_str()))
     {
         let base = root().join(run["base"].as_str().expect("a base"));
         let overrides = Overrides { scheduler: Some(scheduler(&run)), ..Overrides::default() };
@@ -192,7 +194,8 @@ fn start(pipeline: &Pipeline, run: &Value) -> Vec<f32> {
 fn without_text_encoder() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     crate::cli::copy(&root().join("oms/oms_module"), &folder.path().join("oms_module"));
-    let index = json!({ "_class_name": "OMSPipeline", "oms_text_encoder": [null, null], "oms_tokenizer": [null, null] });
+    let index =
+        json!({ "_class_name": "OMSPipeline", "oms_text_encoder": [null, null], "oms_tokenizer": [null, null] });
     std::fs::write(folder.path().join("model_index.json"), index.to_string()).expect("writable");
     folder
 }
@@ -230,8 +233,10 @@ fn a_lora_of_the_base_does_not_reach_the_module() {
     write(&merged.join(TEXT), &changed);
 
     let open = |base: &Path, weight: Option<f64>, attached_later: bool| {
-        let adapters = weight.iter().map(|weight| Adapter { path: lora.clone(), weight: *weight, text_encoder_weight: None });
-        let overrides = Overrides { scheduler: Some(scheduler(&run)), adapters: adapters.collect(), ..Overrides::default() };
+        let adapters =
+            weight.iter().map(|weight| Adapter { path: lora.clone(), weight: *weight, text_encoder_weight: None });
+        let overrides =
+            Overrides { scheduler: Some(scheduler(&run)), adapters: adapters.collect(), ..Overrides::default() };
         let device = device(Arc::new(HostBackend::default()));
         let oms = Some(&source).filter(|_| !attached_later);
         let mut pipeline = Pipeline::load_with(&Source::Folder(base.into()), &overrides, oms, device.clone())
@@ -283,7 +288,8 @@ fn a_module_that_does_not_fit_is_refused_with_the_reason() {
         Arc::new(OmsModule::load(source, device).unwrap_or_else(|e| panic!("{e}")))
     };
     let at = |folder: &Path| OmsSource { module: Source::Folder(folder.into()), text_encoder: None };
-    let mut sd15 = Pipeline::load(&Source::Folder(root().join("sd15")), None, device.clone()).unwrap_or_else(|e| panic!("{e}"));
+    let mut sd15 =
+        Pipeline::load(&Source::Folder(root().join("sd15")), None, device.clone()).unwrap_or_else(|e| panic!("{e}"));
     let good = load(&golden_source(), &device);
     sd15.attach_oms(Arc::clone(&good)).unwrap_or_else(|e| panic!("{e}"));
 

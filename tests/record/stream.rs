@@ -45,9 +45,8 @@ fn within(rec: &mut Recording, limit: u64) -> MemoryPlan {
 fn fault(rec: &Recording, plan: &MemoryPlan) -> Option<String> {
     let Some(stream) = &plan.stream else { return None };
     let align = rec.caps.binding_alignment as usize;
-    let constants: BTreeSet<usize> = (0..rec.tensors.len())
-        .filter(|&storage| matches!(rec.tensors[storage].role, Role::Constant(_)))
-        .collect();
+    let constants: BTreeSet<usize> =
+        (0..rec.tensors.len()).filter(|&storage| matches!(rec.tensors[storage].role, Role::Constant(_))).collect();
     let passing: BTreeSet<usize> = stream.chunks.iter().flat_map(|c| &c.loads).map(|load| load.storage).collect();
     let staying: usize = constants.difference(&passing).map(|&s| rec.tensors[s].bytes().next_multiple_of(4)).sum();
     if staying != plan.constant_bytes {

@@ -77,8 +77,9 @@ pub(crate) fn extents(patches: &[Patch]) -> Option<[usize; 2]> {
 /// W' of the whole of W.
 pub(crate) fn patched(mut values: Vec<f32>, patches: &[Patch]) -> Vec<f32> {
     if let Some([rows, columns]) = extents(patches) {
-        let patcher =
-            Patcher::new(patches, [rows, columns], &|range| values[range.start * columns..range.end * columns].to_vec());
+        let patcher = Patcher::new(patches, [rows, columns], &|range| {
+            values[range.start * columns..range.end * columns].to_vec()
+        });
         patcher.patch(0, &mut values);
     }
     values
