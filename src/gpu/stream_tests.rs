@@ -95,6 +95,14 @@ fn streamed_and_resident_agree_in_every_bit() {
             );
         }
         assert_eq!(program.allocated_bytes(), planned, "limit {limit}: after runs");
+        if backend.shared.gpu.timestamp_period.is_some() {
+            let (timed, times) = program.run_profiled(&[("x", &values(1, WIDTHS[0]))]).expect("it runs");
+            assert_eq!(
+                (timed, times.len()),
+                (run(&mut resident, 1).expect("it runs"), WIDTHS.len() - 1),
+                "{limit}: timed"
+            );
+        }
     }
     assert!(counts[0] > 3 && counts[1] == counts[0] && counts[3] > 1 && counts[4] == 0, "{counts:?}");
 }

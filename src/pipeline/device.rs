@@ -120,9 +120,12 @@ impl Device {
             None if self.backend.caps().is_host() => "the processor".into(),
             None => format!("{}, {} storage", self.name(), self.storage_name()),
         };
-        match self.weights == WeightTypes::default() {
-            true => place,
-            false => format!("{place}, weights {}", self.weights),
+        let streamed = self.streaming == Streaming::On || self.streamed.contains(&true);
+        match (self.weights == WeightTypes::default(), streamed) {
+            (true, false) => place,
+            (true, true) => format!("{place}, weights streamed"),
+            (false, false) => format!("{place}, weights {}", self.weights),
+            (false, true) => format!("{place}, weights {}, streamed", self.weights),
         }
     }
 

@@ -156,7 +156,8 @@ fn streamed_weights_draw_the_same_picture() {
     );
 
     for (name, more) in [("stays.png", &[][..]), ("passes.png", &["--stream-weights", "on"])] {
-        on_gpu(&[&["a red circle", "-q", "-o", name], &size[..], more].concat());
+        let output = on_gpu(&[&["a red circle", "-o", name], &size[..], more].concat());
+        assert_eq!(stderr(&output).contains("weights streamed"), !more.is_empty(), "{}", stderr(&output));
     }
     let read = |name: &str| std::fs::read(folder.path().join(name)).expect("a PNG");
     assert!(read("stays.png") == read("passes.png"), "every byte, the parameters too");
