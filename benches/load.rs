@@ -1,17 +1,20 @@
 //! Bytes of weights per second from a warm page cache to the device, next to a plain copy of as many bytes in memory in the same
 //! run: into memory that is there, and into memory that is new, as a device's buffers are.
 //!
+//! Then values per second from halves in the file to each type: what streamed weights cost in every step.
+//!
 //! `CHIARO_BENCH_DEVICES=cpu,llvmpipe CHIARO_BENCH_MIB=256 cargo bench --bench load`
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chiaro::gpu::{GpuBackend, GpuOptions, choose_adapter};
 use chiaro::nn::Linear;
 use chiaro::ops::Epilogue;
 use chiaro::record::{Backend, DType, HostBackend, Recording, Shape};
-use chiaro::weights::{WeightFile, WeightType, Weights};
+use chiaro::weights::{TensorSet, TensorView, WeightFile, WeightType, Weights};
 
 /// Each matrix is SIDE×SIDE halves: 8 MiB.
 const SIDE: usize = 2048;
@@ -56,6 +59,42 @@ fn main() -> chiaro::Result<()> {
             bytes as f64 / fresh / 1e9,
             fresh / median,
         );
+    }
+    convert(&path, count)
+}
+
+/// Reads every matrix, and the same bytes seen as convolutions, in each type.
+fn convert(path: &std::path::Path, count: usize) -> chiaro::Result<()> {
+    let file = Arc::new(WeightFile::open(path)?);
+    // With 4 × 4 taps as many values as a matrix.
+    let channels = [SIDE * 4, SIDE / 64];
+    for weight_type in [WeightType::F16, WeightType::Q8_0, WeightType::Q4_0] {
+        let weights = Weights::new(Arc::clone(&file), "convert", weight_type);
+        let as_convs: BTreeMap<String, TensorView> = TensorSet::from(Arc::clone(&file))
+            .tensors()
+            .iter()
+            .filter_map(|(name, view)| Some((name.clone(), view.reshaped(&[channels[0], channels[1], 4, 4])?)))
+            .collect();
+        let convs = Weights::new(TensorSet::new("convs", as_convs), "convert", weight_type);
+        let names: Vec<String> = (0..count).map(|i| format!("layer_{i}.weight")).collect();
+        let matrices = names.iter().map(|n| weights.matrix(n, [SIDE, SIDE])).collect::<chiaro::Result<Vec<_>>>()?;
+        let convs = names.iter().map(|n| convs.conv(n, channels, 4)).collect::<chiaro::Result<Vec<_>>>()?;
+        // Matrices of halves are halves as they lie.
+        let matrices = Some(("matrices", matrices)).filter(|_| weight_type != WeightType::F16);
+        for (what, constants) in matrices.into_iter().chain([("convolutions", convs)]) {
+            let read = || {
+                for constant in &constants {
+                    let read = constant.checked_pieces(&mut |_, bytes| {
+                        std::hint::black_box(bytes);
+                        Ok(())
+                    });
+                    read.expect("the file is sound");
+                }
+            };
+            let [_, median, _] = support::spread(support::time(5, read));
+            let values = (count * SIDE * SIDE) as f64;
+            println!("{what} of halves as {weight_type:?}: {:.2} billion values a second", values / median / 1e9);
+        }
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::generate_args::GenerateArgs;
 use super::lora::LoraArg;
 use super::memory_size::MemorySize;
 
-use crate::pipeline::{Precision, PromptSyntax, VaeTiling, WeightTypes};
+use crate::pipeline::{Precision, PromptSyntax, Streaming, VaeTiling, WeightTypes};
 use crate::sampling::{PredictionType, Sampler};
 
 /// Pictures from text with Stable Diffusion and One More Step, on any GPU and on none.
@@ -151,13 +151,19 @@ pub struct ModelArgs {
     /// (half of f16) and q4_0 (a quarter); parts by themselves as in text=f16,unet=q4_0,oms=q8_0 [default: auto]
     #[arg(long, value_name = "TYPE")]
     pub weights: Option<WeightTypes>,
-    /// The most device memory that a stage may take, as 4GB or 1500MiB: chooses the best weights that fit, where --weights does not
+    /// The most device memory that a stage may take, as 4GB or 1500MiB: chooses the best weights that fit, where --weights does not, and streams
+    /// what does not fit (--stream-weights)
     #[arg(long, value_name = "SIZE")]
     pub vram: Option<MemorySize>,
     /// Decode and encode pictures in bands (other programs say tiles): less device memory, the same picture without seams, more time and
     /// host memory; auto does so where the whole does not fit --vram or the device
     #[arg(long, value_name = "auto|on|off", default_value = "auto")]
     pub vae_tiling: VaeTiling,
+    /// Move weights of UNet, OMS module and text encoders to the device in every step, block by block, instead of keeping them there: auto (where
+    /// --vram asks for it, before weights become q4_0), on (rather than make weights smaller; without --vram all of them), off. The picture
+    /// is the same, only slower
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = StreamingArg::Auto)]
+    pub stream_weights: StreamingArg,
     /// Print JSON on standard output
     #[arg(long)]
     pub json: bool,
@@ -365,6 +371,27 @@ impl From<PredictionType> for PredictionArg {
             PredictionType::Epsilon => PredictionArg::Epsilon,
             PredictionType::VPrediction => PredictionArg::V,
             PredictionType::Sample => PredictionArg::Sample,
+        }
+    }
+}
+
+/// [`Streaming`] as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StreamingArg {
+    /// where --vram asks for it
+    Auto,
+    /// rather than make weights smaller
+    On,
+    /// never
+    Off,
+}
+
+impl From<StreamingArg> for Streaming {
+    fn from(arg: StreamingArg) -> Self {
+        match arg {
+            StreamingArg::Auto => Streaming::Auto,
+            StreamingArg::On => Streaming::On,
+            StreamingArg::Off => Streaming::Off,
         }
     }
 }

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 pub use args::{
     Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, PullArgs, ReadingArgs,
-    SamplersArgs, ScheduleArgs, StudyArgs, TokensArgs, VariantArg,
+    SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, VariantArg,
 };
 pub use control::ControlArgs;
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
@@ -122,7 +122,8 @@ impl ModelArgs {
     fn open(&self, request: &Request) -> Result<(Pipeline, Vec<TooLarge>)> {
         let device = Device::choose(&self.device, self.precision.into())?
             .with_weights(self.weights.unwrap_or_default())
-            .with_vae_tiling(self.vae_tiling);
+            .with_vae_tiling(self.vae_tiling)
+            .with_streaming(self.stream_weights.into())?;
         let (model, oms) = (self.source()?, self.oms_source()?);
         let overrides = self.overrides()?;
         match self.vram {

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{PlanArgs, print_json, print_line};
 use crate::Result;
 use crate::pipeline::{OmsRequest, Request, StagePlan};
+use crate::record::StreamPlan;
 
 pub(super) fn run(args: &PlanArgs) -> Result<()> {
     let guidance_scale = args.model.oms_guidance()?;
@@ -24,7 +25,9 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
             .map(|s| {
                 json!({
                     "stage": s.name, "runs": s.runs, "flops_per_run": s.flops, "dispatches": s.dispatches,
-                    "peak_bytes": s.peak_bytes(), "weight_bytes": s.memory.constant_bytes,
+                    "peak_bytes": s.peak_bytes(), "weight_bytes": s.weight_bytes(),
+                    "resident_weight_bytes": s.memory.constant_bytes, "streamed_bytes_per_run": s.streamed_bytes_per_run(),
+                    "stream_buffer_bytes": s.memory.stream.as_ref().map_or(0, StreamPlan::allocated_bytes),
                     "weight_bytes_by_type": s.weights.iter().map(|(t, bytes)| (t.name(), *bytes)).collect::<BTreeMap<_, _>>(),
                     "tensor_bytes": s.memory.lanes.iter().sum::<usize>(), "unshared_tensor_bytes": s.memory.unshared_bytes,
                     "bands": s.bands,
@@ -36,7 +39,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
             "weights": pipeline.device().weights().to_string(), "vae_tiling": args.model.vae_tiling.to_string(),
             "vram": args.model.vram.map(|size| size.0),
             "too_large": too_large.iter().map(|t| json!({
-                "stage": t.stage, "weights": t.weights, "peak_bytes": t.peak_bytes,
+                "stage": t.stage, "weights": t.weights, "streamed": t.streamed, "peak_bytes": t.peak_bytes,
             })).collect::<Vec<_>>(),
             "stages": list, "peak_bytes": peak,
             "flops": stages.iter().map(|s| s.flops * s.runs as u64).sum::<u64>(),
@@ -47,16 +50,19 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
         pipeline.device().name(),
         pipeline.device().storage_name()
     ))?;
-    print_line("stage                   runs   GFLOP/run  dispatches      weights  of type     tensors        peak")?;
+    print_line(
+        "stage                   runs   GFLOP/run  dispatches      weights  of type   streamed/run     tensors        peak",
+    )?;
     for s in &stages {
         print_line(&format!(
-            "{:<22} {:>5} {:>11.1} {:>11} {:>12}  {:<8} {:>10}  {:>10}",
+            "{:<22} {:>5} {:>11.1} {:>11} {:>12}  {:<8} {:>13}  {:>10}  {:>10}",
             s.name,
             s.runs,
             s.flops as f64 / 1e9,
             s.dispatches,
             mebibytes(s.memory.constant_bytes as u64),
             s.weights.first().map_or("none", |(dtype, _)| dtype.name()),
+            if s.memory.stream.is_some() { mebibytes(s.streamed_bytes_per_run()) } else { "-".into() },
             mebibytes(s.memory.lanes.iter().sum::<usize>() as u64),
             mebibytes(s.peak_bytes()),
         ))?;
@@ -68,7 +74,12 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
         print_line(&format!("--vram: {tried}."))?;
     }
     if let Some(size) = args.model.vram {
-        print_line(&format!("Within {}: --weights {}.", mebibytes(size.0), pipeline.device().weights()))?;
+        let streamed: Vec<&str> = stages.iter().filter(|s| s.memory.stream.is_some()).map(|s| s.name).collect();
+        let streamed = match streamed.as_slice() {
+            [] => String::new(),
+            names => format!(", streamed: {}", names.join(", ")),
+        };
+        print_line(&format!("Within {}: --weights {}{streamed}.", mebibytes(size.0), pipeline.device().weights()))?;
     }
     let total: u64 = stages.iter().map(|s| s.flops * s.runs as u64).sum();
     print_line(&format!(

@@ -44,6 +44,11 @@ impl GpuBackend {
         GpuProgram::new(Arc::clone(&self.shared), recording)
     }
 
+    /// Bytes of the constants that stay on the device while some program holds them, each counted once.
+    pub fn constant_bytes(&self) -> u64 {
+        self.shared.constants.bytes()
+    }
+
     /// Gives the device and all its memory up. Whatever is asked of it later fails with `Error::Device`.
     pub fn destroy(&self) {
         self.shared.gpu.destroy();

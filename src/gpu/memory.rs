@@ -52,6 +52,12 @@ pub(super) struct GpuConstant {
 pub(super) struct Constants(Mutex<HashMap<usize, Weak<GpuConstant>>>);
 
 impl Constants {
+    /// Bytes of those that some program holds.
+    pub(super) fn bytes(&self) -> u64 {
+        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.values().filter_map(Weak::upgrade).map(|constant| constant.buffer.size()).sum()
+    }
+
     /// The copies of `constants` on the device; what is not there yet is uploaded.
     pub(super) fn of<'c>(
         &self,
@@ -62,7 +68,7 @@ impl Constants {
         cache.retain(|_, weak| weak.strong_count() > 0);
         let constants: Vec<_> = constants.collect();
         let bytes = constants.iter().map(|(_, constant)| constant.byte_len()).sum();
-        let mut upload = Upload::new(gpu, bytes);
+        let mut upload = Upload::new(bytes);
         let mut found = HashMap::new();
         for (storage, constant) in constants {
             let key = Arc::as_ptr(constant) as usize;
@@ -76,14 +82,24 @@ impl Constants {
             };
             found.insert(storage, shared);
         }
-        upload.finish()?;
+        upload.finish(gpu)?;
         Ok(found)
     }
 }
 
-fn load(gpu: &Gpu, upload: &mut Upload<'_>, constant: &Arc<Constant>) -> Result<GpuConstant> {
-    let bytes = constant.checked_bytes()?;
-    let buffer = buffer(gpu, &constant.label, bytes.len(), Use::Storage)?;
-    upload.write(&constant.label, &buffer, &bytes)?;
+fn load(gpu: &Gpu, upload: &mut Upload, constant: &Arc<Constant>) -> Result<GpuConstant> {
+    let buffer = buffer(gpu, &constant.label, constant.byte_len(), Use::Storage)?;
+    write(gpu, upload, constant, &buffer, 0)?;
     Ok(GpuConstant { buffer, _source: Arc::clone(constant) })
+}
+
+/// Writes a constant to `buffer` from `offset` on, as its source gives it: no second copy of it is made.
+pub(super) fn write(
+    gpu: &Gpu,
+    upload: &mut Upload,
+    constant: &Constant,
+    buffer: &wgpu::Buffer,
+    offset: usize,
+) -> Result<()> {
+    constant.checked_pieces(&mut |at, bytes| upload.write(gpu, &constant.label, buffer, offset + at, bytes))
 }

@@ -8,24 +8,33 @@
 //! | `pipeline` | compiles variants, once per device |
 //! | `memory`, `upload` | buffers, and constants that programs share; bytes to them |
 //! | `pace` | how much work one submission holds |
-//! | `program` | a compiled recording: write inputs, submit, read results |
+//! | `program` | a compiled recording: its memory, its bindings |
+//! | `execute`, `results`, `profile` | dispatches to the queue; results from it; how long each dispatch takes |
+//! | `stream` | constants that pass through the device because not all of them fit |
 //! | `backend` | the [`Backend`](crate::record::Backend) that ties them together |
 
 mod adapter;
 mod backend;
 mod device;
+mod execute;
 mod memory;
 mod pace;
 mod pipeline;
+mod profile;
 mod program;
 mod reflect;
+mod results;
+mod stream;
+#[cfg(test)]
+mod stream_tests;
 mod template;
 mod upload;
 
 pub use adapter::{AdapterInfo, adapters, choose_adapter};
 pub use backend::GpuBackend;
 pub use device::GpuOptions;
-pub use program::{DispatchTime, GpuProgram};
+pub use profile::DispatchTime;
+pub use program::GpuProgram;
 pub use reflect::{Binding, BindingKind, Interface};
 pub use template::{expand, needs_f16};
 

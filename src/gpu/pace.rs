@@ -41,6 +41,13 @@ impl Pace {
         *self.rate.lock().unwrap_or_else(PoisonError::into_inner) * self.budget.as_secs_f64()
     }
 
+    /// Takes a submission into account whose end was noticed late: the device is at least so fast.
+    pub(super) fn learn_at_least(&self, work: f64, elapsed: Duration) {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let measured = work / elapsed.as_secs_f64().max(1e-6);
+        *rate = measured.clamp(*rate, *rate * 2.0);
+    }
+
     /// Takes a finished submission into account: fast when it took too long, slowly otherwise.
     pub(super) fn learn(&self, work: f64, elapsed: Duration) {
         let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,6 +80,16 @@ mod tests {
         let work = pace.quota();
         pace.learn(work, Duration::from_secs_f64(work / (true_rate / 10.0)));
         assert!((pace.quota() / (true_rate / 10.0 * 0.1) - 1.0).abs() < 0.05);
+    }
+
+    #[test]
+    fn a_late_notice_only_raises_the_rate() {
+        let pace = Pace::new(false, None);
+        let before = pace.quota();
+        pace.learn_at_least(before, Duration::from_secs(3600));
+        assert_eq!(pace.quota(), before);
+        pace.learn_at_least(before, Duration::from_micros(10));
+        assert_eq!(pace.quota(), 2.0 * before);
     }
 
     #[test]

@@ -1,27 +1,29 @@
 //! Bytes to the device through bounded staging memory that is used again and again.
 //!
 //! Two stages take turns: while the device copies out of one, the host fills the other. Memory that is new to a process is slow to touch, so
-//! the stages are kept for all that one upload writes.
+//! the stages are kept for all that one upload writes. Copies are in the order of the queue: what was submitted before them still reads what
+//! they replace.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, channel};
 
 use super::device::Gpu;
 use crate::Result;
-
-/// Bytes of a stage. Two exist at a time.
-const STAGE: usize = 32 << 20;
+use crate::record::{STAGE, STAGES};
 
 /// Mapped ranges begin at multiples of this.
 const ALIGNMENT: usize = wgpu::MAP_ALIGNMENT as usize;
 
 /// Writes to buffers in order.
-pub(super) struct Upload<'a> {
-    gpu: &'a Gpu,
+pub(super) struct Upload {
     /// Bytes of each stage: no more than is expected.
     stage_bytes: usize,
     current: Option<Stage>,
-    /// The stage that the device copies out of.
-    busy: Option<Stage>,
+    /// Stages that the device copies out of or has copied out of, oldest first.
+    handed_over: VecDeque<Stage>,
+    made: usize,
+    #[cfg(test)]
+    skips_waiting: bool,
 }
 
 struct Stage {
@@ -39,37 +41,80 @@ struct Copy {
     bytes: usize,
 }
 
-impl<'a> Upload<'a> {
+impl Upload {
     /// An upload of about `expected` bytes.
-    pub(super) fn new(gpu: &'a Gpu, expected: usize) -> Self {
-        let stage_bytes = expected.clamp(1 << 16, STAGE).next_multiple_of(ALIGNMENT);
-        Upload { gpu, stage_bytes, current: None, busy: None }
+    pub(super) fn new(expected: usize) -> Self {
+        Self::with_stages(expected.clamp(1 << 16, STAGE))
     }
 
-    /// Writes `bytes` to the start of `buffer`.
-    pub(super) fn write(&mut self, label: &str, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
+    /// An upload through stages of this size.
+    pub(super) fn with_stages(bytes: usize) -> Self {
+        Upload {
+            stage_bytes: bytes.next_multiple_of(ALIGNMENT),
+            current: None,
+            handed_over: VecDeque::new(),
+            made: 0,
+            #[cfg(test)]
+            skips_waiting: false,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_one_stage(bytes: usize, skips_waiting: bool) -> Self {
+        Upload { made: STAGES - 1, skips_waiting, ..Self::with_stages(bytes) }
+    }
+
+    /// Makes all stages now, not when they are first needed.
+    pub(super) fn reserve(&mut self, gpu: &Gpu) -> Result<()> {
+        while self.made < STAGES {
+            let stage = self.new_stage(gpu)?;
+            self.handed_over.push_back(stage);
+        }
+        Ok(())
+    }
+
+    /// Bytes of the stages that there are.
+    pub(super) fn allocated_bytes(&self) -> u64 {
+        self.current.iter().chain(&self.handed_over).map(|stage| stage.buffer.size()).sum()
+    }
+
+    /// Writes `bytes` to `buffer` from `offset` on, a multiple of 4.
+    pub(super) fn write(
+        &mut self,
+        gpu: &Gpu,
+        label: &str,
+        buffer: &wgpu::Buffer,
+        offset: usize,
+        bytes: &[u8],
+    ) -> Result<()> {
         let mut at = 0;
         while at < bytes.len() {
-            at += self.write_some(label, buffer, at, &bytes[at..])?;
+            at += self.write_some(gpu, label, buffer, offset + at, &bytes[at..])?;
         }
         Ok(())
     }
 
     /// Fills `buffer` with a pattern that is NaN in f32 and in f16.
-    pub(super) fn poison(&mut self, label: &str, buffer: &wgpu::Buffer) -> Result<()> {
+    pub(super) fn poison(&mut self, gpu: &Gpu, label: &str, buffer: &wgpu::Buffer) -> Result<()> {
         let size = buffer.size() as usize;
         let pattern = vec![0xFF; self.stage_bytes.min(size)];
         let mut at = 0;
         while at < size {
-            at += self.write_some(label, buffer, at, &pattern[..pattern.len().min(size - at)])?;
+            at += self.write_some(gpu, label, buffer, at, &pattern[..pattern.len().min(size - at)])?;
         }
         Ok(())
     }
 
     /// Stages what there is room for, and says how much that was; a last odd word is filled up with zeros.
-    fn write_some(&mut self, label: &str, buffer: &wgpu::Buffer, offset: usize, bytes: &[u8]) -> Result<usize> {
-        let gpu = self.gpu;
-        let mut stage = self.stage()?;
+    fn write_some(
+        &mut self,
+        gpu: &Gpu,
+        label: &str,
+        buffer: &wgpu::Buffer,
+        offset: usize,
+        bytes: &[u8],
+    ) -> Result<usize> {
+        let mut stage = self.stage(gpu)?;
         let take = bytes.len().min(self.stage_bytes - stage.used);
         let from = stage.used;
         let whole = take / 4 * 4;
@@ -91,17 +136,26 @@ impl<'a> Upload<'a> {
         let full = stage.used >= self.stage_bytes;
         self.current = Some(stage);
         if full {
-            self.hand_over()?;
+            self.submit(gpu)?;
         }
         Ok(take)
     }
 
-    /// A stage that the host may write to.
-    fn stage(&mut self) -> Result<Stage> {
+    /// A stage that the host may write to: the one at hand, a new one, or the oldest once the device has copied out of it.
+    fn stage(&mut self, gpu: &Gpu) -> Result<Stage> {
         if let Some(stage) = self.current.take() {
             return Ok(stage);
         }
-        let gpu = self.gpu;
+        match self.handed_over.pop_front() {
+            Some(stage) if self.made >= STAGES || stage.pending.is_none() => self.free(gpu, stage),
+            other => {
+                self.handed_over.extend(other);
+                self.new_stage(gpu)
+            }
+        }
+    }
+
+    fn new_stage(&mut self, gpu: &Gpu) -> Result<Stage> {
         let size = self.stage_bytes as u64;
         let buffer = gpu.scoped(
             || format!("staging memory, {} MiB", size.div_ceil(1 << 20)),
@@ -114,13 +168,13 @@ impl<'a> Upload<'a> {
                 })
             },
         )?;
+        self.made += 1;
         Ok(Stage { buffer, used: 0, copies: Vec::new(), pending: None })
     }
 
-    /// Submits the copies out of the current stage, and waits for those out of the other, which is then free.
-    fn hand_over(&mut self) -> Result<()> {
+    /// Submits the copies out of the current stage.
+    pub(super) fn submit(&mut self, gpu: &Gpu) -> Result<()> {
         let Some(mut stage) = self.current.take() else { return Ok(()) };
-        let gpu = self.gpu;
         let (sender, receiver) = channel();
         let submission = gpu.scoped(
             || "upload".into(),
@@ -139,18 +193,21 @@ impl<'a> Upload<'a> {
             },
         )?;
         stage.pending = Some((submission, receiver));
-        if let Some(other) = self.busy.replace(stage) {
-            self.current = Some(self.free(other)?);
-        }
+        self.handed_over.push_back(stage);
         Ok(())
     }
 
     /// Waits until a stage may be written to again.
-    fn free(&self, mut stage: Stage) -> Result<Stage> {
+    fn free(&self, gpu: &Gpu, mut stage: Stage) -> Result<Stage> {
         if let Some((submission, receiver)) = stage.pending.take() {
-            self.gpu.wait(&submission)?;
+            #[cfg(test)]
+            if self.skips_waiting {
+                stage.used = 0;
+                return Ok(stage);
+            }
+            gpu.wait(&submission)?;
             if !receiver.try_iter().any(|mapped| mapped) {
-                return Err(self.gpu.error("upload: the staging memory was not mapped again"));
+                return Err(gpu.error("upload: the staging memory was not mapped again"));
             }
         }
         stage.used = 0;
@@ -158,9 +215,11 @@ impl<'a> Upload<'a> {
     }
 
     /// Waits until everything is on the device.
-    pub(super) fn finish(mut self) -> Result<()> {
-        self.hand_over()?;
-        self.current = None;
-        self.busy.take().map_or(Ok(()), |last| self.free(last).map(|_| ()))
+    pub(super) fn finish(mut self, gpu: &Gpu) -> Result<()> {
+        self.submit(gpu)?;
+        while let Some(stage) = self.handed_over.pop_front() {
+            self.free(gpu, stage)?;
+        }
+        Ok(())
     }
 }

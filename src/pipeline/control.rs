@@ -236,18 +236,25 @@ impl Pipeline {
         let calls = self.solver(request, run.skip)?.timesteps().len();
         let groups = request.count.div_ceil(run.batch);
         let sets = sets(&request.controls, calls);
-        Ok(sets.iter().map(|(acting, calls)| self.unet_stage(request, run, acting, calls * groups)).collect())
+        sets.iter().map(|(acting, calls)| self.unet_stage(request, run, acting, calls * groups)).collect()
     }
 
     /// The UNet and the ControlNets that act with it as one network.
-    pub(super) fn unet_stage(&self, request: &Request, run: UnetRun, acting: &[usize], runs: usize) -> Stage<'_> {
+    pub(super) fn unet_stage(
+        &self,
+        request: &Request,
+        run: UnetRun,
+        acting: &[usize],
+        runs: usize,
+    ) -> Result<Stage<'_>> {
         let latents = self.latent_shape(run.size);
         let (rows, tokens) = (self.guidance_rows(request) * run.batch, run.tokens);
         let nets: Vec<_> = acting.iter().map(|&i| &self.controls[request.controls[i].net].net).collect();
         let name = if nets.is_empty() { "UNet" } else { "UNet with ControlNet" };
-        Stage::new(name, runs, move |caps| {
+        let stage = Stage::new(name, runs, move |caps| {
             self.unet.record_controlled(caps, [rows, latents.h, latents.w], tokens, &nets, false)
-        })
+        });
+        Ok(stage.beside(self.preview_bytes(request, run.size)?))
     }
 }
 

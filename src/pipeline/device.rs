@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Precision;
 use super::tiling::VaeTiling;
-use super::weight_types::{Part, WeightTypes};
+use super::weight_types::{Part, Streaming, WeightTypes};
 use crate::gpu;
 use crate::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording};
 use crate::weights::WeightType;
@@ -32,6 +32,9 @@ pub struct Device {
     /// Bytes that a stage may allocate, if limited.
     budget: Option<u64>,
     vae_tiling: VaeTiling,
+    streaming: Streaming,
+    /// Parts whose weights a limit made pass through.
+    streamed: [bool; Part::COUNT],
     /// Whether a stage that overflows in f16 is redone in f32.
     may_widen: bool,
     /// Why the processor was taken though nobody asked for it, for the first line that a user sees.
@@ -85,6 +88,8 @@ impl Device {
             weights: WeightTypes::default(),
             budget: None,
             vae_tiling: VaeTiling::default(),
+            streaming: Streaming::Auto,
+            streamed: [false; Part::COUNT],
             may_widen: precision == Precision::Auto && storage == DType::F16,
             remark: None,
         })
@@ -100,6 +105,8 @@ impl Device {
             weights: WeightTypes::default(),
             budget: None,
             vae_tiling: VaeTiling::default(),
+            streaming: Streaming::Auto,
+            streamed: [false; Part::COUNT],
             may_widen: false,
             remark: None,
         }
@@ -117,9 +124,12 @@ impl Device {
             None if self.backend.caps().is_host() => "the processor".into(),
             None => format!("{}, {} storage", self.name(), self.storage_name()),
         };
-        match self.weights == WeightTypes::default() {
-            true => place,
-            false => format!("{place}, weights {}", self.weights),
+        let streamed = self.streaming == Streaming::On || self.streamed.contains(&true);
+        match (self.weights == WeightTypes::default(), streamed) {
+            (true, false) => place,
+            (true, true) => format!("{place}, weights streamed"),
+            (false, false) => format!("{place}, weights {}", self.weights),
+            (false, true) => format!("{place}, weights {}, streamed", self.weights),
         }
     }
 
@@ -142,6 +152,16 @@ impl Device {
         self.vae_tiling
     }
 
+    /// The same device, with another choice for one part.
+    pub(super) fn with_part(self, part: Part, choice: WeightType) -> Device {
+        Device { weights: self.weights.with(part, choice), ..self }
+    }
+
+    /// Whether weights are stored alike on both, and stay or pass through alike.
+    pub(super) fn same_weights(&self, other: &Device) -> bool {
+        (self.weights, self.streamed) == (other.weights, other.streamed)
+    }
+
     /// The weight types that were chosen.
     pub fn weights(&self) -> WeightTypes {
         self.weights
@@ -150,6 +170,41 @@ impl Device {
     /// How a part of a model is loaded here.
     pub(super) fn weight_type(&self, part: Part) -> WeightType {
         self.weights.resolve(part, self.storage)
+    }
+
+    /// The same device, with another answer to when weights pass through it.
+    ///
+    /// # Errors
+    /// When they always should, and the device is the host executor, which has them in the memory that they would pass from.
+    pub fn with_streaming(self, streaming: Streaming) -> Result<Device> {
+        if streaming == Streaming::On && self.backend.caps().is_host() {
+            return Err(Error::Request(
+                "--stream-weights on: weights pass through the memory of a GPU, the processor keeps all of them; choose a GPU with --device \
+                 or leave it out"
+                    .into(),
+            ));
+        }
+        Ok(Device { streaming, ..self })
+    }
+
+    pub(super) fn streaming(&self) -> Streaming {
+        self.streaming
+    }
+
+    /// Whether the weights of a part pass through as far as they do not fit.
+    pub(super) fn streams(&self, part: Part) -> bool {
+        part != Part::Vae && (self.streaming == Streaming::On || self.streamed[part as usize])
+    }
+
+    /// The same device, on which the weights of this part pass through too.
+    pub(super) fn with_streamed(mut self, part: Part) -> Device {
+        self.streamed[part as usize] = true;
+        self
+    }
+
+    /// Bytes within which a recording of this part keeps its constants.
+    pub(super) fn memory_limit(&self, part: Part) -> Option<u64> {
+        self.streams(part).then(|| self.budget.unwrap_or(0))
     }
 
     pub(super) fn with_budget(self, bytes: u64) -> Device {

@@ -10,6 +10,7 @@
 //! | `kind`, `refiner` | who reads the prompt, what the UNet is shown; a second model for the last steps |
 //! | `embeddings` | vectors for names in prompts (textual inversion) |
 //! | `control` | ControlNets and the pictures that they see |
+//! | `oms_module` | the module of One More Step, for one model or several |
 //! | `weight_types`, `budget` | how weights are stored; the best that fits a limit |
 //! | `stage` | one network at fixed shapes: planned, compiled, run |
 //! | `tiling` | autoencoders whole or in bands |
@@ -34,6 +35,7 @@ mod kind;
 mod load;
 mod lookup;
 mod lora;
+mod oms_module;
 mod overrides;
 mod parameters;
 mod pass;
@@ -53,16 +55,16 @@ mod tokens;
 mod weight_types;
 
 pub use adapters::{Adapter, AdapterReport};
-pub use budget::TooLarge;
+pub use budget::{Remedy, TooLarge};
 pub use control::ControlRequest;
 pub use device::Device;
 pub use embeddings::{Embedding, EmbeddingReport};
 pub use generate::{Event, Generation};
 pub use init::InitImage;
 pub use inspect::{ComponentReport, EmbeddingShape, Inspection, MemoryReport, OmsReport, inspect};
-pub use load::OmsSource;
 pub use lookup::Places;
 pub use lora::LoraReport;
+pub use oms_module::{OmsModule, OmsSource};
 pub use overrides::Overrides;
 pub use parameters::Picture;
 pub use repeat::{Recipe, RecipeAdapter, RecipeControl, RecipeEmbedding, read_recipe};
@@ -73,7 +75,7 @@ pub use stage::StagePlan;
 pub use tiling::{Bands, VaeTiling};
 pub use tokens::{ChunkReport, TextReport, TokenEntry, TokenReport, token_reports};
 
-pub use weight_types::{Part, WeightTypes};
+pub use weight_types::{Part, Streaming, WeightTypes};
 
 pub use crate::text::PromptSyntax;
 
@@ -81,9 +83,10 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use control::LoadedControl;
+use embeddings::Embeddings;
 use encoders::TextEncoder;
 use kind::{Kind, Shown};
-use load::{OmsModule, OmsText};
+use oms_module::AttachedOms;
 use source::Component;
 use stage::Stage;
 
@@ -114,7 +117,9 @@ pub struct Pipeline {
     controls: Vec<LoadedControl>,
     vae: Autoencoder,
     scheduler: SchedulerConfig,
-    oms: Option<OmsModule>,
+    oms: Option<AttachedOms>,
+    /// The text encoders' files, where adapters changed what was loaded from them.
+    plain_texts: Option<(Source, Embeddings)>,
     adapters: Vec<AdapterReport>,
     /// The autoencoder of previews, where it is not the model's own.
     preview: Option<Autoencoder>,
@@ -218,7 +223,7 @@ impl Pipeline {
 
     /// The OMS module's name.
     pub fn oms_label(&self) -> Option<&str> {
-        self.oms.as_ref().map(|oms| oms.label.as_str())
+        self.oms.as_ref().map(|oms| oms.module.label())
     }
 
     /// (width, height) in pixels of a request's pictures.
@@ -260,9 +265,7 @@ impl Pipeline {
     /// When the request is out of range or a stage exceeds the device's limits.
     pub fn plan(&self, request: &Request) -> Result<Vec<StagePlan>> {
         let plan = |stage: &Stage<'_>| stage.plan(&self.device);
-        let mut plans = self.stages(request)?.iter().map(plan).collect::<Result<Vec<_>>>()?;
-        self.plan_previews(request, &mut plans)?;
-        Ok(plans)
+        self.stages(request)?.iter().chain(&self.previews(request)?).map(plan).collect()
     }
 
     /// Opens each stage of a request in turn, without running it: its plan, and the bytes that the executor really allocated.
@@ -361,6 +364,9 @@ impl Pipeline {
     fn notices(&self, request: &Request) -> Vec<String> {
         let mut notices = self.assumptions.clone();
         notices.extend(self.controls.iter().filter_map(LoadedControl::notice));
+        if request.oms.is_some() && self.skip(request) == 0 {
+            notices.extend(self.oms.as_ref().and_then(|oms| oms.module.notice()));
+        }
         if request.oms.is_some() && self.skip(request) > 0 {
             notices.push("One More Step is left out: below strength 1 the picture itself sets the brightness".into());
         }
@@ -440,14 +446,7 @@ impl Pipeline {
 
     /// The OMS module's text encoders: its own, or the base's.
     fn oms_text_encoders(&self) -> &[TextEncoder] {
-        self.oms.as_ref().map_or(&self.text_encoders, |oms| self.encoders_of(&oms.text_encoders))
-    }
-
-    fn encoders_of<'a>(&'a self, text: &'a OmsText) -> &'a [TextEncoder] {
-        match text {
-            OmsText::Own(encoders) => encoders,
-            OmsText::Base(count) => &self.text_encoders[..*count],
-        }
+        self.oms.as_ref().map_or(&self.text_encoders, |oms| oms.text_encoders(&self.text_encoders))
     }
 
     /// Rows of the UNet's batch under guidance: `[unconditional, conditional]`, or with a picture as guide `[neither, picture, both]`. A
@@ -474,7 +473,7 @@ impl Pipeline {
         let latents = self.latent_shape(size);
         let rows = if asked.guided() { 2 } else { 1 };
         Ok(Some(Stage::new("OMS module", request.count, move |caps| {
-            oms.module.record(caps, rows, latents.h, latents.w, tokens, false)
+            oms.module.unet.record(caps, rows, latents.h, latents.w, tokens, false)
         })))
     }
 

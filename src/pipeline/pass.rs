@@ -339,7 +339,7 @@ impl<'p> Pass<'p> {
             None => {
                 let calls = self.pipeline.solver(&self.request, self.skip)?.timesteps().len();
                 let acting = acting(&self.request.controls, 0, calls);
-                OpenUnet { stage: self.unet(group.len(), &acting).open(self.pipeline.device())?, acting }
+                OpenUnet { stage: self.unet(group.len(), &acting)?.open(self.pipeline.device())?, acting }
             }
         };
         let mut solvers = Vec::new();
@@ -356,7 +356,7 @@ impl<'p> Pass<'p> {
     }
 
     /// The UNet for so many pictures, with these controls.
-    fn unet(&self, batch: usize, acting: &[usize]) -> Stage<'p> {
+    fn unet(&self, batch: usize, acting: &[usize]) -> Result<Stage<'p>> {
         let run = UnetRun { size: self.size, skip: self.skip, batch, tokens: self.text.unet_tokens() };
         self.pipeline.unet_stage(&self.request, run, acting, 0)
     }
@@ -377,7 +377,7 @@ impl<'p> Pass<'p> {
         let (at, of_all) = (self.done + step, self.done + timesteps.len());
         let acting = acting(&self.request.controls, at, of_all);
         if acting != unet.acting {
-            unet = OpenUnet { stage: unet.stage.exchange(self.unet(batch, &acting))?, acting };
+            unet = OpenUnet { stage: unet.stage.exchange(self.unet(batch, &acting)?)?, acting };
         }
         // Of the rows, only the first is not shown a picture that guides.
         let sample: Vec<f32> = (0..rows)

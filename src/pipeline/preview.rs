@@ -2,12 +2,13 @@
 //!
 //! The preview's decoder lies on the device beside the UNet, so that plans count both ([`Request::previews`](super::Request::previews)).
 
+use super::load::{DIFFUSION_STEM, open};
 use super::stage::{OpenStage, Stage};
-use super::{Generation, Pipeline, Request, StagePlan};
-use crate::Result;
+use super::{Generation, Overrides, Part, Pipeline, Request};
 use crate::image::Rgb8Image;
 use crate::models::layout::to_channels_last;
 use crate::models::{Autoencoder, names};
+use crate::{Error, Result};
 
 /// The decoder of previews at one size.
 pub(super) struct Preview<'p> {
@@ -25,21 +26,44 @@ impl Pipeline {
         self.decoder_of(self.preview_vae(), "preview", request.count * request.num_inference_steps, size)
     }
 
-    /// Adds the previews to the plans of a request's stages.
-    pub(super) fn plan_previews(&self, request: &Request, plans: &mut Vec<StagePlan>) -> Result<()> {
+    /// The decoder of a request's previews, of its largest pictures.
+    pub(super) fn previews(&self, request: &Request) -> Result<Option<Stage<'_>>> {
         if !request.previews {
-            return Ok(());
+            return Ok(None);
         }
         let largest = match &request.hires {
             Some(hires) => self.size(&self.second_pass(request, hires)?)?,
             None => self.size(request)?,
         };
-        let preview = self.preview_stage(request, largest).plan(&self.device)?;
-        for plan in plans.iter_mut().filter(|plan| plan.name.starts_with("UNet")) {
-            plan.beside_bytes = preview.peak_bytes();
+        Ok(Some(self.preview_stage(request, largest)))
+    }
+
+    /// Bytes that previews of this size take beside the UNet.
+    pub(super) fn preview_bytes(&self, request: &Request, size: (usize, usize)) -> Result<u64> {
+        if !request.previews {
+            return Ok(0);
         }
-        plans.push(preview);
-        Ok(())
+        Ok(self.preview_stage(request, size).plan(&self.device)?.peak_bytes())
+    }
+}
+
+impl Overrides {
+    /// The autoencoder of previews for a pipeline.
+    pub(super) fn load_preview(&self, pipeline: &Pipeline) -> Result<Option<Autoencoder>> {
+        let Some((files, config)) = self.preview_vae()? else { return Ok(None) };
+        let weights = open(&files, DIFFUSION_STEM, "preview vae", pipeline.device.weight_type(Part::Vae))?;
+        let vae = Autoencoder::load(&config, &files.label("config.json"), &weights)?;
+        let shape = |vae: &Autoencoder| (vae.latent_channels(), vae.pixels_per_latent());
+        let ((channels, pixels), wanted) = (shape(&vae), shape(&pipeline.vae));
+        if (channels, pixels) == wanted {
+            return Ok(Some(vae));
+        }
+        Err(Error::Model(format!(
+            "{}: expected an autoencoder of {} channels and {} pixels per latent, got {channels} and {pixels}",
+            files.label("config.json"),
+            wanted.0,
+            wanted.1
+        )))
     }
 }
 

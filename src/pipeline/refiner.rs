@@ -6,7 +6,7 @@
 use super::pass::{End, Image, Part, Pass, Start};
 use super::stage::Stage;
 use super::text::TextPlan;
-use super::{Pipeline, Request, Source, UnetRun};
+use super::{Overrides, Pipeline, Request, Source, UnetRun};
 use crate::sampling::SchedulerConfig;
 use crate::{Error, Result};
 
@@ -31,7 +31,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// When its files are wrong, or it is of another kind than the base.
-    pub(super) fn load_refiner(&self, source: &Source) -> Result<Pipeline> {
+    pub(super) fn load_refiner(&self, source: &Source, overrides: &Overrides) -> Result<Pipeline> {
         let mut refiner = Pipeline::load(source, None, self.device.clone())?;
         let latents = |pipeline: &Pipeline| pipeline.vae.latent_channels();
         if refiner.kind.is_xl() != self.kind.is_xl() || latents(&refiner) != latents(self) {
@@ -46,6 +46,8 @@ impl Pipeline {
         // Both walk down one schedule.
         let prediction_type = refiner.scheduler.prediction_type;
         refiner.scheduler = SchedulerConfig { prediction_type, ..self.scheduler.clone() };
+        // What its UNet leaves room for.
+        refiner.preview = overrides.load_preview(&refiner)?;
         Ok(refiner)
     }
 

@@ -2,11 +2,12 @@
 
 use super::Device;
 use super::tiling::{Bands, Chains, Form, VaeTiling, choose};
-use crate::record::{Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Outputs, Program, Recording};
+use super::weight_types::{Part, Streaming};
+use crate::record::{Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Outputs, Program, Recording, StreamPlan};
 use crate::{Error, Result};
 
 /// Makes a stage's recording for given capabilities.
-pub(super) type Record<'m> = Box<dyn Fn(&Caps) -> Result<Recording> + Send + 'm>;
+type Record<'m> = Box<dyn Fn(&Caps) -> Result<Recording> + Send + 'm>;
 
 /// A network at fixed shapes.
 pub(super) struct Stage<'m> {
@@ -15,6 +16,8 @@ pub(super) struct Stage<'m> {
     record: Record<'m>,
     /// The same network in bands, where it has such a form.
     chains: Option<Chains<'m>>,
+    /// Bytes of what lies on the device beside it.
+    beside: u64,
 }
 
 /// Work and memory of one stage, known before it runs.
@@ -43,6 +46,16 @@ impl StagePlan {
     pub fn peak_bytes(&self) -> u64 {
         self.memory.peak_bytes() + self.beside_bytes
     }
+
+    /// Bytes of all its weights.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bytes of weights that one run moves to the device; 0 where all stay on it.
+    pub fn streamed_bytes_per_run(&self) -> u64 {
+        self.memory.stream.as_ref().map_or(0, StreamPlan::bytes_per_run)
+    }
 }
 
 impl<'m> Stage<'m> {
@@ -51,7 +64,7 @@ impl<'m> Stage<'m> {
         runs: usize,
         record: impl Fn(&Caps) -> Result<Recording> + Send + 'm,
     ) -> Self {
-        Stage { name, runs, record: Box::new(record), chains: None }
+        Stage { name, runs, record: Box::new(record), chains: None, beside: 0 }
     }
 
     /// A network that can also run with its `levels` finest levels in bands.
@@ -59,10 +72,15 @@ impl<'m> Stage<'m> {
         Stage { chains: Some(Box::new(move |n| (n <= levels).then(|| chain(n)))), ..self }
     }
 
+    /// The same stage, beside which so many bytes are taken.
+    pub(super) fn beside(self, beside: u64) -> Self {
+        Stage { beside, ..self }
+    }
+
     /// What the stage will take.
     pub(super) fn plan(&self, device: &Device) -> Result<StagePlan> {
         let (name, runs) = (self.name, self.runs);
-        Ok(match self.form(device, &device.caps())? {
+        Ok(match self.form(device, device.storage())? {
             Form::Whole(recording, memory) => StagePlan {
                 name,
                 runs,
@@ -71,7 +89,7 @@ impl<'m> Stage<'m> {
                 memory,
                 weights: recording.constant_bytes(),
                 bands: None,
-                beside_bytes: 0,
+                beside_bytes: self.beside,
             },
             Form::Banded(_, plan, bands) => StagePlan {
                 name,
@@ -81,7 +99,7 @@ impl<'m> Stage<'m> {
                 memory: plan.largest().map(|part| part.memory.clone()).unwrap_or_default(),
                 weights: weights(&plan),
                 bands: Some(bands),
-                beside_bytes: 0,
+                beside_bytes: self.beside,
             },
         })
     }
@@ -89,10 +107,11 @@ impl<'m> Stage<'m> {
     /// Compiles the stage and uploads its weights; in bands, each part in its turn. Gives the most bytes that were allocated at
     /// one time.
     pub(super) fn allocate(self, device: &Device) -> Result<u64> {
-        let caps = device.caps();
-        match self.form(device, &caps)? {
+        match self.form(device, device.storage())? {
             Form::Whole(recording, _) => Ok(device.backend().compile(recording)?.allocated_bytes()),
-            Form::Banded(chain, plan, _) => ChainProgram::new(device.backend_arc(), caps, chain, plan).allocate(),
+            Form::Banded(chain, plan, _) => {
+                ChainProgram::new(device.backend_arc(), device.caps(), chain, plan).allocate()
+            }
         }
     }
 
@@ -102,19 +121,35 @@ impl<'m> Stage<'m> {
     }
 
     fn open_as(self, device: &Device, storage: DType) -> Result<OpenStage<'m>> {
-        let caps = device.caps_with(storage);
-        let form = self.form(device, &caps)?;
-        let (program, note) = self.compile(device, caps, form)?;
+        let form = self.form(device, storage)?;
+        let (program, note) = self.compile(device, storage, form)?;
         Ok(OpenStage { stage: self, device: device.clone(), storage, program: Some(program), note })
     }
 
-    fn form(&self, device: &Device, caps: &Caps) -> Result<Form<'m>> {
-        choose(&self.record, self.chains.as_ref(), device, caps)
+    fn form(&self, device: &Device, storage: DType) -> Result<Form<'m>> {
+        let limit = device.memory_limit(Part::of(self.name)).map(|bytes| bytes.saturating_sub(self.beside));
+        self.form_within(device, storage, limit)
+    }
+
+    /// The stage, with constants that pass through where it would take more than `limit`.
+    fn form_within(&self, device: &Device, storage: DType, limit: Option<u64>) -> Result<Form<'m>> {
+        let record = |caps: &Caps| {
+            let mut recording = (self.record)(caps)?;
+            recording.memory_limit = limit;
+            Ok(recording)
+        };
+        choose(&record, self.chains.as_ref(), device, &device.caps_with(storage))
     }
 
     /// A whole that the device has no memory for (nobody set a limit, and none can be asked of it) is cut into bands after all where
     /// it may be; the user is told why.
-    fn compile(&self, device: &Device, caps: Caps, form: Form<'m>) -> Result<(Box<dyn Program + 'm>, Option<String>)> {
+    fn compile(
+        &self,
+        device: &Device,
+        storage: DType,
+        form: Form<'m>,
+    ) -> Result<(Box<dyn Program + 'm>, Option<String>)> {
+        let caps = device.caps_with(storage);
         let recording = match form {
             Form::Whole(recording, _) => recording,
             Form::Banded(chain, plan, _) => return Ok((banded(device, caps, chain, plan), None)),
@@ -124,7 +159,7 @@ impl<'m> Stage<'m> {
             Err(Error::Device(refused)) if device.vae_tiling() == VaeTiling::Auto => refused,
             Err(error) => return Err(error),
         };
-        match self.form(&device.clone().with_vae_tiling(VaeTiling::On), &caps) {
+        match self.form(&device.clone().with_vae_tiling(VaeTiling::On), storage) {
             Ok(Form::Banded(chain, plan, bands)) => {
                 let note = format!("{} in bands, {bands}: {refused}", self.name);
                 Ok((banded(device, caps, chain, plan), Some(note)))
@@ -169,8 +204,8 @@ impl<'m> OpenStage<'m> {
         // One that was widened stays so, if the limit of memory allows it.
         let wide = self.storage != self.device.storage();
         let fits = || {
-            let form = stage.form(&self.device, &self.device.caps_with(self.storage))?;
-            Result::Ok(form.peak_bytes() <= self.device.budget().unwrap_or(u64::MAX))
+            let form = stage.form(&self.device, self.storage)?;
+            Result::Ok(form.peak_bytes() + stage.beside <= self.device.budget().unwrap_or(u64::MAX))
         };
         let storage = if wide && fits()? { self.storage } else { self.device.storage() };
         let open = stage.open_as(&self.device, storage);
@@ -193,10 +228,8 @@ impl<'m> OpenStage<'m> {
             notes.push(format!("{}: {count} values overflowed in f16, redone in f32", self.stage.name));
             self.program = None;
             self.storage = DType::F32;
-            let caps = self.device.caps_with(DType::F32);
-            let form = self.stage.form(&self.device, &caps)?;
-            self.check_budget(&form, count)?;
-            let (program, note) = self.stage.compile(&self.device, caps, form)?;
+            let form = self.within_budget(count)?;
+            let (program, note) = self.stage.compile(&self.device, DType::F32, form)?;
             self.program = Some(program);
             notes.extend(note);
             return self.run_once(inputs)?.map_err(|count| self.overflow(count));
@@ -220,11 +253,21 @@ impl<'m> OpenStage<'m> {
         }
     }
 
-    /// Refuses what is larger than the limit of memory that the user set.
-    fn check_budget(&self, form: &Form<'_>, count: usize) -> Result<()> {
-        let (needed, allowed) = (form.peak_bytes(), self.device.budget().unwrap_or(u64::MAX));
+    /// The stage in f32 within the limit of memory that the user set, with weights that pass through where it must be so; refused where that is
+    /// not enough.
+    fn within_budget(&self, count: usize) -> Result<Form<'m>> {
+        let form = self.stage.form(&self.device, DType::F32)?;
+        let Some(allowed) = self.device.budget().map(|bytes| bytes.saturating_sub(self.stage.beside)) else {
+            return Ok(form);
+        };
+        let may_stream = self.device.streaming() != Streaming::Off && Part::of(self.stage.name) != Part::Vae;
+        let form = match form.peak_bytes() > allowed && may_stream {
+            true => self.stage.form_within(&self.device, DType::F32, Some(allowed))?,
+            false => form,
+        };
+        let needed = form.peak_bytes();
         if needed <= allowed {
-            return Ok(());
+            return Ok(form);
         }
         let hint = format!(" in f16, and in f32 it needs {} MiB, more than --vram allows", needed.div_ceil(1 << 20));
         Err(Error::NonFinite { stage: self.stage.name.into(), count, hint })

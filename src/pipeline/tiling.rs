@@ -6,7 +6,6 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::Device;
-use super::stage::Record;
 use crate::record::{Caps, Chain, ChainPlan, MemoryPlan, Recording, plan};
 use crate::{Error, Result};
 
@@ -111,7 +110,7 @@ impl Form<'_> {
 /// # Errors
 /// When the whole, or the last of its bands too, exceeds what the device can bind.
 pub(super) fn choose<'m>(
-    record: &Record<'m>,
+    record: &dyn Fn(&Caps) -> Result<Recording>,
     chains: Option<&Chains<'m>>,
     device: &Device,
     caps: &Caps,
@@ -160,7 +159,7 @@ pub(super) fn choose<'m>(
 }
 
 /// Whether f32 tensors had to be f16 to fit the device's bindings, as `Recording::in_f32` has it: bands keep them f32.
-fn narrowed(recording: &Recording, record: &Record<'_>) -> bool {
+fn narrowed(recording: &Recording, record: &dyn Fn(&Caps) -> Result<Recording>) -> bool {
     let types = |recording: &Recording| recording.tensors.iter().map(|tensor| tensor.dtype).collect::<Vec<_>>();
     record(&unbound(&recording.caps)).is_ok_and(|wanted| types(&wanted) != types(recording))
 }

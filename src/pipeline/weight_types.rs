@@ -21,7 +21,9 @@ pub enum Part {
 }
 
 impl Part {
-    const ALL: [(Part, &'static str); 4] =
+    pub(super) const COUNT: usize = 4;
+
+    const ALL: [(Part, &'static str); Part::COUNT] =
         [(Part::Text, "text"), (Part::Unet, "unet"), (Part::Oms, "oms"), (Part::Vae, "vae")];
 
     /// The part that a component's folder or a stage's name belongs to.
@@ -38,7 +40,7 @@ impl Part {
 /// The weight type of each part; `None` is what the device's storage suggests: f16 where activations are f16, else as in
 /// the file; blocks of q8_0 and q4_0 that a file has stay in both. As text: `auto`, `f16`, `q8_0`, `q4_0`, or parts: `text=f16,unet=q4_0`, the others being `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct WeightTypes([Option<WeightType>; 4]);
+pub struct WeightTypes([Option<WeightType>; Part::COUNT]);
 
 impl WeightTypes {
     /// What was chosen for a part.
@@ -61,6 +63,19 @@ impl WeightTypes {
     fn all(choice: WeightType) -> Self {
         WeightTypes([Some(choice), Some(choice), Some(choice), Some(WeightType::F16)])
     }
+}
+
+/// Whether weights pass through the device in every run, block by block, instead of staying on it. It changes no bit of a picture, and the time that
+/// the way there takes. The autoencoder's stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Streaming {
+    /// Where a limit of memory asks for it: before weights are made as small as q4_0.
+    #[default]
+    Auto,
+    /// Rather than make weights smaller: with a limit, what does not fit; without one, as much as there is.
+    On,
+    /// Never.
+    Off,
 }
 
 /// The names that can be typed.

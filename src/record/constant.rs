@@ -9,15 +9,26 @@ use super::DType;
 use super::quant::{dequantize, quantize};
 use crate::{Error, Result};
 
+/// Takes bytes that belong at an offset of a constant, a multiple of 4. Every piece but the one that ends the constant has a multiple of 4 bytes.
+pub type PieceSink<'a> = dyn FnMut(usize, &[u8]) -> Result<()> + 'a;
+
 /// Where a constant's bytes come from: a mapped file, or a repacked copy made on demand.
 pub trait ConstantData: Send + Sync {
     /// The elements in little-endian order, in the layout and type of the [`Constant`] (quantised ones as
-    /// [`quantize`](super::quantize) gives them). Called once per upload, so
-    /// that no second copy of a model stays in host memory.
+    /// [`quantize`](super::quantize) gives them). Made anew at each call, so that no second copy of a model stays in host memory.
     ///
     /// # Errors
     /// When the source cannot be read or converted.
     fn bytes(&self) -> Result<Cow<'_, [u8]>>;
+
+    /// The same bytes piece by piece, each part of them once: what an upload reads. A source that converts does so a piece at a time, so that a
+    /// large tensor costs no more host memory than a small one. Pieces end between elements.
+    ///
+    /// # Errors
+    /// As [`bytes`](Self::bytes), and what `sink` reports.
+    fn pieces(&self, sink: &mut PieceSink<'_>) -> Result<()> {
+        sink(0, &self.bytes()?)
+    }
 }
 
 impl ConstantData for Vec<u8> {
@@ -98,16 +109,32 @@ impl Constant {
     /// When the source cannot be read or converted, or gives another number of bytes.
     pub fn checked_bytes(&self) -> Result<Cow<'_, [u8]>> {
         let bytes = self.data.bytes()?;
-        if bytes.len() == self.byte_len() {
-            return Ok(bytes);
-        }
-        Err(Error::Model(format!(
-            "{}: expected {} bytes for {:?}, the source gave {}",
+        if bytes.len() == self.byte_len() { Ok(bytes) } else { Err(self.mismatch(&bytes.len().to_string())) }
+    }
+
+    /// [`checked_bytes`](Self::checked_bytes) piece by piece, as an upload takes them.
+    ///
+    /// # Errors
+    /// As [`checked_bytes`](Self::checked_bytes), and what `sink` reports.
+    pub fn checked_pieces(&self, sink: &mut PieceSink<'_>) -> Result<()> {
+        let (expected, mut given) = (self.byte_len(), 0);
+        self.data.pieces(&mut |offset, bytes| {
+            given += bytes.len();
+            if offset + bytes.len() > expected || given > expected || !offset.is_multiple_of(4) {
+                return Err(self.mismatch(&format!("{} at {offset}", bytes.len())));
+            }
+            sink(offset, bytes)
+        })?;
+        if given == expected { Ok(()) } else { Err(self.mismatch(&given.to_string())) }
+    }
+
+    fn mismatch(&self, given: &str) -> Error {
+        Error::Model(format!(
+            "{}: expected {} bytes for {:?}, the source gave {given}",
             self.label,
             self.byte_len(),
-            self.shape,
-            bytes.len()
-        )))
+            self.shape
+        ))
     }
 
     /// The elements as f32: of quantised ones, what kernels unpack.
@@ -115,17 +142,21 @@ impl Constant {
     /// # Errors
     /// As [`checked_bytes`](Self::checked_bytes).
     pub fn values(&self) -> Result<Vec<f32>> {
-        let bytes = self.checked_bytes()?;
-        Ok(match self.dtype {
-            DType::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(&bytes),
-            DType::F16 => {
-                let halves = bytemuck::pod_collect_to_vec::<u8, half::f16>(&bytes);
-                let mut values = vec![0.0; halves.len()];
-                halves.convert_to_f32_slice(&mut values);
-                values
-            }
-            DType::Q8_0 | DType::Q4_0 => dequantize(self.dtype, &bytes, self.len()),
-        })
+        Ok(decoded(self.dtype, &self.checked_bytes()?, self.len()))
+    }
+}
+
+/// `len` elements as f32.
+pub(crate) fn decoded(dtype: DType, bytes: &[u8], len: usize) -> Vec<f32> {
+    match dtype {
+        DType::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(bytes),
+        DType::F16 => {
+            let halves = bytemuck::pod_collect_to_vec::<u8, half::f16>(bytes);
+            let mut values = vec![0.0; halves.len()];
+            halves.convert_to_f32_slice(&mut values);
+            values
+        }
+        DType::Q8_0 | DType::Q4_0 => dequantize(dtype, bytes, len),
     }
 }
 

@@ -4,6 +4,7 @@
 //! of one of its inputs: WebGPU refuses a buffer that is bound for reading and writing at once, and drivers read
 //! faster through read-only bindings. Lanes stay within the largest buffer, and tensors within the largest binding.
 
+use super::stream::{StreamPlan, stream};
 use super::{Caps, DType, Recording, Role};
 use crate::{Error, Result};
 
@@ -25,8 +26,10 @@ pub struct MemoryPlan {
     pub lanes: Vec<usize>,
     /// Place of each tensor, by storage index; `None` for constants and for tensors that nothing uses.
     pub placements: Vec<Option<Placement>>,
-    /// Bytes of all constants.
+    /// Bytes of the constants that stay on the device.
     pub constant_bytes: usize,
+    /// How the others pass through it in every run; `None` when all stay.
+    pub stream: Option<StreamPlan>,
     /// Bytes of all parameter blocks.
     pub params_bytes: usize,
     /// Bytes of the buffers through which results are read back.
@@ -36,9 +39,12 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// Bytes that the executor allocates on the device.
+    /// Bytes that the executor allocates on the device. The stages of streamed constants count too, though a device with memory of its own may
+    /// read them over the bus.
     pub fn peak_bytes(&self) -> u64 {
-        self.lanes.iter().sum::<usize>() as u64 + (self.constant_bytes + self.params_bytes + self.readback_bytes) as u64
+        let passing = self.stream.as_ref().map_or(0, StreamPlan::allocated_bytes);
+        let lanes: usize = self.lanes.iter().sum();
+        (lanes + self.constant_bytes + passing + self.params_bytes + self.readback_bytes) as u64
     }
 }
 
@@ -52,7 +58,7 @@ struct Lifetime {
     last: usize,
 }
 
-/// Plans a recording's memory for its [`Caps`].
+/// Plans a recording's memory for its [`Caps`], within [`Recording::memory_limit`] if constants that pass through the device can do that.
 ///
 /// # Errors
 /// When a tensor or a constant is larger than one binding of the device can be.
@@ -97,6 +103,13 @@ pub fn plan(recording: &Recording) -> Result<MemoryPlan> {
             .iter()
             .map(|o| recording.tensors[o.tensor.storage as usize].bytes().next_multiple_of(8))
             .sum();
+    }
+    if let Some(limit) = recording.memory_limit {
+        let others = plan.peak_bytes() - plan.constant_bytes as u64;
+        let room = usize::try_from(limit.saturating_sub(others)).unwrap_or(usize::MAX);
+        if let Some((staying, streamed)) = stream(recording, room) {
+            (plan.constant_bytes, plan.stream) = (staying, Some(streamed));
+        }
     }
     Ok(plan)
 }

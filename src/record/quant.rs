@@ -11,6 +11,9 @@
 //! A block of zeros has `d = 0` and gives zeros. The numbers are ggml's, the layout is the kernels': first all quants in
 //! order, a word of four bytes (q8_0) or eight half-bytes (q4_0), the lowest bits first; then all scales, two a word.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use half::f16;
 use rayon::prelude::*;
 
@@ -41,17 +44,40 @@ pub fn quantize(dtype: DType, values: &[f32]) -> Result<Vec<u8>> {
             dtype.name()
         )));
     }
-    let mut bytes = vec![0; byte_len(dtype, values.len())];
-    let (quants, scales) = bytes.split_at_mut(quant_bytes(dtype, values.len()));
+    quantize_from(dtype, values.len(), |range| Cow::Borrowed(&values[range]))
+}
+
+/// Blocks that one thread makes at a time.
+const GROUP: usize = 64;
+
+/// [`quantize`] of `len` values, whole blocks, which `values` gives a part at a time.
+///
+/// # Errors
+/// When a value is not finite, or a scale is beyond the range of f16.
+pub(crate) fn quantize_from<'v>(
+    dtype: DType,
+    len: usize,
+    values: impl Fn(Range<usize>) -> Cow<'v, [f32]> + Sync,
+) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; byte_len(dtype, len)];
+    let (quants, scales) = bytes.split_at_mut(quant_bytes(dtype, len));
     let unfit: usize = quants
-        .par_chunks_mut(quant_bytes(dtype, BLOCK))
-        .zip(scales.par_chunks_mut(2))
-        .zip(values.par_chunks(BLOCK))
-        .map(|((quants, scale), x)| {
-            let d = if dtype == DType::Q8_0 { block_q8_0(x, quants) } else { block_q4_0(x, quants) };
-            let stored = f16::from_f32(d);
-            scale.copy_from_slice(&stored.to_le_bytes());
-            usize::from(!stored.is_finite() || x.iter().any(|v| !v.is_finite()))
+        .par_chunks_mut(quant_bytes(dtype, BLOCK * GROUP))
+        .zip(scales.par_chunks_mut(2 * GROUP))
+        .enumerate()
+        .map(|(group, (quants, scales))| {
+            let first = group * GROUP * BLOCK;
+            let values = values(first..len.min(first + GROUP * BLOCK));
+            let blocks = values.chunks_exact(BLOCK).zip(quants.chunks_exact_mut(quant_bytes(dtype, BLOCK)));
+            let unfit = blocks.zip(scales.chunks_exact_mut(2)).map(|((x, quants), scale)| {
+                let d = if dtype == DType::Q8_0 { block_q8_0(x, quants) } else { block_q4_0(x, quants) };
+                let stored = f16::from_f32(d);
+                scale.copy_from_slice(&stored.to_le_bytes());
+                // All are looked at, without a branch: it is the rule that there is none.
+                let infinite = x.iter().fold(false, |any, v| any | !v.is_finite());
+                usize::from(!stored.is_finite() | infinite)
+            });
+            unfit.sum::<usize>()
         })
         .sum();
     if unfit > 0 {
@@ -113,7 +139,8 @@ pub(super) fn dequantize(dtype: DType, bytes: &[u8], len: usize) -> Vec<f32> {
     values
 }
 
-const fn quant_bytes(dtype: DType, len: usize) -> usize {
+/// Bytes of the quants of `len` values, which their scales follow.
+pub(crate) const fn quant_bytes(dtype: DType, len: usize) -> usize {
     match dtype {
         DType::Q8_0 => len,
         _ => len / 2,
@@ -122,12 +149,24 @@ const fn quant_bytes(dtype: DType, len: usize) -> usize {
 
 /// Writes 32 quants, one a byte; gives the scale.
 fn block_q8_0(x: &[f32], quants: &mut [u8]) -> f32 {
-    let d = x.iter().fold(0.0f32, |most, v| most.max(v.abs())) / 127.0;
+    let mut largest = [0.0f32; 8];
+    for eight in x.as_chunks::<8>().0 {
+        largest.iter_mut().zip(eight).for_each(|(most, v)| *most = most.max(v.abs()));
+    }
+    let d = largest.iter().fold(0.0f32, |most, v| most.max(*v)) / 127.0;
     let inverse = inverse(d);
     for (q, v) in quants.iter_mut().zip(x) {
-        *q = (v * inverse).round() as i8 as u8;
+        *q = rounded(v * inverse) as i8 as u8;
     }
     d
+}
+
+/// `x.round()` within the range of a byte, without the call that it is on processors of the oldest kind: `x` less its whole part is exact.
+fn rounded(x: f32) -> i32 {
+    let x = x.clamp(-128.0, 127.0);
+    let whole = x as i32;
+    let rest = x - whole as f32;
+    whole + i32::from(rest >= 0.5) - i32::from(rest <= -0.5)
 }
 
 /// Writes 32 quants, two a byte; gives the scale.
@@ -184,6 +223,17 @@ mod tests {
             assert_eq!((bytes[0], bytes[1], bytes[15]), (0xF0, 0x87, 0x78));
             assert_eq!(bytes[16..18], f16::from_f32(-sign).to_le_bytes());
             assert_eq!((back[0], back[1], back[2], back[3], back[31]), (8.0 * sign, -7.0 * sign, sign, 0.0, sign));
+        }
+    }
+
+    #[test]
+    fn rounding_is_that_of_the_standard_library() {
+        let near = (-254..=254).flat_map(|half| [-1, 0, 1].map(|ulp| (half as f32 * 0.5, ulp)));
+        let steps = near.map(|(x, ulp)| f32::from_bits((x.to_bits() as i32 + ulp).max(0) as u32));
+        let odd =
+            [0.499_999_97, -0.499_999_97, f32::MIN_POSITIVE, -0.0, 127.4, -127.6, f32::NAN, 1e9, -1e9, f32::INFINITY];
+        for x in steps.chain(odd) {
+            assert_eq!(rounded(x) as i8, x.round() as i8, "{x}");
         }
     }
 

@@ -12,7 +12,7 @@ pub enum Role {
     Input(String),
     /// Written by a dispatch.
     Intermediate,
-    /// Uploaded once.
+    /// Uploaded once, or in every run where [`Recording::memory_limit`] asks for it.
     Constant(Arc<Constant>),
 }
 
@@ -74,6 +74,9 @@ pub struct Recording {
     pub dispatches: Vec<Dispatch>,
     /// Results in the order they were named.
     pub outputs: Vec<Output>,
+    /// Bytes that the executor of a GPU may allocate: constants that do not fit then pass through the device in every run. `None` keeps all of them
+    /// there, whatever that takes.
+    pub memory_limit: Option<u64>,
     constants: HashMap<usize, Tensor>,
     scope: Vec<String>,
     keep_taps: bool,
@@ -89,6 +92,7 @@ impl Recording {
             tensors: Vec::new(),
             dispatches: Vec::new(),
             outputs: Vec::new(),
+            memory_limit: None,
             constants: HashMap::new(),
             scope: Vec::new(),
             keep_taps: false,

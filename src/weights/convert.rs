@@ -1,14 +1,16 @@
 //! Element types and layouts: from what a checkpoint stores to what kernels read.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::element::StoredType;
-use super::lora::{Patch, patched};
+use super::lora::{Patch, Patcher, patched};
 use super::set::TensorView;
-use crate::record::{ConstantData, DType, from_ggml};
+use crate::record::{ConstantData, DType, PieceSink, from_ggml};
 use crate::{Error, Result};
 
 /// The element type of matrices and convolutions on the device. Biases and norms are always f32.
@@ -81,40 +83,39 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// The elements as `to`, little-endian; borrowed from the map where nothing changes.
-    fn elements(&self, to: DType) -> Result<Cow<'_, [u8]>> {
-        match (self.view.dtype(), to) {
-            (StoredType::F32, DType::F32) | (StoredType::F16, DType::F16)
-                if !self.view.transposed && self.patches.is_empty() =>
-            {
-                Ok(Cow::Borrowed(self.view.bytes()))
-            }
-            (_, DType::F32) => Ok(Cow::Owned(bytemuck::cast_slice(&self.values()).to_vec())),
-            (_, DType::F16) => self.halves().map(Cow::Owned),
-            (_, DType::Q8_0 | DType::Q4_0) => unreachable!("blocks are kept whole or made of f16 or f32 values"),
-        }
-    }
-
     /// The elements as f32, with what adapters add.
     pub(super) fn values(&self) -> Vec<f32> {
         let values = self.view.values();
         if self.patches.is_empty() { values } else { patched(values, &self.patches) }
     }
 
-    fn halves(&self) -> Result<Vec<u8>> {
-        let values = self.values();
-        let halves: Vec<f16> = values.iter().map(|&v| f16::from_f32(v)).collect();
-        let lost = values.iter().zip(&halves).filter(|(v, h)| v.is_finite() && h.is_infinite()).count();
-        if lost > 0 {
-            return Err(Error::Model(format!(
-                "{}: {}: {lost} values are beyond the range of f16 (65504); keep this model's weights in f32",
-                self.view.file.label(),
-                self.name
-            )));
-        }
-        Ok(bytemuck::cast_slice(&halves).to_vec())
+    /// The elements as they lie in the map, where nothing changes them but their type.
+    fn stored(&self) -> Option<(StoredType, &[u8])> {
+        self.in_order().filter(|_| self.patches.is_empty())
+    }
+
+    /// The elements in the map, if they lie in the order of the shape.
+    fn in_order(&self) -> Option<(StoredType, &[u8])> {
+        (!self.view.transposed).then(|| (self.view.dtype(), self.view.bytes()))
+    }
+
+    fn lost(&self, count: usize) -> Error {
+        Error::Model(format!(
+            "{}: {}: {count} values are beyond the range of f16 (65504); keep this model's weights in f32",
+            self.view.file.label(),
+            self.name
+        ))
     }
 }
+
+/// Values that are converted at a time.
+const PIECE: usize = 1 << 20;
+
+/// Values that adapters change at a time: products of a few rows leave cores idle.
+const CHANGED_PIECE: usize = 1 << 22;
+
+/// Values that one thread converts at a time, where rows need not be told apart.
+const RUN: usize = 1 << 15;
 
 /// The rows of several stored tensors below each other, each row a block of `taps` × `channels` values that is stored
 /// channel by channel (OIHW), given tap by tap (OHWI), with zeros up to `padded_channels` and `padded_rows`.
@@ -128,39 +129,197 @@ pub(super) struct Packed {
     pub(super) dtype: DType,
 }
 
+impl ConstantData for Packed {
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        if let Some(bytes) = self.as_stored() {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let mut packed = vec![0; self.padded_rows * self.row_bytes()];
+        self.convert(&mut |offset, piece| {
+            packed[offset..offset + piece.len()].copy_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(Cow::Owned(packed))
+    }
+
+    fn pieces(&self, sink: &mut PieceSink<'_>) -> Result<()> {
+        match self.as_stored() {
+            Some(bytes) => sink(0, bytes),
+            None => self.convert(sink),
+        }
+    }
+}
+
 impl Packed {
     fn rearranges(&self) -> bool {
         self.padded_channels != self.channels || (self.taps > 1 && self.channels > 1)
     }
+
+    fn row_bytes(&self) -> usize {
+        self.dtype.bytes(self.taps * self.padded_channels)
+    }
+
+    /// The bytes in the map, where they are what is wanted.
+    fn as_stored(&self) -> Option<&[u8]> {
+        let [source] = self.sources.as_slice() else { return None };
+        let (stored, bytes) = source.stored()?;
+        let whole = bytes.len() == self.padded_rows * self.row_bytes();
+        (whole && !self.rearranges() && is_same(stored, self.dtype)).then_some(bytes)
+    }
+
+    /// Some rows at a time, a multiple of 4: the last piece aside, pieces end with whole words.
+    fn convert(&self, sink: &mut PieceSink<'_>) -> Result<()> {
+        let (row_len, row) = (self.taps * self.channels, self.row_bytes());
+        let values = if self.sources.iter().all(|source| source.patches.is_empty()) { PIECE } else { CHANGED_PIECE };
+        let step = (values / row_len.max(1)).max(1).next_multiple_of(4);
+        let mut piece = vec![0; step.min(self.padded_rows) * row];
+        let mut sources = self.sources.iter();
+        let mut open: Option<Rows<'_>> = None;
+        for first in (0..self.padded_rows).step_by(step) {
+            let out = &mut piece[..step.min(self.padded_rows - first) * row];
+            let mut at = 0;
+            while at < out.len() {
+                let Some(rows) = open.as_mut().filter(|rows| rows.next < rows.count) else {
+                    if let Some(rows) = open.take() {
+                        rows.finish()?;
+                    }
+                    let Some(source) = sources.next() else { break };
+                    open = Some(Rows::of(source, row_len));
+                    continue;
+                };
+                let count = (rows.count - rows.next).min((out.len() - at) / row);
+                self.fill(rows, row_len, &mut out[at..at + count * row]);
+                rows.next += count;
+                at += count * row;
+            }
+            out[at..].fill(0);
+            sink(first * row, out)?;
+        }
+        open.map_or(Ok(()), Rows::finish)
+    }
+
+    /// The next rows of a source.
+    fn fill(&self, rows: &mut Rows<'_>, row_len: usize, out: &mut [u8]) {
+        let row = self.row_bytes();
+        let together = if self.rearranges() { 1 } else { (RUN / row_len.max(1)).max(1) };
+        let changed = rows.changed(rows.next..rows.next + out.len() / row, row_len);
+        let (next, elements) = match &changed {
+            Some(changed) => (0, changed),
+            None => (rows.next, &rows.elements),
+        };
+        let lost: usize = out
+            .par_chunks_mut(together * row)
+            .enumerate()
+            .map(|(i, out)| {
+                let first = next + i * together;
+                let range = first * row_len..(first + out.len() / row) * row_len;
+                match elements {
+                    Elements::Stored(stored, len, bytes) => {
+                        let bytes = some(bytes, *len, range);
+                        match is_same(*stored, self.dtype) {
+                            true => self.place(bytes, out),
+                            false => self.round(&stored.decode(bytes), out),
+                        }
+                    }
+                    Elements::Values(values) => self.round(&values[range], out),
+                }
+            })
+            .sum();
+        rows.lost += lost;
+    }
+
+    /// Values as the constant's type; gives how many are beyond its range.
+    fn round(&self, values: &[f32], out: &mut [u8]) -> usize {
+        if self.dtype == DType::F32 {
+            return self.place(bytemuck::cast_slice(values), out);
+        }
+        let mut halves = vec![f16::ZERO; values.len()];
+        halves.convert_from_f32_slice(values);
+        self.place(bytemuck::cast_slice(&halves), out);
+        values.iter().zip(&halves).filter(|(v, h)| v.is_finite() && h.is_infinite()).count()
+    }
+
+    /// Elements of the constant's type, in their order. None is lost.
+    fn place(&self, stored: &[u8], out: &mut [u8]) -> usize {
+        match (self.rearranges(), self.dtype) {
+            (false, _) => out.copy_from_slice(stored),
+            (true, DType::F32) => self.rearrange::<4>(stored, out),
+            (true, _) => self.rearrange::<2>(stored, out),
+        }
+        0
+    }
+
+    /// One output channel: `[channels, taps]` to `[taps, padded_channels]`.
+    fn rearrange<const SIZE: usize>(&self, stored: &[u8], out: &mut [u8]) {
+        let stored = stored.as_chunks::<SIZE>().0;
+        let out = out.as_chunks_mut::<SIZE>().0;
+        for (tap, out) in out.chunks_exact_mut(self.padded_channels).enumerate() {
+            let (values, padding) = out.split_at_mut(self.channels);
+            values.iter_mut().zip(stored.iter().skip(tap).step_by(self.taps)).for_each(|(out, value)| *out = *value);
+            padding.fill([0; SIZE]);
+        }
+    }
 }
 
-impl ConstantData for Packed {
-    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
-        let size = self.dtype.bytes(1);
-        let (stored_row, row) = (self.taps * self.channels * size, self.taps * self.padded_channels * size);
-        let length = self.padded_rows * row;
-        if let ([source], false) = (self.sources.as_slice(), self.rearranges()) {
-            let elements = source.elements(self.dtype)?;
-            if elements.len() == length {
-                return Ok(elements);
-            }
+/// The rows of one source, as far as they are not given yet.
+struct Rows<'a> {
+    source: &'a Source,
+    elements: Elements<'a>,
+    /// What adapters add to `elements`.
+    patcher: Option<Patcher<'a>>,
+    count: usize,
+    next: usize,
+    /// Values that f16 cannot hold.
+    lost: usize,
+}
+
+enum Elements<'a> {
+    /// So many, as in the map. A row is whole blocks.
+    Stored(StoredType, usize, &'a [u8]),
+    Values(Vec<f32>),
+}
+
+impl Elements<'_> {
+    fn values(&self, range: Range<usize>) -> Vec<f32> {
+        match self {
+            Elements::Stored(stored, len, bytes) => stored.decode(some(bytes, *len, range)),
+            Elements::Values(values) => values[range].to_vec(),
         }
-        let mut packed = vec![0; length];
-        let mut rest = packed.as_mut_slice();
-        for source in &self.sources {
-            let elements = source.elements(self.dtype)?;
-            let (part, after) = rest.split_at_mut(elements.len() / stored_row.max(1) * row);
-            if self.rearranges() {
-                part.par_chunks_mut(row)
-                    .zip(elements.par_chunks(stored_row))
-                    .for_each(|(out, stored)| self.rearrange(stored, out));
-            } else {
-                part.copy_from_slice(&elements);
-            }
-            rest = after;
-        }
-        Ok(Cow::Owned(packed))
     }
+}
+
+impl<'a> Rows<'a> {
+    fn of(source: &'a Source, row_len: usize) -> Self {
+        let count = source.view.len() / row_len.max(1);
+        let elements = match source.in_order() {
+            Some((stored, bytes)) if row_len.is_multiple_of(stored.block()) => {
+                Elements::Stored(stored, source.view.len(), bytes)
+            }
+            // Few and small: some text projections.
+            _ => Elements::Values(source.view.values()),
+        };
+        let base = |rows: Range<usize>| elements.values(rows.start * row_len..rows.end * row_len);
+        let patcher = (!source.patches.is_empty()).then(|| Patcher::new(&source.patches, [count, row_len], &base));
+        Rows { source, elements, patcher, count, next: 0, lost: 0 }
+    }
+
+    /// Rows that adapters change.
+    fn changed(&self, rows: Range<usize>, row_len: usize) -> Option<Elements<'static>> {
+        let patcher = self.patcher.as_ref()?;
+        let mut values = self.elements.values(rows.start * row_len..rows.end * row_len);
+        patcher.patch(rows.start, &mut values);
+        Some(Elements::Values(values))
+    }
+
+    fn finish(self) -> Result<()> {
+        if self.lost > 0 { Err(self.source.lost(self.lost)) } else { Ok(()) }
+    }
+}
+
+/// The bytes of some of `len` elements, whole blocks of them.
+fn some(bytes: &[u8], len: usize, range: Range<usize>) -> &[u8] {
+    let at = |element: usize| element * bytes.len() / len.max(1);
+    &bytes[at(range.start)..at(range.end)]
 }
 
 /// Matrices below each other in the blocks that a file has, with blocks of zeros below them up to `len` values.
@@ -177,14 +336,6 @@ impl ConstantData for Kept {
     }
 }
 
-impl Packed {
-    /// One output channel: `[channels, taps]` to `[taps, padded_channels]`.
-    fn rearrange(&self, stored: &[u8], out: &mut [u8]) {
-        let size = self.dtype.bytes(1);
-        for (index, element) in stored.chunks_exact(size).enumerate() {
-            let (channel, tap) = (index / self.taps, index % self.taps);
-            let at = (tap * self.padded_channels + channel) * size;
-            out[at..at + size].copy_from_slice(element);
-        }
-    }
+fn is_same(stored: StoredType, dtype: DType) -> bool {
+    matches!((stored, dtype), (StoredType::F32, DType::F32) | (StoredType::F16, DType::F16))
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use safetensors::Dtype;
 
@@ -53,7 +54,12 @@ impl StoredType {
         let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
         match self {
             StoredType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            StoredType::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+            StoredType::F16 => {
+                let halves: Vec<f16> = pairs().map(f16::from_le_bytes).collect();
+                let mut values = vec![0.0; halves.len()];
+                halves.convert_to_f32_slice(&mut values);
+                values
+            }
             StoredType::BF16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
             StoredType::F8E4M3 => bytes.iter().map(|&b| e4m3(b)).collect(),
             StoredType::F8E5M2 => bytes.iter().map(|&b| f16::from_bits(u16::from(b) << 8).to_f32()).collect(),

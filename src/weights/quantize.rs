@@ -1,9 +1,11 @@
 //! Which weights of a network become blocks of 32, made when a backend uploads them.
 
 use std::borrow::Cow;
+use std::fmt::Display;
+use std::ops::Range;
 
 use super::WeightType;
-use crate::record::{BLOCK, Constant, ConstantData, DType, quantize};
+use crate::record::{BLOCK, Constant, ConstantData, DType, PieceSink, decoded, quant_bytes, quantize, quantize_from};
 use crate::{Error, Result};
 
 /// Weights with fewer values save too little to lose accuracy for.
@@ -43,7 +45,34 @@ struct Quantized {
 
 impl ConstantData for Quantized {
     fn bytes(&self) -> Result<Cow<'_, [u8]>> {
-        let bytes = quantize(self.dtype, &self.base.values()?);
-        bytes.map(Cow::Owned).map_err(|e| Error::Model(format!("{}: {e}", self.base.label)))
+        quantize(self.dtype, &self.base.values()?).map(Cow::Owned).map_err(|e| self.explained(&e))
+    }
+
+    fn pieces(&self, sink: &mut PieceSink<'_>) -> Result<()> {
+        let size = self.base.dtype.bytes(1);
+        let all_quants = quant_bytes(self.dtype, self.base.len());
+        self.base.checked_pieces(&mut |offset, bytes| {
+            let (first, len) = (offset / size, bytes.len() / size);
+            // An odd number of scales would end within a word that the next piece begins with.
+            if !first.is_multiple_of(2 * BLOCK) || !len.is_multiple_of(BLOCK) {
+                return Err(
+                    self.explained(&format_args!("expected pieces of whole pairs of blocks, got one at {first}"))
+                );
+            }
+            let values = |range: Range<usize>| {
+                let bytes = &bytes[range.start * size..range.end * size];
+                Cow::Owned(decoded(self.base.dtype, bytes, range.len()))
+            };
+            let blocks = quantize_from(self.dtype, len, values).map_err(|e| self.explained(&e))?;
+            let (quants, scales) = blocks.split_at(quant_bytes(self.dtype, len));
+            sink(quant_bytes(self.dtype, first), quants)?;
+            sink(all_quants + first / BLOCK * 2, scales)
+        })
+    }
+}
+
+impl Quantized {
+    fn explained(&self, why: &dyn Display) -> Error {
+        Error::Model(format!("{}: {why}", self.base.label))
     }
 }

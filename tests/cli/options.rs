@@ -3,6 +3,7 @@
 use chiaro::image::read_png;
 
 use super::{chiaro, fails, json, stderr};
+use crate::support::adapter;
 
 #[test]
 fn samplers_are_listed() {
@@ -113,6 +114,53 @@ fn weight_types_are_planned_kept_and_repeated() {
     refuses(&["x", "--vram", "4", "--device", "cpu"], &["--vram", "4GB"]);
     refuses(&["x", "--vram", "4GB", "--device", "cpu"], &["--vram", "--device"]);
     refuses(&["plan", "--vram", "4GB", "--device", "cpu"], &["--vram", "--device"]);
+    refuses(&["x", "--stream-weights", "on", "--device", "cpu"], &["--stream-weights on", "--device"]);
+    refuses(&["x", "--stream-weights", "sometimes", "--device", "cpu"], &["--stream-weights", "auto"]);
+}
+
+/// On the tests' adapter: what passes through changes neither the picture nor what its PNG says of weights.
+#[test]
+fn streamed_weights_draw_the_same_picture() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let index = adapter::test_adapter().index.to_string();
+    let on_gpu = |arguments: &[&str]| {
+        let output = chiaro(folder.path(), &[arguments, &["--device", &index, "--precision", "f32"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        output
+    };
+    let size = ["-W", "64", "-H", "64", "--steps", "2"];
+    let plan = |more: &[&str]| -> serde_json::Value {
+        let output = on_gpu(&[&["plan", "--json"], &size[..], more].concat());
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    let unet = |plan: &serde_json::Value| {
+        let stages = plan["stages"].as_array().expect("stages");
+        let unet = stages.iter().find(|stage| stage["stage"] == "UNet").expect("a UNet");
+        ["weight_bytes", "resident_weight_bytes", "streamed_bytes_per_run", "peak_bytes"]
+            .map(|key| unet[key].as_u64().expect(key))
+    };
+    let [all, stays, passes, peak] = unet(&plan(&[]));
+    assert!(all == stays && passes == 0);
+    let [of, left, streamed, least] = unet(&plan(&["--stream-weights", "on"]));
+    assert!(
+        of == all && left + streamed == all && streamed * 10 > all * 9 && least < peak,
+        "{left} {streamed} {least} {peak}"
+    );
+
+    let limit = format!("{}kB", peak / 1000 * 8 / 10);
+    let output = on_gpu(&[&["plan", "--weights", "unet=f16", "--vram", &limit], &size[..]].concat());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.contains("so they are streamed") && text.contains("streamed/run") && text.contains("streamed: UNet"),
+        "{text}"
+    );
+
+    for (name, more) in [("stays.png", &[][..]), ("passes.png", &["--stream-weights", "on"])] {
+        let output = on_gpu(&[&["a red circle", "-o", name], &size[..], more].concat());
+        assert_eq!(stderr(&output).contains("weights streamed"), !more.is_empty(), "{}", stderr(&output));
+    }
+    let read = |name: &str| std::fs::read(folder.path().join(name)).expect("a PNG");
+    assert!(read("stays.png") == read("passes.png"), "every byte, the parameters too");
 }
 
 #[test]

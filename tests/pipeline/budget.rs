@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, LazyLock};
 
+use chiaro::models::{Unet, UnetConfig};
 use chiaro::pipeline::{
-    ControlRequest, Device, Overrides, Part, Pipeline, Precision, Request, Source, StagePlan, WeightTypes,
+    ControlRequest, Device, Overrides, Part, Pipeline, Precision, Remedy, Request, Source, StagePlan, Streaming,
+    WeightTypes,
 };
-use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording};
-use chiaro::weights::WeightType;
+use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording, plan};
+use chiaro::weights::{WeightFile, WeightType, Weights};
 use tempfile::TempDir;
 
 use crate::support::control::table;
@@ -173,22 +175,46 @@ fn blocks_take_what_they_are_defined_to() {
 #[test]
 fn a_limit_takes_the_best_that_fits() {
     let [sd15, sdxl] = models();
-    for (model, limit, unet) in [
-        (sd15, 23 * GB / 10, None),
-        (sd15, 15 * GB / 10, Some(WeightType::Q8_0)),
-        (sd15, GB, Some(WeightType::Q4_0)),
-        (sdxl, 8 * GB, None),
-        (sdxl, 4 * GB, Some(WeightType::Q8_0)),
-        (sdxl, 3 * GB, Some(WeightType::Q4_0)),
+    let (auto, off, on) = (Streaming::Auto, Streaming::Off, Streaming::On);
+    for (model, limit, streaming, unet, streamed) in [
+        (sd15, 23 * GB / 10, auto, None, false),
+        (sd15, 15 * GB / 10, auto, Some(WeightType::Q8_0), false),
+        (sd15, GB, auto, Some(WeightType::Q8_0), true),
+        (sd15, GB / 2, auto, Some(WeightType::Q8_0), true),
+        (sd15, GB, off, Some(WeightType::Q4_0), false),
+        (sd15, GB, on, None, true),
+        (sdxl, 8 * GB, auto, None, false),
+        (sdxl, 4 * GB, auto, Some(WeightType::Q8_0), false),
+        (sdxl, 3 * GB, auto, Some(WeightType::Q8_0), true),
+        (sdxl, 2 * GB, auto, Some(WeightType::Q8_0), true),
+        (sdxl, 3 * GB, off, Some(WeightType::Q4_0), false),
+        (sdxl, 4 * GB, on, None, true),
     ] {
-        let (pipeline, tried) = model.within(device(), limit).unwrap_or_else(|e| panic!("{limit}: {e}"));
+        let device = device().with_streaming(streaming).unwrap_or_else(|e| panic!("{e}"));
+        let (pipeline, tried) = model.within(device, limit).unwrap_or_else(|e| panic!("{limit}: {e}"));
         let plans = pipeline.plan(&model.request()).unwrap_or_else(|e| panic!("{e}"));
         assert!(peak(&plans) <= limit, "{limit}: {}", peak(&plans));
         assert_eq!(pipeline.device().weights().of(Part::Unet), unet, "{limit}: {}", pipeline.device().weights());
         assert_eq!(pipeline.device().weights().of(Part::Text), None, "text encoders fit as they are");
+        let unet_plan = plans.iter().find(|s| s.name == "UNet").expect("a UNet");
+        assert_eq!(unet_plan.streamed_bytes_per_run() > 0, streamed, "{limit} {streaming:?}");
+        for s in plans.iter().filter(|s| s.memory.stream.is_some()) {
+            let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            println!(
+                "{}² within {limit}, {streaming:?}: {} {}: {:.1} MiB stay, {:.1} MiB a run, peak {:.1} MiB",
+                model.side,
+                s.name,
+                s.weights[0].0.name(),
+                mebibytes(s.memory.constant_bytes as u64),
+                mebibytes(s.streamed_bytes_per_run()),
+                mebibytes(s.peak_bytes()),
+            );
+            assert!(s.streamed_bytes_per_run() < s.weight_bytes(), "some stay");
+        }
         assert_eq!(tried.is_empty(), unet.is_none());
         assert!(tried.iter().all(|t| t.peak_bytes > limit), "{tried:?}");
         // What was tried last is what the next better choice takes.
+        assert_eq!(tried.iter().any(|t| t.remedy == Remedy::Streamed), streamed && streaming == auto, "{tried:?}");
         if let Some(last) = tried.last() {
             let better = model.stages(last.weights);
             assert_eq!(better.iter().find(|s| s.name == last.stage).map(StagePlan::peak_bytes), Some(last.peak_bytes));
@@ -196,21 +222,67 @@ fn a_limit_takes_the_best_that_fits() {
     }
 }
 
+/// `limit` fits and a byte less does not.
+fn assert_least(model: &Model, device: &Device, limit: u64) {
+    let error = model.within(device.clone(), limit / 2).map(|_| ()).expect_err("half of it").to_string();
+    assert!(error.starts_with("--vram: expected at least "), "{error}");
+    assert!(error.contains(&format!("{:.1} MiB", limit as f64 / f64::from(1 << 20))), "{limit}: {error}");
+    assert!(model.within(device.clone(), limit).is_ok(), "{limit}");
+    assert!(model.within(device.clone(), limit - 1).is_err(), "{limit}");
+}
+
 #[test]
 fn a_limit_that_nothing_fits_says_what_would() {
     let [sd15, _] = models();
-    let error = sd15.within(device(), GB / 2).map(|_| ()).expect_err("half a gigabyte").to_string();
-    let least = peak(&sd15.stages("q4_0"));
-    assert!(error.starts_with("--vram: expected at least "), "{error}");
-    assert!(error.contains(&format!("{:.1} MiB", least as f64 / f64::from(1 << 20))), "{least}: {error}");
+    let off = device().with_streaming(Streaming::Off).unwrap_or_else(|e| panic!("{e}"));
+    let error = sd15.within(off.clone(), GB / 2).map(|_| ()).expect_err("half a gigabyte").to_string();
     assert!(error.contains("UNet") && error.contains("q4_0"), "{error}");
-    // What fits exactly fits, and a byte less does not.
-    assert!(sd15.within(device(), least).is_ok());
-    assert!(sd15.within(device(), least - 1).is_err());
-    // Chosen types stay.
-    let fixed: WeightTypes = "unet=f16".parse().expect("one part");
-    let error = sd15.within(device().with_weights(fixed), GB).map(|_| ()).expect_err("f16 in 1 GB").to_string();
+    assert_least(sd15, &off, peak(&sd15.stages("q4_0")));
+    // With streaming the autoencoder is the largest, whose weights stay.
+    let decoder = sd15.stages("q4_0").into_iter().find(|s| s.name == "VAE decoder").expect("a decoder");
+    assert_least(sd15, &device(), decoder.peak_bytes());
+    // Chosen types stay; what they do not fit is streamed.
+    let fixed = |device: Device| device.with_weights("unet=f16".parse().expect("one part"));
+    let error = sd15.within(fixed(off), GB).map(|_| ()).expect_err("f16 in 1 GB").to_string();
     assert!(error.contains("the UNet needs") && error.contains("weights f16"), "{error}");
+    let (pipeline, _) = sd15.within(fixed(device()), GB).unwrap_or_else(|e| panic!("{e}"));
+    let plans = pipeline.plan(&sd15.request()).unwrap_or_else(|e| panic!("{e}"));
+    let unet = plans.iter().find(|s| s.name == "UNet").expect("a UNet");
+    assert!(unet.weights[0].0 == DType::F16 && unet.memory.stream.is_some(), "{:?}", unet.weights);
     let host = Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("f32");
+    assert!(host.clone().with_streaming(Streaming::On).is_err_and(|e| e.to_string().contains("--device")));
     assert!(sd15.within(host, GB).map(|_| ()).expect_err("the host").to_string().contains("--device"));
+}
+
+/// SDXL's autoencoder needs more than its UNet does then.
+#[test]
+fn a_gigabyte_holds_the_unet_of_sdxl() {
+    let [_, sdxl] = models();
+    let folder = sdxl.folder.path().join("unet");
+    let config = std::fs::read_to_string(folder.join("config.json")).expect("readable");
+    let file = WeightFile::open(folder.join("diffusion_pytorch_model.safetensors")).unwrap_or_else(|e| panic!("{e}"));
+    let config = UnetConfig::from_json(&config, "unet").unwrap_or_else(|e| panic!("{e}"));
+    let weights = Weights::new(Arc::new(file), "unet", WeightType::Q8_0);
+    let unet = Unet::load(config, &weights).unwrap_or_else(|e| panic!("{e}"));
+    let mut recording = unet.record(&ordinary(), 2, 128, 128, 77, false).unwrap_or_else(|e| panic!("{e}"));
+    let whole = plan(&recording).unwrap_or_else(|e| panic!("{e}")).constant_bytes as u64;
+    for limit in [4 * GB, 2 * GB, GB, GB * 7 / 10] {
+        recording.memory_limit = Some(limit);
+        let planned = plan(&recording).unwrap_or_else(|e| panic!("{e}"));
+        let (passing, allocated, chunks) = planned
+            .stream
+            .as_ref()
+            .map_or((0, 0, 0), |stream| (stream.bytes_per_run(), stream.allocated_bytes(), stream.chunks.len()));
+        println!(
+            "UNet of SDXL in q8_0 within {limit}: {} MiB stay, {} MiB a run in {chunks} chunks through {} MiB, peak {} MiB",
+            planned.constant_bytes >> 20,
+            passing >> 20,
+            allocated >> 20,
+            planned.peak_bytes() >> 20
+        );
+        assert!(planned.peak_bytes() <= limit, "{limit}: {}", planned.peak_bytes());
+        assert_eq!(planned.constant_bytes as u64 + passing, whole, "every constant is read once");
+        // No more than a tenth of the limit is left unused while constants pass.
+        assert!(passing == 0 || planned.peak_bytes() * 10 > limit * 9, "{limit}: {}", planned.peak_bytes());
+    }
 }

@@ -140,6 +140,19 @@ fn with_both_text_encoders_of_sdxl() {
         assert_close(what, &starting_latents(&pipeline, request.clone()), &want, 1e-4);
     };
     check("the base's own", open(&xl, &run, module.path(), None));
+    // The pointer leads nowhere, and that is said.
+    let warnings = |pipeline: &Pipeline, request: Request| {
+        pipeline.generate(request).expect("the request fits").warnings().join("\n")
+    };
+    let lost = open(&xl, &run, module.path(), None).unwrap_or_else(|e| panic!("{e}"));
+    let said = warnings(&lost, request.clone());
+    assert!(said.contains("nobody/knows") && said.contains("--oms-text-encoder"), "{said}");
+    assert!(!warnings(&lost, Request { oms: None, ..request.clone() }).contains("nobody"), "it is not used then");
+    let named = open(&xl, &run, module.path(), Some(&xl)).unwrap_or_else(|e| panic!("{e}"));
+    assert!(!warnings(&named, request.clone()).contains("nobody"), "others were named");
+    write_dual_module(module.path(), &json!({ "_class_name": "SDXLTextEncoder" }));
+    let meant = open(&xl, &run, module.path(), None).unwrap_or_else(|e| panic!("{e}"));
+    assert!(!warnings(&meant, request.clone()).contains("text encoders are said"), "nothing else was named");
     let sd15 = root().join("sd15");
     check("a named folder's, in front of SD 1.5", open(&sd15, &run, module.path(), Some(&xl)));
     let message = open(&sd15, &run, module.path(), None).err().expect("SD 1.5 has one encoder").to_string();

@@ -2,6 +2,7 @@
 
 mod elements;
 mod gguf;
+mod pieces;
 mod shards;
 mod torch;
 

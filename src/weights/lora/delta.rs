@@ -12,6 +12,7 @@
 //! DoRA (arXiv 2402.09353, eq. 5) turns any of them into m · (W + ΔW) / ‖W + ΔW‖ − W, the norm taken for each output or, as LyCORIS first
 //! had it, for each input channel; m is learned.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -20,7 +21,10 @@ use super::product::{multiply_add, product, transposed};
 use crate::weights::{StoredTensor, WeightFile};
 
 /// Rows that one thread works on at a time.
-const ROWS: usize = 32;
+const ROWS: usize = 16;
+
+/// Values that norms are taken of at a time.
+const TOGETHER: usize = 1 << 22;
 
 /// A tensor of an adapter file whose type and shape were checked.
 #[derive(Clone)]
@@ -33,6 +37,13 @@ pub(super) struct Part {
 impl Part {
     pub(super) fn values(&self) -> Vec<f32> {
         self.tensor.dtype.decode(self.file.bytes(&self.tensor))
+    }
+
+    /// Some of the values.
+    fn values_from(&self, first: usize, count: usize) -> Vec<f32> {
+        let bytes = self.file.bytes(&self.tensor);
+        let size = bytes.len() / self.tensor.shape.iter().product::<usize>().max(1);
+        self.tensor.dtype.decode(&bytes[first * size..(first + count) * size])
     }
 
     /// `[first extent, all others]`.
@@ -139,76 +150,108 @@ pub(super) struct Delta {
 }
 
 impl Delta {
-    /// `out += weight · ΔW`; `base` is W.
-    pub(super) fn add_to(&self, base: &[f32], weight: f64, out: &mut [f32]) {
-        let Some(magnitudes) = &self.magnitudes else {
-            return self.accumulate((weight * self.scale) as f32, out);
+    /// The change with its factors read. `base` gives rows of W, which norms over input channels are taken of.
+    pub(super) fn read(&self, base: &dyn Fn(Range<usize>) -> Vec<f32>) -> ReadDelta<'_> {
+        let terms = match &self.terms {
+            Terms::Product(factors) => Dense::Product(factors.dense()),
+            Terms::Hadamard(left, right) => Dense::Hadamard(left.dense(), right.dense()),
+            Terms::Kronecker(left, right) => Dense::Kronecker((left.dense(), left), (right.dense(), right)),
+            Terms::Full(part) => Dense::Full(part),
+        };
+        let magnitudes = self.magnitudes.as_ref().map(|magnitudes| magnitudes.values.values()).unwrap_or_default();
+        let mut read = ReadDelta { delta: self, terms, magnitudes };
+        if self.magnitudes.as_ref().is_some_and(|magnitudes| !magnitudes.per_output) {
+            let squares = read.channel_squares(base);
+            read.magnitudes = read.magnitudes.iter().zip(squares).map(|(m, s)| ratio(*m, s)).collect();
+        }
+        read
+    }
+}
+
+enum Dense<'d> {
+    Product(LowRank),
+    Hadamard(LowRank, LowRank),
+    Kronecker((Vec<f32>, &'d Side), (Vec<f32>, &'d Side)),
+    Full(&'d Part),
+}
+
+/// A change whose factors are in memory, to be added to some rows at a time.
+pub(super) struct ReadDelta<'d> {
+    delta: &'d Delta,
+    terms: Dense<'d>,
+    /// DoRA: m of each output, or m / ‖·‖ of each input channel.
+    magnitudes: Vec<f32>,
+}
+
+/// m / ‖·‖; 0 where there is nothing to scale.
+fn ratio(magnitude: f32, square: f64) -> f32 {
+    if square > 0.0 { (f64::from(magnitude) / square.sqrt()) as f32 } else { 0.0 }
+}
+
+fn squares<'v>(values: impl IntoIterator<Item = &'v f32>) -> f64 {
+    values.into_iter().map(|v| f64::from(*v) * f64::from(*v)).sum()
+}
+
+impl ReadDelta<'_> {
+    /// `out += weight · ΔW` for the rows from `first` on; `base` is W there, looked at by DoRA alone.
+    pub(super) fn add_to(&self, first: usize, base: &[f32], weight: f64, out: &mut [f32]) {
+        let Some(magnitudes) = &self.delta.magnitudes else {
+            return self.accumulate(first, (weight * self.delta.scale) as f32, out);
         };
         let mut merged = base.to_vec();
-        self.accumulate(self.scale as f32, &mut merged);
-        let factors = self.factors(magnitudes, &merged);
-        let (columns, taps, weight) = (self.columns, self.taps, weight as f32);
+        self.accumulate(first, self.delta.scale as f32, &mut merged);
+        let (columns, taps, weight) = (self.delta.columns, self.delta.taps, weight as f32);
         let rows = out.par_chunks_mut(columns).zip(merged.par_chunks(columns)).zip(base.par_chunks(columns));
         rows.enumerate().for_each(|(row, ((out, merged), base))| {
+            let of_row = magnitudes.per_output.then(|| ratio(self.magnitudes[first + row], squares(merged)));
             for column in 0..columns {
-                let factor = factors[if magnitudes.per_output { row } else { column / taps }];
+                let factor = of_row.unwrap_or_else(|| self.magnitudes[column / taps]);
                 out[column] += weight * (factor * merged[column] - base[column]);
             }
         });
     }
 
-    /// m / ‖·‖ of each output or input channel; 0 where there is nothing to scale.
-    fn factors(&self, magnitudes: &Magnitudes, merged: &[f32]) -> Vec<f32> {
-        let square = |v: &f32| f64::from(*v) * f64::from(*v);
-        let squares: Vec<f64> = if magnitudes.per_output {
-            merged.par_chunks(self.columns).map(|row| row.iter().map(square).sum()).collect()
-        } else {
-            let mut sums = vec![0.0; self.columns / self.taps];
-            for row in merged.chunks(self.columns) {
-                for (sum, of_channel) in sums.iter_mut().zip(row.chunks(self.taps)) {
-                    *sum += of_channel.iter().map(square).sum::<f64>();
-                }
+    /// ‖W + ΔW‖² of each input channel.
+    fn channel_squares(&self, base: &dyn Fn(Range<usize>) -> Vec<f32>) -> Vec<f64> {
+        let Delta { rows, columns, taps, scale, .. } = *self.delta;
+        let mut sums = vec![0.0; columns / taps];
+        let together = (TOGETHER / columns.max(1)).max(1);
+        for first in (0..rows).step_by(together) {
+            let mut merged = base(first..rows.min(first + together));
+            self.accumulate(first, scale as f32, &mut merged);
+            for row in merged.chunks(columns) {
+                sums.iter_mut().zip(row.chunks(taps)).for_each(|(sum, of_channel)| *sum += squares(of_channel));
             }
-            sums
-        };
-        let factor = |(m, s): (f32, f64)| if s > 0.0 { (f64::from(m) / s.sqrt()) as f32 } else { 0.0 };
-        magnitudes.values.values().into_iter().zip(squares).map(factor).collect()
+        }
+        sums
     }
 
-    fn accumulate(&self, factor: f32, out: &mut [f32]) {
-        let columns = self.columns;
+    fn accumulate(&self, start: usize, factor: f32, out: &mut [f32]) {
+        let columns = self.delta.columns;
         let each = |out: &mut [f32], body: &(dyn Fn(usize, &mut [f32]) + Sync)| {
-            out.par_chunks_mut(ROWS * columns).enumerate().for_each(|(i, rows)| body(i * ROWS, rows));
+            out.par_chunks_mut(ROWS * columns).enumerate().for_each(|(i, rows)| body(start + i * ROWS, rows));
         };
         match &self.terms {
-            Terms::Product(factors) => {
-                let dense = factors.dense();
-                each(out, &|first, rows| dense.add_rows(first, columns, factor, rows));
-            }
-            Terms::Hadamard(left, right) => {
-                let (left, right) = (left.dense(), right.dense());
-                each(out, &|first, rows| {
-                    let (mut l, mut r) = (vec![0.0; rows.len()], vec![0.0; rows.len()]);
-                    left.add_rows(first, columns, factor, &mut l);
-                    right.add_rows(first, columns, 1.0, &mut r);
-                    rows.iter_mut().zip(l.iter().zip(&r)).for_each(|(out, (l, r))| *out += l * r);
-                });
-            }
-            Terms::Kronecker(left, right) => {
-                let (l, r) = (left.dense(), right.dense());
-                each(out, &|first, rows| {
-                    for (i, row) in rows.chunks_mut(columns).enumerate() {
-                        let (upper, lower) = ((first + i) / right.rows, (first + i) % right.rows);
-                        let lower = &r[lower * right.columns..(lower + 1) * right.columns];
-                        for (block, l) in row.chunks_mut(right.columns).zip(&l[upper * left.columns..]) {
-                            block.iter_mut().zip(lower).for_each(|(out, r)| *out += factor * l * r);
-                        }
+            Dense::Product(dense) => each(out, &|first, rows| dense.add_rows(first, columns, factor, rows)),
+            Dense::Hadamard(left, right) => each(out, &|first, rows| {
+                let (mut l, mut r) = (vec![0.0; rows.len()], vec![0.0; rows.len()]);
+                left.add_rows(first, columns, factor, &mut l);
+                right.add_rows(first, columns, 1.0, &mut r);
+                rows.iter_mut().zip(l.iter().zip(&r)).for_each(|(out, (l, r))| *out += l * r);
+            }),
+            Dense::Kronecker((l, left), (r, right)) => each(out, &|first, rows| {
+                for (i, row) in rows.chunks_mut(columns).enumerate() {
+                    let (upper, lower) = ((first + i) / right.rows, (first + i) % right.rows);
+                    let lower = &r[lower * right.columns..(lower + 1) * right.columns];
+                    for (block, l) in row.chunks_mut(right.columns).zip(&l[upper * left.columns..]) {
+                        block.iter_mut().zip(lower).for_each(|(out, r)| *out += factor * l * r);
                     }
-                });
-            }
-            Terms::Full(part) => {
-                out.par_iter_mut().zip(part.values()).for_each(|(out, v)| *out += factor * v);
-            }
+                }
+            }),
+            Dense::Full(part) => each(out, &|first, rows| {
+                let values = part.values_from(first * columns, rows.len());
+                rows.iter_mut().zip(values).for_each(|(out, v)| *out += factor * v);
+            }),
         }
     }
 }

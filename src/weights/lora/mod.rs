@@ -24,7 +24,7 @@ use serde_json::Value;
 use self::build::{Kind, Parts, Scale};
 use self::delta::Part;
 use self::keys::Leaf;
-pub(crate) use self::patches::{Change, Patch, Patches, patched};
+pub(crate) use self::patches::{Change, Patch, Patcher, Patches, patched};
 use super::{StoredType, WeightFile};
 use crate::{Error, Result};
 

@@ -1,9 +1,10 @@
 //! Which tensors of a network are served with changes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::delta::Delta;
+use super::delta::{Delta, ReadDelta};
 
 /// W' = W + Σ weight · ΔW, by the full name of W. A tensor without an entry is served as it lies in its file.
 #[derive(Default)]
@@ -35,13 +36,51 @@ impl Patches {
 /// A change that was checked against the shape of the tensor it is for.
 pub(crate) struct Change(pub(super) Delta);
 
-/// W' of W. Every change is taken of W itself, so that their order decides nothing but the last bits.
+/// The changes of one tensor with their factors read, to be added to some rows at a time.
+pub(crate) struct Patcher<'p> {
+    patches: Vec<(f64, ReadDelta<'p>)>,
+    columns: usize,
+    needs_base: bool,
+}
+
+impl<'p> Patcher<'p> {
+    /// For a tensor of `rows` × `columns` values, of which `base` gives some rows.
+    pub(crate) fn new(
+        patches: &'p [Patch],
+        [rows, columns]: [usize; 2],
+        base: &dyn Fn(Range<usize>) -> Vec<f32>,
+    ) -> Self {
+        for Patch { delta, .. } in patches {
+            let agrees = [delta.rows, delta.columns] == [rows, columns];
+            assert!(agrees, "a change was checked against its tensor's shape");
+        }
+        let needs_base = patches.iter().any(|patch| patch.delta.magnitudes.is_some());
+        let patches = patches.iter().map(|patch| (patch.weight, patch.delta.read(base))).collect();
+        Patcher { patches, columns, needs_base }
+    }
+
+    /// W' of the rows of W from `first` on. Every change is taken of W itself, so that their order decides nothing but the last bits.
+    pub(crate) fn patch(&self, first: usize, values: &mut [f32]) {
+        debug_assert!(values.len().is_multiple_of(self.columns), "whole rows");
+        let base = if self.needs_base { values.to_vec() } else { Vec::new() };
+        for (weight, delta) in &self.patches {
+            delta.add_to(first, &base, *weight, values);
+        }
+    }
+}
+
+/// The extents of a change, as a matrix.
+pub(crate) fn extents(patches: &[Patch]) -> Option<[usize; 2]> {
+    patches.first().map(|patch| [patch.delta.rows, patch.delta.columns])
+}
+
+/// W' of the whole of W.
 pub(crate) fn patched(mut values: Vec<f32>, patches: &[Patch]) -> Vec<f32> {
-    let needs_base = patches.iter().any(|patch| patch.delta.magnitudes.is_some());
-    let base = if needs_base { values.clone() } else { Vec::new() };
-    for Patch { weight, delta } in patches {
-        assert_eq!(values.len(), delta.rows * delta.columns, "a change was checked against its tensor's shape");
-        delta.add_to(&base, *weight, &mut values);
+    if let Some([rows, columns]) = extents(patches) {
+        let patcher = Patcher::new(patches, [rows, columns], &|range| {
+            values[range.start * columns..range.end * columns].to_vec()
+        });
+        patcher.patch(0, &mut values);
     }
     values
 }

@@ -1,0 +1,94 @@
+//! How long each dispatch takes.
+
+use std::sync::Arc;
+
+use super::memory::{Use, buffer};
+use super::program::GpuProgram;
+use crate::Result;
+use crate::record::Outputs;
+
+/// Dispatches that one set of timestamps covers: WebGPU's limit of 4096 queries.
+const TIMED_TOGETHER: usize = 2048;
+
+/// How long one dispatch took on the device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DispatchTime {
+    /// Where in the network.
+    pub label: String,
+    /// Stem of the kernel.
+    pub kernel: &'static str,
+    /// Seconds.
+    pub seconds: f64,
+    /// Floating-point operations.
+    pub flops: u64,
+}
+
+impl GpuProgram {
+    /// Like [`Program::run`], with the time of each dispatch on the device. Slower, since each is timed alone.
+    ///
+    /// # Errors
+    /// As [`Program::run`], and when the device has no timestamps.
+    pub fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
+        self.write_inputs(inputs)?;
+        let times = self.execute_timed()?;
+        Ok((self.read_outputs()?, times))
+    }
+
+    fn execute_timed(&mut self) -> Result<Vec<DispatchTime>> {
+        let shared = Arc::clone(&self.shared);
+        let gpu = &shared.gpu;
+        let period = gpu.timestamp_period.ok_or_else(|| gpu.error("the device has no timestamps"))?;
+        let queries = 2 * TIMED_TOGETHER.min(self.steps.len().max(1)) as u32;
+        let bytes = 8 * queries as usize;
+        let readback = buffer(gpu, "timestamps", bytes, Use::Readback)?;
+        let (query_set, resolved) = gpu.scoped(
+            || "timestamps".into(),
+            || {
+                let query_set = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+                    label: None,
+                    ty: wgpu::QueryType::Timestamp,
+                    count: queries,
+                });
+                let resolved = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("timestamps"),
+                    size: bytes as u64,
+                    usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+                    mapped_at_creation: false,
+                });
+                (query_set, resolved)
+            },
+        )?;
+        let mut times = Vec::with_capacity(self.steps.len());
+        self.in_chunks(|program, chunk| {
+            let mut next = chunk.start;
+            while next < chunk.end {
+                let range = program.cut(next..chunk.end.min(next + TIMED_TOGETHER));
+                next = range.end;
+                program.submit(range.clone(), Some(&query_set))?;
+                let read = gpu.scoped(
+                    || "timestamps".into(),
+                    || {
+                        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                        encoder.resolve_query_set(&query_set, 0..2 * range.len() as u32, &resolved, 0);
+                        encoder.copy_buffer_to_buffer(&resolved, 0, &readback, 0, 16 * range.len() as u64);
+                        gpu.queue.submit([encoder.finish()])
+                    },
+                )?;
+                let ticks = program.map(&[(&readback, "timestamps")], &read, |_, bytes| {
+                    bytemuck::pod_collect_to_vec::<u8, [u64; 2]>(&bytes[..16 * range.len()])
+                })?;
+                let dispatches = &program.recording.dispatches[range];
+                for (dispatch, [begin, end]) in dispatches.iter().zip(ticks.into_iter().flatten()) {
+                    times.push(DispatchTime {
+                        label: dispatch.label.clone(),
+                        kernel: dispatch.kernel.stem,
+                        seconds: end.saturating_sub(begin) as f64 * f64::from(period) * 1e-9,
+                        flops: dispatch.flops,
+                    });
+                }
+            }
+            Ok(0)
+        })?;
+        Ok(times)
+    }
+}

@@ -1,0 +1,260 @@
+//! OMS modules: files → the network and what reads its prompt. One module serves several models of a process.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use serde::Deserialize;
+
+use super::adapters::Adapters;
+use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
+use super::kind::Reading;
+use super::load::{DIFFUSION_STEM, load_unet};
+use super::source::Component;
+use super::weight_types::name;
+use super::{Device, Part, Pipeline, Places, Source};
+use crate::models::Unet;
+use crate::weights::WeightType;
+use crate::{Error, Result};
+
+/// An OMS module's folder, and where its text encoder is if not beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OmsSource {
+    /// The folder with `oms_module/`.
+    pub module: Source,
+    /// A folder with `text_encoder/` and `tokenizer/`, in place of what the module's own files point to.
+    pub text_encoder: Option<PathBuf>,
+}
+
+/// An OMS module with what reads its prompt. It belongs to a latent space, not to a model: with [`Pipeline::attach_oms`] one serves, say, Stable
+/// Diffusion 1.5, 2.1 and their LCMs. It is mapped once, and while stages of several pipelines on one device are open, it is on
+/// the device once.
+pub struct OmsModule {
+    label: String,
+    pub(super) unet: Unet,
+    text_encoders: OmsText,
+    files: Component,
+    /// How the module's and its text encoders' weights are stored.
+    weights: [(Part, WeightType); 2],
+    /// Where its text encoders are said to be, if nothing is there.
+    lost_pointer: Option<String>,
+}
+
+/// Which text encoders read the prompt of an OMS module.
+enum OmsText {
+    /// Its own: one, or the two of SDXL.
+    Own(Vec<TextEncoder>),
+    /// So many of the base's, from the first.
+    Base(usize),
+}
+
+/// A module in front of a model.
+pub(super) struct AttachedOms {
+    pub(super) module: Arc<OmsModule>,
+    /// The model's encoders as they were before adapters changed them, where they read the module's prompt.
+    plain_text: Option<Vec<TextEncoder>>,
+}
+
+impl AttachedOms {
+    /// What reads the module's prompt.
+    pub(super) fn text_encoders<'a>(&'a self, base: &'a [TextEncoder]) -> &'a [TextEncoder] {
+        match (&self.module.text_encoders, &self.plain_text) {
+            (OmsText::Own(encoders), _) => encoders,
+            (OmsText::Base(count), Some(plain)) => &plain[..*count],
+            (OmsText::Base(count), None) => &base[..*count],
+        }
+    }
+}
+
+impl OmsModule {
+    /// Opens a module for pipelines on this device, with the weight types that the device asks for.
+    ///
+    /// # Errors
+    /// When a file is missing, damaged or not that of a module, or its text encoder is not where its files point to.
+    pub fn load(source: &OmsSource, device: &Device) -> Result<OmsModule> {
+        let weights = [Part::Oms, Part::Text].map(|part| (part, device.weight_type(part)));
+        let [(_, own), (_, text)] = weights;
+        let files = resolve(source, "oms_module", |c| c.has_weights(DIFFUSION_STEM))?;
+        let module = load_unet(&files, "oms_module", own, Ok)?;
+        if module.config().has_time() {
+            return Err(Error::Model(format!(
+                "{}: expected a UNet2DConditionWoCTModel, got a UNet with a time embedding; it is not an OMS module",
+                files.label("config.json")
+            )));
+        }
+        let (text_encoders, lost_pointer) = load_oms_text_encoders(source, text)?;
+        let label = source.module.name();
+        let oms = OmsModule { label, unet: module, text_encoders, files, weights, lost_pointer };
+        if let OmsText::Own(encoders) = &oms.text_encoders {
+            oms.check_width(encoders)?;
+        }
+        Ok(oms)
+    }
+
+    /// The module's name.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// What a user should know of how its prompt is read.
+    pub(super) fn notice(&self) -> Option<String> {
+        let lost = self.lost_pointer.as_ref()?;
+        Some(format!(
+            "{}: its text encoders are said to be at {lost:?}, which is not here; the model's own two read its prompt. Name others with \
+             --oms-text-encoder DIR",
+            self.label
+        ))
+    }
+
+    fn check_width(&self, encoders: &[TextEncoder]) -> Result<()> {
+        let (wanted, width) = (self.unet.config().cross_attention_dim, joined_width(encoders));
+        if wanted == width {
+            return Ok(());
+        }
+        Err(Error::Model(format!(
+            "{}: the module takes text states of width {wanted}, its text encoder gives {width}; name the folder of the right one with \
+             --oms-text-encoder",
+            self.label
+        )))
+    }
+}
+
+impl Pipeline {
+    /// Puts a module in front of this model, in place of the one that was there. Others may have the same one.
+    ///
+    /// # Errors
+    /// When the module is of another latent space, reads its prompt with encoders that this model lacks, or was loaded with other weight types than
+    /// this pipeline's device asks for. What was there stays then.
+    pub fn attach_oms(&mut self, module: Arc<OmsModule>) -> Result<()> {
+        let label = module.label();
+        for (part, stored) in module.weights {
+            let asked = self.device.weight_type(part);
+            if asked != stored {
+                return Err(Error::Request(format!(
+                    "{label}: the module was loaded with weights {}, this device asks for {}; load it for this device",
+                    name(stored),
+                    name(asked)
+                )));
+            }
+        }
+        let plain_text = match (&module.text_encoders, &self.plain_texts) {
+            (OmsText::Base(count), _) if self.text_encoders.len() < *count => {
+                return Err(Error::Model(format!(
+                    "{label}: the module reads its prompt with SDXL's two text encoders, {} has one; name the folder of an SDXL model with \
+                     --oms-text-encoder",
+                    self.label
+                )));
+            }
+            (OmsText::Base(_), Some((texts, embeddings))) => {
+                let text = self.device.weight_type(Part::Text);
+                let mut plain = load_text_encoders(texts, self.kind.reading, text, &mut Adapters::default())?;
+                embeddings.add_to(&mut plain)?;
+                Some(plain)
+            }
+            _ => None,
+        };
+        let attached = AttachedOms { module: Arc::clone(&module), plain_text };
+        module.check_width(attached.text_encoders(&self.text_encoders))?;
+        let (takes, latents) = (module.unet.config().in_channels, self.vae.latent_channels());
+        if takes != latents {
+            return Err(Error::Model(format!(
+                "{label}: the module takes {takes} latent channels, {} has {latents}; it was made for another latent space",
+                self.label
+            )));
+        }
+        self.files.retain(|(component, ..)| *component != "oms_module");
+        self.files.push(("oms_module", module.files.clone(), DIFFUSION_STEM));
+        self.hashes = OnceLock::new();
+        self.oms = Some(attached);
+        Ok(())
+    }
+
+    /// The OMS module, to be attached to other pipelines too.
+    pub fn oms_module(&self) -> Option<&Arc<OmsModule>> {
+        self.oms.as_ref().map(|oms| &oms.module)
+    }
+}
+
+/// `config.json` of a component whose weights may lie elsewhere: the published modules name a repository.
+#[derive(Default, Deserialize)]
+struct Pointer {
+    #[serde(rename = "_class_name", default)]
+    class_name: String,
+    #[serde(rename = "_name_or_path")]
+    path: Option<String>,
+    subfolder: Option<String>,
+}
+
+impl Pointer {
+    /// That of a module's component; an empty one where there is no such file.
+    fn read(source: &OmsSource, name: &str) -> Result<Self> {
+        let here = source.module.component(name);
+        if here.has("config.json") { here.json("config.json") } else { Ok(Pointer::default()) }
+    }
+
+    /// The folder that it names: from the module's own if relative, else among the models of this machine, as the published modules name
+    /// repositories. Embedded files point nowhere.
+    fn folder(&self, source: &OmsSource) -> Option<PathBuf> {
+        let Source::Folder(root) = &source.module else {
+            return None;
+        };
+        let named = self.path.as_ref()?;
+        let beside = root.join(named);
+        let place = if beside.is_dir() { beside } else { Places::from_env().find(named).unwrap_or(beside) };
+        Some(place.join(self.subfolder.as_deref().unwrap_or_default()))
+    }
+}
+
+/// The folder where a component of an OMS module really is: beside its config if weights lie there, else where the config points.
+fn resolve(source: &OmsSource, name: &str, is_there: impl Fn(&Component) -> bool) -> Result<Component> {
+    let here = source.module.component(name);
+    if is_there(&here) {
+        return Ok(here);
+    }
+    let pointer = Pointer::read(source, name)?;
+    let Some(folder) = pointer.folder(source) else {
+        return Err(Error::Model(format!(
+            "{}: expected weights beside it or a _name_or_path that says where they are, got neither",
+            here.label("config.json")
+        )));
+    };
+    let there = Component::Folder(folder);
+    if is_there(&there) {
+        return Ok(there);
+    }
+    Err(Error::Model(format!(
+        "{}: points to {:?}, which is no folder here with the files of {name}; download it and name it with {}",
+        here.label("config.json"),
+        pointer.path.unwrap_or_default(),
+        if name == "oms_module" { "--oms" } else { "--oms-text-encoder DIR" }
+    )))
+}
+
+/// What reads the module's prompt, as its index and the class of its text encoder say: its own encoder; where the index has none, the base's
+/// (first) one; for a class named after SDXL, both of SDXL's, which are the base's own unless others are named or found. Then also where they were
+/// looked for and not found.
+fn load_oms_text_encoders(source: &OmsSource, weight_type: WeightType) -> Result<(OmsText, Option<String>)> {
+    let mut none = Adapters::default();
+    let own = |encoders: Vec<TextEncoder>| (OmsText::Own(encoders), None);
+    let index: serde_json::Value = source.module.root().json("model_index.json")?;
+    let absent = |name: &str| index[name].as_array().is_none_or(|entry| entry.iter().all(serde_json::Value::is_null));
+    let pointer = Pointer::read(source, "oms_text_encoder")?;
+    let class = index["oms_text_encoder"][1].as_str().unwrap_or_default();
+    let is_dual = [class, &pointer.class_name].iter().any(|class| class.contains("SDXL"));
+    if let Some(folder) = &source.text_encoder {
+        let reading = if is_dual { Reading::Xl } else { Reading::Clip };
+        return load_text_encoders(&Source::Folder(folder.clone()), reading, weight_type, &mut none).map(own);
+    }
+    if is_dual {
+        let pointed = pointer.folder(source).map(Source::Folder);
+        return match pointed.filter(|folder| folder.component("text_encoder_2").has_weights(TEXT_STEM)) {
+            Some(folder) => load_text_encoders(&folder, Reading::Xl, weight_type, &mut none).map(own),
+            None => Ok((OmsText::Base(2), pointer.path)),
+        };
+    }
+    if absent("oms_text_encoder") || absent("oms_tokenizer") {
+        return Ok((OmsText::Base(1), None));
+    }
+    let encoder = resolve(source, "oms_text_encoder", |c| c.has_weights(TEXT_STEM))?;
+    let tokenizer = resolve(source, "oms_tokenizer", |c| c.has("vocab.json"))?;
+    Ok(own(vec![TextEncoder::load(&encoder, &tokenizer, "text_encoder", weight_type, &mut none)?]))
+}
