@@ -24,10 +24,10 @@ pub struct DispatchTime {
 }
 
 impl GpuProgram {
-    /// Like [`Program::run`], with the time of each dispatch on the device. Slower, since each is timed alone.
+    /// Like [`run`](crate::record::Program::run), with the time of each dispatch on the device. Slower, since each is timed alone.
     ///
     /// # Errors
-    /// As [`Program::run`], and when the device has no timestamps.
+    /// As [`run`](crate::record::Program::run), and when the device has no timestamps.
     pub fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
         self.write_inputs(inputs)?;
         let times = self.execute_timed()?;
