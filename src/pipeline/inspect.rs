@@ -147,10 +147,10 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
         return Ok(Inspection { kind: "LoRA", format, lora: Some(lora), components, ..Inspection::default() });
     }
     if Control::is_in(&tensors) || Control::relative(&tensors).is_some() {
-        return Ok(inspect_control(path, &tensors));
+        return Ok(Inspection { format, ..inspect_control(path, &tensors) });
     }
     if let Some(embedding) = EmbeddingFile::of(&tensors) {
-        return Ok(inspect_embedding(&embedding, &tensors));
+        return Ok(Inspection { format, ..inspect_embedding(&embedding, &tensors) });
     }
     let single = match SingleFile::open(path, &Patches::new()) {
         Ok(single) => single,

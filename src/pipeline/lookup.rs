@@ -5,7 +5,7 @@
 //! | the file system | any path that exists | |
 //! | folders of models | `NAME`, `NAME.safetensors`, `NAME.gguf`, `NAME.ckpt`, also below `checkpoints/` and `diffusers/` (ComfyUI), `Stable-diffusion/` (AUTOMATIC1111) | `CHIARO_MODELS`, several as in `PATH` |
 //! | the same, for ControlNets | the same, also below `controlnet/`, `ControlNet/` | |
-//! | the same, for embeddings | `embeddings/NAME.safetensors` and folders in it, by names in a prompt | |
+//! | the same, for embeddings | `embeddings/NAME.safetensors`, `.pt` or `.bin` and folders in it, by names in a prompt | |
 //! | Hugging Face's cache | `ORGANISATION/REPOSITORY`, at its `main` as last fetched | `HF_HUB_CACHE`, or `HF_HOME` with `hub/` below it |
 //!
 //! Nothing is fetched: a name that is not here is an error that says where was looked.
@@ -93,7 +93,9 @@ impl Places {
                 let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().to_lowercase());
                 if path.is_dir() && depth < DEPTH {
                     folders.push((path, depth + 1));
-                } else if path.extension().is_some_and(|ending| ending == "safetensors")
+                } else if path
+                    .extension()
+                    .is_some_and(|ending| ["safetensors", "pt", "bin"].iter().any(|one| ending == *one))
                     && texts.iter().any(|text| text.contains(&stem))
                 {
                     found.push(path);

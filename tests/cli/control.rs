@@ -4,7 +4,7 @@ use chiaro::image::{Rgb8Image, read_png, write_png};
 
 use super::{chiaro, fails, json, stderr};
 use crate::support::control::write_folder;
-use crate::support::golden::root;
+use crate::support::golden::committed;
 
 #[test]
 fn control_nets_draw_and_are_repeated() {
@@ -18,7 +18,7 @@ fn control_nets_draw_and_are_repeated() {
     };
     write_png(&folder.path().join("edges.png"), &edges(0), &[], false).expect("written");
     write_png(&folder.path().join("other.png"), &edges(5), &[], false).expect("written");
-    let sd15 = root().join("sd15").display().to_string();
+    let sd15 = committed().join("sd15").display().to_string();
     let base = ["--model", &sd15, "--device", "cpu", "-q", "--steps", "2", "--seed", "3"];
     let run = |arguments: &[&str]| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_chiaro"))
@@ -72,10 +72,10 @@ fn embeddings_are_found_recorded_and_missed() {
     let models = folder.path().join("models");
     std::fs::create_dir_all(models.join("embeddings")).expect("a folder");
     for name in ["easyneg", "zzpair"] {
-        let file = root().join(format!("embeddings/{name}.safetensors"));
+        let file = committed().join(format!("embeddings/{name}.safetensors"));
         std::fs::copy(file, models.join(format!("embeddings/{name}.safetensors"))).expect("copied");
     }
-    let sd15 = root().join("sd15").display().to_string();
+    let sd15 = committed().join("sd15").display().to_string();
     let run = |models: &std::path::Path, arguments: &[&str]| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_chiaro"))
             .args(arguments)
@@ -113,7 +113,7 @@ fn controls_that_cannot_be_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     write_folder("sd15_a", folder.path());
     write_folder("sdxl", folder.path());
-    let sd15 = root().join("sd15").display().to_string();
+    let sd15 = committed().join("sd15").display().to_string();
     let base = ["x", "--model", &sd15, "--device", "cpu", "-q"];
     let refuses =
         |more: &[&str], code: i32, words: &[&str]| fails(folder.path(), &[&base[..], more].concat(), code, words);

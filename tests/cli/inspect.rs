@@ -3,7 +3,7 @@
 use super::{chiaro, fails, json, stderr};
 use crate::mutations::{attentions, smallest};
 use crate::support::gguf_file::{Tensor, gguf};
-use crate::support::golden::{committed, root};
+use crate::support::golden::committed;
 use crate::support::single_file::{Entry, clip_holes, full_size, holes, write};
 use crate::support::torch_file::torch;
 
@@ -127,7 +127,7 @@ fn control_nets_are_recognised() {
 #[test]
 fn embeddings_are_recognised() {
     let here = std::env::current_dir().expect("a folder");
-    let path = |name: &str| root().join(format!("embeddings/{name}.safetensors")).display().to_string();
+    let path = |name: &str| committed().join(format!("embeddings/{name}.safetensors")).display().to_string();
     for (name, vectors, widths, token) in [
         ("easyneg", 3, vec![16], None),
         ("learned_embeds", 1, vec![16], Some("<cat-toy>")),
@@ -148,7 +148,7 @@ fn embeddings_are_recognised() {
 #[test]
 fn folders_and_modules() {
     let here = std::env::current_dir().expect("a folder");
-    let golden = |family: &str| root().join(family).display().to_string();
+    let golden = |family: &str| committed().join(family).display().to_string();
     let report = json(&here, &["inspect", &golden("sd15"), "--json"]);
     assert_eq!((&report["kind"], &report["family"]), (&"model folder".into(), &"Stable Diffusion 1.x".into()));
     assert_eq!(report["memory"].as_array().map(Vec::len), Some(6), "{report}");
@@ -239,7 +239,7 @@ fn formats_are_told() {
         assert_eq!(counts[0] + counts[1], wanted["parameters"].as_u64().expect("a number"), "{component}");
         assert_eq!(counts[1] > 0, component["name"] != "vae", "{component}");
     }
-    let golden = root().join("formats");
+    let golden = committed().join("formats");
     let report = json(&golden, &["inspect", "types.gguf", "--json"]);
     assert_eq!((&report["kind"], &report["components"][0]["types"]["Q4_K"]), (&"tensors".into(), &1536.into()));
 }
@@ -290,9 +290,9 @@ fn renamed_text_encoders_are_named_and_counted() {
 fn hostile_pickles_are_told() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for name in ["beside.ckpt", "among.ckpt", "instead.ckpt"] {
-        std::fs::copy(root().join("formats").join(name), folder.path().join(name)).expect("copied");
+        std::fs::copy(committed().join("formats").join(name), folder.path().join(name)).expect("copied");
     }
-    assert_eq!(json(folder.path(), &["inspect", "beside.ckpt", "--json"])["kind"], "tensors");
+    assert_eq!(json(folder.path(), &["inspect", "beside.ckpt", "--json"])["format"], "PyTorch");
     fails(folder.path(), &["inspect", "among.ckpt"], 1, &["among.ckpt", "posix.system", "never called"]);
     fails(folder.path(), &["inspect", "instead.ckpt"], 1, &["instead.ckpt", "posix.system", "torch.load("]);
     assert!(!folder.path().join("pickle-was-executed").exists());

@@ -4,7 +4,7 @@ use chiaro::image::read_png;
 use serde_json::Value;
 
 use super::{chiaro, fails, json, stderr};
-use crate::support::golden::root;
+use crate::support::golden::committed;
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
@@ -20,7 +20,7 @@ fn tokens(entry: &Value) -> Vec<(String, f64)> {
 #[test]
 fn tokens_weights_and_chunks_are_shown() {
     let folder = folder();
-    let model = root().join("sd15").display().to_string();
+    let model = committed().join("sd15").display().to_string();
     let arguments = ["tokens", "a (red:1.2) [cat|dog] BREAK sky", "--model", &model, "--steps", "4", "--json"];
     let report = json(folder.path(), &arguments);
     assert_eq!(report["syntax"], "a1111", "the command's default");
@@ -51,7 +51,7 @@ fn tokens_weights_and_chunks_are_shown() {
 #[test]
 fn embeddings_are_shown_by_their_names() {
     let folder = folder();
-    let (model, file) = (root().join("sd15"), root().join("embeddings/easyneg.safetensors"));
+    let (model, file) = (committed().join("sd15"), committed().join("embeddings/easyneg.safetensors"));
     let (model, file) = (model.display().to_string(), file.display().to_string());
     let base = ["tokens", "red easyneg", "--model", &model, "--embedding", &file];
     let report = json(folder.path(), &[&base[..], &["--json"]].concat());
@@ -67,7 +67,7 @@ fn embeddings_are_shown_by_their_names() {
         report["tokenizers"][0]["remarks"][0].as_str().is_some_and(|r| r.contains("embedding:nothing")),
         "{report}"
     );
-    let pair = root().join("embeddings/zzpair.safetensors").display().to_string();
+    let pair = committed().join("embeddings/zzpair.safetensors").display().to_string();
     fails(folder.path(), &["tokens", "x", "--model", &model, "--embedding", &pair], 1, &["zzpair", "another family"]);
 }
 

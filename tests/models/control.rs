@@ -9,13 +9,13 @@ use std::sync::Arc;
 use super::bench::{Bench, channels_last, config_text, input, weights};
 use super::unet::sinusoid;
 use crate::support::control::{entries, family, table, write_folder};
-use crate::support::golden::{Golden, root};
+use crate::support::golden::{Golden, committed};
 use crate::support::single_file::{Entry, write};
 
 const NETS: [&str; 5] = ["sd15_a", "sd15_b", "sd21", "sdxl", "inpaint9"];
 
 fn check(bench: &Bench) {
-    let golden = Golden::open("control");
+    let golden = Golden::open_in(&committed(), "control");
     for net in bench.share(NETS.to_vec(), 4) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let at = write_folder(net, folder.path());
@@ -198,11 +198,11 @@ fn relatives_and_strangers_are_refused_by_name() {
 #[test]
 fn a_net_of_another_family_does_not_fit() {
     let unet = |family: &str| {
-        let (text, origin) = config_text(&root().join(family).join("unet"));
+        let (text, origin) = config_text(&committed().join(family).join("unet"));
         UnetConfig::from_json(&text, &origin).unwrap_or_else(|e| panic!("{e}"))
     };
     for net in NETS {
-        let (text, origin) = config_text(&root().join("control").join(net));
+        let (text, origin) = config_text(&committed().join("control").join(net));
         let config = ControlNetConfig::from_json(&text, &origin).unwrap_or_else(|e| panic!("{e}"));
         for other in ["sd15", "sd21", "sdxl"] {
             assert_eq!(config.misfit(&unet(other)).is_none(), other == family(net), "{net} on {other}");

@@ -6,7 +6,7 @@ use chiaro::weights::{WeightFile, WeightType, Weights};
 
 use super::{CASES, Numbers, check_counts, entry, survives};
 use crate::support::gguf_file::{Tensor, gguf, q4_0, q8_0};
-use crate::support::golden::root;
+use crate::support::golden::committed;
 use crate::support::single_file::Entry;
 use crate::support::torch_file::{torch, zip};
 
@@ -200,7 +200,7 @@ fn damaged_pickles() {
     let start = find(&whole, b"\x80\x02}");
     let stream = whole[start..start + find(&whole[start..], b"us.") + 3].to_vec();
     // What PyTorch itself wrote, with everything that training programs add.
-    let path = root().join("formats/lightning.ckpt");
+    let path = committed().join("formats/lightning.ckpt");
     let lightning = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let (from, to) = (find(&lightning, b"\x80\x02}"), find(&lightning, b"lightning/.format_version") - 46);
     let archive = |stream: &[u8]| {

@@ -238,9 +238,14 @@ fn a_limit_that_nothing_fits_says_what_would() {
     let error = sd15.within(off.clone(), GB / 2).map(|_| ()).expect_err("half a gigabyte").to_string();
     assert!(error.contains("UNet") && error.contains("q4_0"), "{error}");
     assert_least(sd15, &off, peak(&sd15.stages("q4_0")));
-    // With streaming the autoencoder is the largest, whose weights stay.
-    let decoder = sd15.stages("q4_0").into_iter().find(|s| s.name == "VAE decoder").expect("a decoder");
-    assert_least(sd15, &device(), decoder.peak_bytes());
+    // With bands and streaming, what a UNet computes with is the most.
+    let error = sd15.within(device(), GB / 10).map(|_| ()).expect_err("a tenth of a gigabyte").to_string();
+    let (_, least) = error.split_once("expected at least ").expect("the least");
+    let least: f64 = least.split(' ').next().and_then(|number| number.parse().ok()).expect("a number of MiB");
+    assert!(error.contains("the UNet needs") && error.contains("q4_0, streamed"), "{error}");
+    let mebibytes = |n: f64| (n * f64::from(1 << 20)) as u64;
+    assert!(least < 250.0 && sd15.within(device(), mebibytes(least + 0.1)).is_ok(), "{least}");
+    assert!(sd15.within(device(), mebibytes(least - 0.1)).is_err(), "{least}");
     // Chosen types stay; what they do not fit is streamed.
     let fixed = |device: Device| device.with_weights("unet=f16".parse().expect("one part"));
     let error = sd15.within(fixed(off), GB).map(|_| ()).expect_err("f16 in 1 GB").to_string();
@@ -254,10 +259,13 @@ fn a_limit_that_nothing_fits_says_what_would() {
     assert!(sd15.within(host, GB).map(|_| ()).expect_err("the host").to_string().contains("--device"));
 }
 
-/// SDXL's autoencoder needs more than its UNet does then.
+/// And with its autoencoder in bands, a gigabyte holds a picture of 1024×1024.
 #[test]
 fn a_gigabyte_holds_the_unet_of_sdxl() {
     let [_, sdxl] = models();
+    let (pipeline, _) = sdxl.within(device(), GB).unwrap_or_else(|e| panic!("{e}"));
+    let plans = pipeline.plan(&sdxl.request()).unwrap_or_else(|e| panic!("{e}"));
+    assert!(plans.iter().all(|plan| plan.peak_bytes() <= GB) && plans.iter().any(|plan| plan.bands.is_some()));
     let folder = sdxl.folder.path().join("unet");
     let config = std::fs::read_to_string(folder.join("config.json")).expect("readable");
     let file = WeightFile::open(folder.join("diffusion_pytorch_model.safetensors")).unwrap_or_else(|e| panic!("{e}"));

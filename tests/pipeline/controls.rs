@@ -8,10 +8,10 @@ use chiaro::pipeline::{ControlRequest, Device, InitImage, Overrides, Pipeline, P
 use chiaro::record::{Backend, DType, HostBackend};
 use serde_json::Value;
 
-use super::runs::{check, draw, model_folder, request, scheduler};
+use super::runs::{check, committed_folder, draw, request, scheduler};
 use crate::support::adapter;
 use crate::support::control::{entries, write_folder};
-use crate::support::golden::{Golden, root};
+use crate::support::golden::{Golden, committed};
 use crate::support::single_file::{Entry, write};
 
 fn picture(golden: &Golden, name: &str) -> Rgb8Image {
@@ -44,7 +44,7 @@ fn of_run(golden: &Golden, run: &Value, folder: &Path) -> (Request, Overrides) {
         request.image = Some(InitImage::new(&picture(golden, "start"), mask.as_ref(), strength).expect("whole"));
     }
     let nets = controls.iter().map(|control| write_folder(&text(control, "net"), folder));
-    let unet = (run["family"] == "inpaint9").then(|| root().join("inpaint9/unet"));
+    let unet = (run["family"] == "inpaint9").then(|| committed().join("inpaint9/unet"));
     let overrides =
         Overrides { scheduler: Some(scheduler(run)), controls: nets.collect(), unet, ..Overrides::default() };
     (request, overrides)
@@ -52,12 +52,12 @@ fn of_run(golden: &Golden, run: &Value, folder: &Path) -> (Request, Overrides) {
 
 fn runs_on(backend: Arc<dyn Backend>, only: &[&str]) {
     let device = Device::new(backend, Precision::F32).expect("f32 is everywhere");
-    let golden = Golden::open("control");
+    let golden = Golden::open_in(&committed(), "control");
     let mut wrong = Vec::new();
     for (name, run) in golden.runs().into_iter().filter(|(name, _)| only.is_empty() || only.contains(&name.as_str())) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let family = run["family"].as_str().expect("a family");
-        let (base, _guard) = model_folder(if family == "inpaint9" { "sd15" } else { family });
+        let (base, _guard) = committed_folder(if family == "inpaint9" { "sd15" } else { family });
         let (request, overrides) = of_run(&golden, &run, folder.path());
         let pipeline = Pipeline::load_with(&Source::Folder(base), &overrides, None, device.clone())
             .unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -87,12 +87,12 @@ fn controlled_runs_on_the_gpu() {
 #[test]
 fn a_controlled_run_in_half_precision() {
     let device = Device::new(Arc::new(adapter::open(DType::F16)), Precision::F16).expect("16-bit types");
-    let golden = Golden::open("control");
+    let golden = Golden::open_in(&committed(), "control");
     let name = "sd15_unguided";
     let (_, run) = golden.runs().into_iter().find(|(other, _)| other == name).expect("a run of that name");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (request, overrides) = of_run(&golden, &run, folder.path());
-    let (base, _guard) = model_folder("sd15");
+    let (base, _guard) = committed_folder("sd15");
     let pipeline =
         Pipeline::load_with(&Source::Folder(base), &overrides, None, device).unwrap_or_else(|e| panic!("{e}"));
     let got = draw(&pipeline, request).latents;
@@ -108,12 +108,12 @@ fn a_controlled_run_in_half_precision() {
 /// diffusers' names without a config, and the original names: heads and groups are the UNet's.
 #[test]
 fn single_files_draw_the_same() {
-    let golden = Golden::open("control");
+    let golden = Golden::open_in(&committed(), "control");
     let (_, run) = golden.runs().into_iter().find(|(name, _)| name == "sd15_one").expect("a run of that name");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (request, overrides) = of_run(&golden, &run, folder.path());
     let device = || Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("the host");
-    let (base, _guard) = model_folder("sd15");
+    let (base, _guard) = committed_folder("sd15");
     let source = Source::Folder(base);
     let draw_with = |path: &Path| {
         let overrides = Overrides { controls: vec![path.to_owned()], ..overrides.clone() };
@@ -155,12 +155,12 @@ fn originals(entries: Vec<Entry>) -> Vec<Entry> {
 /// Stages come by the sets of nets that act together; their memory is that of all networks in them.
 #[test]
 fn the_plan_has_a_stage_for_each_set() {
-    let golden = Golden::open("control");
+    let golden = Golden::open_in(&committed(), "control");
     let (_, run) = golden.runs().into_iter().find(|(name, _)| name == "sd15_two").expect("a run of that name");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (mut request, overrides) = of_run(&golden, &run, folder.path());
     let device = Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("the host");
-    let (base, _guard) = model_folder("sd15");
+    let (base, _guard) = committed_folder("sd15");
     let pipeline =
         Pipeline::load_with(&Source::Folder(base), &overrides, None, device).unwrap_or_else(|e| panic!("{e}"));
     for control in &mut request.controls {
@@ -184,7 +184,7 @@ fn the_plan_has_a_stage_for_each_set() {
 #[test]
 fn a_net_of_another_family_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (base, _guard) = model_folder("sd15");
+    let (base, _guard) = committed_folder("sd15");
     let overrides = Overrides { controls: vec![write_folder("sd21", folder.path())], ..Overrides::default() };
     let device = Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("the host");
     let error = Pipeline::load_with(&Source::Folder(base), &overrides, None, device).err().expect("another family");

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use chiaro::pipeline::{Device, Embedding, Overrides, Pipeline, Precision, Request, Source};
 use chiaro::record::HostBackend;
 
-use super::runs::{check, draw, model_folder, request, scheduler};
-use crate::support::golden::{Golden, root};
+use super::runs::{check, committed_folder, draw, request, scheduler};
+use crate::support::golden::{Golden, committed};
 
 fn device() -> Device {
     Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("the host")
 }
 
 fn file(name: &str) -> PathBuf {
-    root().join(format!("embeddings/{name}.safetensors"))
+    committed().join(format!("embeddings/{name}.safetensors"))
 }
 
 fn embedding(path: &Path, is_found: bool) -> Embedding {
@@ -28,11 +28,11 @@ fn load(base: &Path, embeddings: &[Embedding], scheduler: Option<String>) -> chi
 
 #[test]
 fn runs_with_embeddings() {
-    let golden = Golden::open("embeddings");
+    let golden = Golden::open_in(&committed(), "embeddings");
     for (name, run) in golden.runs() {
         let files: &[&str] = if name == "sdxl" { &["zzpair"] } else { &["easyneg", "learned_embeds"] };
         let embeddings: Vec<Embedding> = files.iter().map(|name| embedding(&file(name), false)).collect();
-        let (base, _guard) = model_folder(&name);
+        let (base, _guard) = committed_folder(&name);
         let pipeline = load(&base, &embeddings, Some(scheduler(&run))).unwrap_or_else(|e| panic!("{name}: {e}"));
         let picture = draw(&pipeline, request(&run));
         check(&golden, &name, 0, &picture).unwrap_or_else(|e| panic!("{e}"));
@@ -48,7 +48,7 @@ fn runs_with_embeddings() {
 #[test]
 fn embeddings_of_other_models() {
     let refusal = |family: &str, name: &str| {
-        let (base, _guard) = model_folder(family);
+        let (base, _guard) = committed_folder(family);
         load(&base, &[embedding(&file(name), false)], None).err().expect("it does not fit").to_string()
     };
     // The tiny models' encoders are all 16 wide: a pair is for two of them, one tensor for one.
@@ -57,8 +57,8 @@ fn embeddings_of_other_models() {
     let message = refusal("sdxl", "easyneg");
     assert!(message.contains("16 and 16") && message.contains("another family"), "{message}");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let sd15 = root().join("sd15");
-    let no_embedding = root().join("sd15/unet/diffusion_pytorch_model.safetensors");
+    let sd15 = committed().join("sd15");
+    let no_embedding = committed().join("sd15/unet/diffusion_pytorch_model.safetensors");
     let message = load(&sd15, &[embedding(&no_embedding, false)], None).err().expect("a UNet").to_string();
     assert!(message.contains("expected an embedding"), "{message}");
     // What was only found is left out, and said.
@@ -81,4 +81,23 @@ fn embeddings_of_other_models() {
     for words in ["zzpair", "read as words", "expected an embedding", "the same name"] {
         assert!(said.contains(words), "{said}");
     }
+}
+
+/// AUTOMATIC1111's own files, as its program saved them before safetensors, hold the same vectors.
+#[test]
+fn pickled_embeddings_are_the_same() {
+    let sd15 = committed().join("sd15");
+    let pictures = ["safetensors", "pt"].map(|ending| {
+        let path = committed().join(format!("embeddings/easyneg.{ending}"));
+        let pipeline = load(&sd15, &[embedding(&path, false)], None).unwrap_or_else(|e| panic!("{ending}: {e}"));
+        let request = Request {
+            prompt: "a photo of easyneg".into(),
+            width: Some(64),
+            height: Some(64),
+            num_inference_steps: 1,
+            ..Request::default()
+        };
+        draw(&pipeline, request).image.data
+    });
+    assert_eq!(pictures[0], pictures[1]);
 }

@@ -1,6 +1,6 @@
 //! Every run of the goldens, on both executors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chiaro::pipeline::{
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::adapter;
-use crate::support::golden::{Golden, compare, root};
+use crate::support::golden::{Golden, committed, compare, root};
 
 /// The scheduler of a run as a `scheduler_config.json`.
 pub(super) fn scheduler(run: &Value) -> String {
@@ -106,14 +106,23 @@ pub(super) fn check(golden: &Golden, name: &str, at: usize, picture: &Picture) -
 
 /// The folder of a family's model. Families whose tokenizers are others' too are kept without them; those are put beside a copy.
 pub(super) fn model_folder(family: &str) -> (PathBuf, Option<TempDir>) {
-    let folder = root().join(family);
+    model_folder_in(&root(), family)
+}
+
+/// The folder of a committed family's model, for what was made with it.
+pub(crate) fn committed_folder(family: &str) -> (PathBuf, Option<TempDir>) {
+    model_folder_in(&committed(), family)
+}
+
+fn model_folder_in(root: &Path, family: &str) -> (PathBuf, Option<TempDir>) {
+    let folder = root.join(family);
     if folder.join("tokenizer").is_dir() || !folder.join("text_encoder").is_dir() {
         return (folder, None);
     }
     let whole = tempfile::tempdir().expect("a temporary folder");
     crate::cli::copy(&folder, whole.path());
     for (from, to) in [("sd15", "tokenizer"), ("sd21", "tokenizer_2")] {
-        crate::cli::copy(&root().join(from).join("tokenizer"), &whole.path().join(to));
+        crate::cli::copy(&root.join(from).join("tokenizer"), &whole.path().join(to));
     }
     (whole.path().to_owned(), Some(whole))
 }

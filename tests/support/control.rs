@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::golden::root;
+use super::golden::committed;
 use super::single_file::{Entry, read, write};
 
 /// The family of a net's model.
@@ -13,8 +13,8 @@ pub(crate) fn family(net: &str) -> &str {
 
 /// All tensors of a net under diffusers' names.
 pub(crate) fn entries(net: &str) -> Vec<Entry> {
-    let own = read(&root().join("control").join(net).join("extra.safetensors"));
-    let unet = read(&root().join(family(net)).join("unet/diffusion_pytorch_model.safetensors"));
+    let own = read(&committed().join("control").join(net).join("extra.safetensors"));
+    let unet = read(&committed().join(family(net)).join("unet/diffusion_pytorch_model.safetensors"));
     let shared = ["conv_in.", "time_embedding.", "add_embedding.", "down_blocks.", "mid_block."];
     let is_shared = |entry: &Entry| shared.iter().any(|head| entry.name.starts_with(head));
     let kept = unet.into_iter().filter(|entry| is_shared(entry) && own.iter().all(|other| other.name != entry.name));
@@ -26,7 +26,7 @@ pub(crate) fn write_folder(net: &str, folder: &Path) -> PathBuf {
     let at = folder.join(net);
     std::fs::create_dir_all(&at).expect("a new folder");
     write(&at.join("diffusion_pytorch_model.safetensors"), &entries(net));
-    std::fs::copy(root().join("control").join(net).join("config.json"), at.join("config.json")).expect("copied");
+    std::fs::copy(committed().join("control").join(net).join("config.json"), at.join("config.json")).expect("copied");
     at
 }
 

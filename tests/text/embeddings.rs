@@ -3,7 +3,7 @@
 use chiaro::text::{Chunk, ClipTokenizer, PromptSyntax, Reading};
 
 use super::{rows, tokenizer};
-use crate::support::golden::Golden;
+use crate::support::golden::{Golden, committed};
 
 const FIRST: u32 = 49_408;
 
@@ -32,7 +32,7 @@ fn words(chunk: &Chunk) -> &[u32] {
 /// diffusers cuts a text of names like any other.
 #[test]
 fn ids_are_the_references() {
-    let golden = Golden::open("embeddings");
+    let golden = Golden::open_in(&committed(), "embeddings");
     let tokenizer = named(&[("easyneg", 3), ("<cat-toy>", 1)]);
     let prompts = golden.json["prompts"].as_array().expect("a list");
     for (prompt, want) in prompts.iter().zip(rows(&golden, "sd15/ids")) {

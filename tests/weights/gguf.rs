@@ -8,10 +8,10 @@ use safetensors::SafeTensors;
 
 use super::values;
 use crate::support::gguf_file::{Tensor, gguf, q4_0, q8_0};
-use crate::support::golden::root;
+use crate::support::golden::committed;
 
 fn golden(name: &str) -> Vec<u8> {
-    std::fs::read(root().join("formats").join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    std::fs::read(committed().join("formats").join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 fn open(bytes: Vec<u8>) -> Arc<WeightFile> {

@@ -7,12 +7,12 @@ use chiaro::weights::{FileFormat, StoredType, TensorSet, WeightFile, WeightType,
 use safetensors::SafeTensors;
 
 use super::values;
-use crate::support::golden::root;
+use crate::support::golden::committed;
 use crate::support::single_file::Entry;
 use crate::support::torch_file::{long_zip, torch, zip};
 
 fn path(name: &str) -> PathBuf {
-    root().join("formats").join(name)
+    committed().join("formats").join(name)
 }
 
 fn open(name: &str) -> WeightFile {

@@ -39,6 +39,9 @@ def randn(shape, *key):
 def write_files():
     # Three times as large as the tables' own rows, so that they matter.
     save_file({"emb_params": 0.03 * randn((3, 16), "easyneg")}, HERE / "easyneg.safetensors")
+    # The same vectors in the program's own format of before safetensors.
+    torch.save({"string_to_token": {"*": 265}, "string_to_param": {"*": load_file(HERE / "easyneg.safetensors")["emb_params"]}, "name": "easyneg", "step": 7},
+               HERE / "easyneg.pt")
     save_file({"<cat-toy>": 0.03 * randn((16,), "cat")}, HERE / "learned_embeds.safetensors")
     save_file({"clip_l": 0.03 * randn((2, 16), "l"), "clip_g": 0.03 * randn((2, 16), "g")}, HERE / "zzpair.safetensors")
 
