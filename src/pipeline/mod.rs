@@ -12,7 +12,8 @@
 //! | `control` | ControlNets and the pictures that they see |
 //! | `oms_module` | the module of One More Step, for one model or several |
 //! | `weight_types`, `budget` | how weights are stored; the best that fits a limit |
-//! | `stage` | one network at fixed shapes: planned, compiled, run |
+//! | `stage`, `stages` | one network at fixed shapes: planned, compiled, run; those of a request |
+//! | `checks` | whether a request can be had of a model |
 //! | `tiling` | autoencoders whole or in bands |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
 //! | `preview` | how a picture stands |
@@ -23,6 +24,7 @@
 
 mod adapters;
 mod budget;
+mod checks;
 mod control;
 mod demo;
 mod device;
@@ -48,6 +50,7 @@ mod resize;
 mod single_file;
 mod source;
 mod stage;
+mod stages;
 mod text;
 mod tiling;
 mod time_ids;
@@ -88,13 +91,12 @@ use encoders::TextEncoder;
 use kind::{Kind, Shown};
 use oms_module::AttachedOms;
 use source::Component;
-use stage::Stage;
 
 use crate::models::{Autoencoder, OneOrMany, Unet};
 use crate::record::Shape;
 use rayon::prelude::*;
 
-use crate::sampling::{PredictionType, SchedulerConfig, Solver, SolverKind, embedding, oms};
+use crate::sampling::{PredictionType, SchedulerConfig, Solver, SolverKind, embedding};
 use crate::{Error, Result};
 
 /// A model, and perhaps an OMS module, on a device. Weights stay in the mapped files until a stage runs.
@@ -202,20 +204,6 @@ impl Pipeline {
         Ok(self.hashes.get_or_init(|| hashes))
     }
 
-    /// Checks what the schedule alone decides, before anything else of a model is read: sampler, steps, strength.
-    ///
-    /// # Errors
-    /// When the pair is impossible, or the model's `scheduler_config.json` is missing or not supported.
-    pub fn check_schedule(model: &Source, overrides: &Overrides, request: &Request) -> Result<()> {
-        request.validate()?;
-        let skip = request.skip();
-        let solver = request.solver(&overrides.scheduler_of(model)?, false, skip)?;
-        if request.oms.is_some() && skip == 0 {
-            oms::check_alpha_bar(solver.alpha_bar_first())?;
-        }
-        Ok(())
-    }
-
     /// Whether an OMS module is there.
     pub fn has_oms(&self) -> bool {
         self.oms.is_some()
@@ -259,58 +247,6 @@ impl Pipeline {
         Ok((width, height))
     }
 
-    /// Work and memory of each stage of a request, without running anything.
-    ///
-    /// # Errors
-    /// When the request is out of range or a stage exceeds the device's limits.
-    pub fn plan(&self, request: &Request) -> Result<Vec<StagePlan>> {
-        let plan = |stage: &Stage<'_>| stage.plan(&self.device);
-        self.stages(request)?.iter().chain(&self.previews(request)?).map(plan).collect()
-    }
-
-    /// Opens each stage of a request in turn, without running it: its plan, and the bytes that the executor really allocated.
-    ///
-    /// # Errors
-    /// As [`plan`](Self::plan), and when the device is out of memory.
-    pub fn measure(&self, request: &Request) -> Result<Vec<(StagePlan, u64)>> {
-        let open = |stage: Stage<'_>| Ok((stage.plan(&self.device)?, stage.allocate(&self.device)?));
-        self.stages(request)?.into_iter().map(open).collect()
-    }
-
-    /// The networks of a request in the order of their runs.
-    fn stages(&self, request: &Request) -> Result<Vec<Stage<'_>>> {
-        let size = self.size(request)?;
-        self.check(request, size)?;
-        let skip = self.skip(request);
-        let text = text::TextPlan::new(self, request, size)?;
-        let mut stages = text.stages();
-        if request.image.is_some() {
-            stages.push(self.encoder_stage(request, size));
-        }
-        if skip == 0 {
-            stages.extend(self.oms_stage(request, size, text.oms_tokens())?);
-        }
-        let batch = request.batch.min(request.count);
-        let tokens = text.unet_tokens();
-        stages.extend(self.unet_stages(request, UnetRun { size, skip, batch, tokens })?);
-        stages.extend(self.refiner_stages(request, size, skip)?);
-        let Some(hires) = &request.hires else {
-            stages.push(self.decoder_stage(request, size));
-            return Ok(stages);
-        };
-        let second = self.second_pass(request, hires)?;
-        let larger = self.size(&second)?;
-        if hires.upscale == Upscale::Image {
-            stages.push(self.decoder_stage(request, size));
-            stages.push(self.encoder_stage(&second, larger));
-        }
-        let skip = hires.skip(second.num_inference_steps);
-        stages.extend(self.unet_stages(&second, UnetRun { size: larger, skip, batch, tokens })?);
-        stages.extend(self.refiner_stages(&second, larger, skip)?);
-        stages.push(self.decoder_stage(&second, larger));
-        Ok(stages)
-    }
-
     /// The solver of a request.
     fn sampler(&self, request: &Request) -> SolverKind {
         request.solver_kind(&self.scheduler)
@@ -332,107 +268,6 @@ impl Pipeline {
             Shown::Instructed { .. } => 0,
             Shown::Nothing | Shown::Masked => request.skip(),
         }
-    }
-
-    /// Checks a request against the model.
-    fn check(&self, request: &Request, (width, height): (usize, usize)) -> Result<()> {
-        let skip = self.skip(request);
-        let solver = self.solver(request, skip)?;
-        let latents = self.latent_shape((width, height)).len();
-        if let Some(given) = &request.latents
-            && given.len() != latents
-        {
-            return Err(Error::Request(format!("latents: expected {latents} values, got {}", given.len())));
-        }
-        self.check_shown(request)?;
-        if let Some(control) = request.controls.iter().find(|control| control.net >= self.controls.len()) {
-            return Err(Error::Request(format!(
-                "control: expected the number of one of {} ControlNets, got {}; load it with --control",
-                self.controls.len(),
-                control.net
-            )));
-        }
-        self.check_text(request)?;
-        match (&request.oms, &self.oms) {
-            (Some(_), None) => Err(Error::Request("oms: no module is loaded, give one with --oms".into())),
-            (Some(_), Some(_)) if skip == 0 => oms::check_alpha_bar(solver.alpha_bar_first()),
-            _ => Ok(()),
-        }
-    }
-
-    /// What was assumed of the model, and what has no effect in a request.
-    fn notices(&self, request: &Request) -> Vec<String> {
-        let mut notices = self.assumptions.clone();
-        notices.extend(self.controls.iter().filter_map(LoadedControl::notice));
-        if request.oms.is_some() && self.skip(request) == 0 {
-            notices.extend(self.oms.as_ref().and_then(|oms| oms.module.notice()));
-        }
-        if request.oms.is_some() && self.skip(request) > 0 {
-            notices.push("One More Step is left out: below strength 1 the picture itself sets the brightness".into());
-        }
-        let is_instructed = matches!(self.kind.shown, Shown::Instructed { .. });
-        if is_instructed && request.image.as_ref().is_some_and(|image| image.strength != InitImage::STRENGTH) {
-            notices.push(
-                "strength has no effect: this model draws the whole picture anew, as the prompt instructs".into(),
-            );
-        }
-        if request.sampler.is_none() && self.scheduler.solver().is_none() && !self.scheduler.class_name.is_empty() {
-            notices.push(format!("the model's own {} is not here, ddim takes its place", self.scheduler.class_name));
-        }
-        let calls = self.solver(request, request.skip()).map_or(0, |solver| solver.timesteps().len());
-        let acts = |i: &usize| control::sets(&request.controls, calls).iter().any(|(set, _)| set.contains(i));
-        for idle in (0..request.controls.len()).filter(|i| !acts(i)) {
-            notices.push(format!("control {}: it acts at none of the {calls} steps", idle + 1));
-        }
-        notices
-    }
-
-    fn check_text(&self, request: &Request) -> Result<()> {
-        let is_xl = self.kind.is_xl();
-        // SDXL counts from the last layer but one.
-        let layers = self.text_encoders.iter().map(|e| e.model.config().num_hidden_layers).min().unwrap_or(0);
-        let most = layers - usize::from(is_xl);
-        if request.clip_skip >= most {
-            return Err(Error::Request(format!(
-                "clip skip: this model's text encoder can do without its last {} layers, not without {}",
-                most - 1,
-                request.clip_skip
-            )));
-        }
-        let only_xl = [
-            ("prompt-2", request.prompt_2.is_some()),
-            ("negative-2", request.negative_prompt_2.is_some()),
-            ("original-size", request.original_size.is_some()),
-            ("crop", request.crops_coords_top_left != (0, 0)),
-            ("target-size", request.target_size.is_some()),
-        ];
-        match only_xl.iter().find(|(_, given)| *given && !is_xl) {
-            Some((option, _)) => {
-                Err(Error::Request(format!("{option}: only SDXL models have it; {} is none", self.label)))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Checks what the UNet wants to be shown.
-    fn check_shown(&self, request: &Request) -> Result<()> {
-        let image = request.image.as_ref();
-        let needs = match self.kind.shown {
-            Shown::Masked if image.is_none_or(|image| image.mask.is_none()) => {
-                "it is an inpainting model, give it a picture and a mask (--image, --mask)"
-            }
-            Shown::Instructed { .. } if image.is_none() => {
-                "it changes a picture as the prompt instructs, give it one (--image)"
-            }
-            Shown::Instructed { .. } if image.is_some_and(|image| image.mask.is_some()) => {
-                "it changes a whole picture as the prompt instructs, leave the mask out"
-            }
-            Shown::Instructed { .. } if request.hires.is_some() => {
-                "it changes a picture as the prompt instructs, which a second pass (hires) cannot"
-            }
-            _ => return Ok(()),
-        };
-        Err(Error::Request(format!("{}: {needs}", self.label)))
     }
 
     fn text_encoders(&self) -> &[TextEncoder] {
@@ -463,48 +298,6 @@ impl Pipeline {
     fn latent_shape(&self, (width, height): (usize, usize)) -> Shape {
         let step = self.vae.pixels_per_latent();
         Shape::image(1, height / step, width / step, self.vae.latent_channels())
-    }
-
-    /// The OMS module, if asked for, for rows of `tokens` text states.
-    fn oms_stage(&self, request: &Request, size: (usize, usize), tokens: usize) -> Result<Option<Stage<'_>>> {
-        let (Some(asked), Some(oms)) = (&request.oms, &self.oms) else {
-            return Ok(None);
-        };
-        let latents = self.latent_shape(size);
-        let rows = if asked.guided() { 2 } else { 1 };
-        Ok(Some(Stage::new("OMS module", request.count, move |caps| {
-            oms.module.unet.record(caps, rows, latents.h, latents.w, tokens, false)
-        })))
-    }
-
-    fn encoder_stage(&self, request: &Request, (width, height): (usize, usize)) -> Stage<'_> {
-        let pictures = match &request.image {
-            Some(image) => 1 + usize::from(image.mask.is_some()),
-            None => request.count,
-        };
-        let whole = Stage::new("VAE encoder", pictures, move |caps| self.vae.record_encode(caps, 1, height, width));
-        match &self.vae {
-            Autoencoder::Kl(vae) => {
-                whole.or_in_bands(vae.levels(), move |levels| vae.encode_chain(height, width, levels))
-            }
-            Autoencoder::Tiny(_) => whole,
-        }
-    }
-
-    fn decoder_stage(&self, request: &Request, size: (usize, usize)) -> Stage<'_> {
-        self.decoder_of(&self.vae, "VAE decoder", request.count, size)
-    }
-
-    /// The decoder of this or of another autoencoder of the same latents.
-    fn decoder_of<'p>(&self, vae: &'p Autoencoder, name: &'static str, runs: usize, size: (usize, usize)) -> Stage<'p> {
-        let latents = self.latent_shape(size);
-        let whole = Stage::new(name, runs, move |caps| vae.record_decode(caps, 1, latents.h, latents.w));
-        match vae {
-            Autoencoder::Kl(vae) => {
-                whole.or_in_bands(vae.levels(), move |levels| vae.decode_chain(latents.h, latents.w, levels))
-            }
-            Autoencoder::Tiny(_) => whole,
-        }
     }
 
     /// The time embedding's sinusoids for each row, and the guidance embedding of models that have one.

@@ -4,11 +4,12 @@
 //!
 //! Only one stage is in device memory at a time (the UNet with the ControlNets that act is one), open only in its own state.
 
+mod starts;
+
 use std::ops::Range;
 
 use super::control::{ControlInputs, acting};
 use super::generate::Event;
-use super::init::{InitImage, posterior_mean, sample_posterior};
 use super::kind::Shown;
 use super::parameters::{Picture, alone, infotext, parameters};
 use super::stage::{OpenStage, Stage};
@@ -16,11 +17,9 @@ use super::text::{Encoded, TextPlan};
 use super::{Pipeline, Request, UnetRun};
 use crate::image::Rgb8Image;
 use crate::models::layout::{to_channels_first, to_channels_last};
-use crate::models::{EncoderOutput, names};
+use crate::models::names;
 use crate::record::Shape;
-use crate::sampling::{
-    OmsForm, PictureNoise, RngKind, Solver, TorchRng, guide, guide_by_picture, oms, rescale_guidance,
-};
+use crate::sampling::{OmsForm, PictureNoise, Solver, guide, guide_by_picture, oms, rescale_guidance};
 use crate::{Error, Result};
 
 /// What the pictures of a pass begin with.
@@ -205,94 +204,6 @@ impl<'p> Pass<'p> {
             None => self.begin_denoising(encoded, None, 0)?,
         };
         Ok(Event::Encoded)
-    }
-
-    /// The draws of each picture before its first step, in diffusers' order: posterior of the picture, noise, posterior of the picture without
-    /// what is repainted.
-    fn draw_starts(&mut self) -> Result<()> {
-        let shape = self.latent_shape();
-        let init = self.request.image.clone();
-        let from_noise = self.mask.is_some() && self.skip == 0;
-        let kind = self.pipeline.kind.shown;
-        let needs_origin = match kind {
-            Shown::Nothing => true,
-            Shown::Masked => !from_noise,
-            Shown::Instructed { .. } => false,
-        };
-        let sources: Vec<Vec<f32>> = match &self.start {
-            Start::Request => init.iter().filter(|_| needs_origin).map(|init| init.pixels()).collect(),
-            Start::Pixels(pictures) => pictures.clone(),
-            Start::Latents(_) | Start::Taken(_) => Vec::new(),
-        };
-        let shown = match kind {
-            Shown::Instructed { .. } => init.as_ref().map(InitImage::pixels),
-            Shown::Masked | Shown::Nothing => init.as_ref().and_then(InitImage::masked_pixels),
-        };
-        let count = sources.len();
-        let mut moments = self.encode_pictures(sources.into_iter().chain(shown))?;
-        let of_shown = if moments.len() > count { moments.pop() } else { None };
-        let torch = self.request.rng == RngKind::Torch && self.request.variation.is_none();
-        for (i, image) in self.images.iter_mut().enumerate() {
-            let own = moments.get(if moments.len() > 1 { i } else { 0 });
-            // Other programs than diffusers draw the first noise first, and posteriors from a generator of their own.
-            let mut aside = TorchRng::new(image.noise.seed());
-            let first = if torch { None } else { Some(image.noise.initial([shape.c, shape.h, shape.w])?) };
-            let mut posterior = |noise: &mut PictureNoise, moments: &[f32]| {
-                let mut latents = match self.pipeline.vae.encodes() {
-                    // Nothing is drawn, as in diffusers.
-                    EncoderOutput::Latents => latent_rows(moments, shape).concat(),
-                    EncoderOutput::Moments if torch => sample_posterior(moments, shape, &noise.randn(shape.len())),
-                    EncoderOutput::Moments => sample_posterior(moments, shape, &aside.randn(shape.len())),
-                };
-                self.pipeline.vae.scale_latents(&mut latents);
-                latents
-            };
-            let x0 = match (&self.start, own) {
-                (Start::Latents(latents), _) => Some(latents[i].clone()),
-                (_, own) => own.map(|own| posterior(&mut image.noise, own)),
-            };
-            // Drawn whether or not it is used: later draws then match diffusers'.
-            let mut noise = first.unwrap_or_else(|| image.noise.randn(shape.len()));
-            if let Some(given) = &self.request.latents {
-                noise.clone_from(given);
-            }
-            if self.request.offset_noise > 0.0 {
-                offset(&mut noise, &image.noise.randn(shape.c), self.request.offset_noise);
-            }
-            image.shown = of_shown.as_ref().map(|moments| match kind {
-                Shown::Instructed { scaled } => {
-                    let mut latents = match self.pipeline.vae.encodes() {
-                        EncoderOutput::Latents => latent_rows(moments, shape).concat(),
-                        EncoderOutput::Moments => posterior_mean(moments, shape),
-                    };
-                    if scaled {
-                        self.pipeline.vae.scale_latents(&mut latents);
-                    }
-                    latents
-                }
-                Shown::Masked | Shown::Nothing => posterior(&mut image.noise, moments),
-            });
-            image.latents.clone_from(&noise);
-            image.origin = x0.map(|x0| Origin { x0, noise });
-        }
-        Ok(())
-    }
-
-    /// Moments of each picture, all with one network.
-    fn encode_pictures(&mut self, pictures: impl Iterator<Item = Vec<f32>>) -> Result<Vec<Vec<f32>>> {
-        let mut encoder: Option<OpenStage<'_>> = None;
-        let mut moments = Vec::new();
-        for pixels in pictures {
-            let open = match encoder.take() {
-                Some(open) => open,
-                None => self.pipeline.encoder_stage(&self.request, self.size).open(self.pipeline.device())?,
-            };
-            let open = encoder.insert(open);
-            let input = self.pipeline.vae.image_input(&pixels);
-            let mut outputs = open.run(&[(names::IMAGE, &input)], &mut self.notes)?;
-            moments.push(outputs.remove(names::OUT).unwrap_or_default());
-        }
-        Ok(moments)
     }
 
     /// ψ(x_T^S, C_ψ) → v → x̃_T, eq. 20 and 21 of the paper.
@@ -515,14 +426,6 @@ impl<'p> Pass<'p> {
 
     fn latent_shape(&self) -> Shape {
         self.pipeline.latent_shape(self.size)
-    }
-}
-
-/// Offset noise, eq. 10 of the OMS paper: one more normal per channel, the same for all its pixels.
-fn offset(noise: &mut [f32], per_channel: &[f32], weight: f64) {
-    let plane = noise.len() / per_channel.len();
-    for (plane, delta) in noise.chunks_mut(plane).zip(per_channel) {
-        plane.iter_mut().for_each(|v| *v += weight as f32 * delta);
     }
 }
 

@@ -1,0 +1,124 @@
+//! Whether a request can be had of a model, and what its user should know.
+
+use super::control::{self, LoadedControl};
+use super::kind::Shown;
+use super::{InitImage, Overrides, Pipeline, Request, Source};
+use crate::sampling::oms;
+use crate::{Error, Result};
+
+impl Pipeline {
+    /// Checks what the schedule alone decides, before anything else of a model is read: sampler, steps, strength.
+    ///
+    /// # Errors
+    /// When the pair is impossible, or the model's `scheduler_config.json` is missing or not supported.
+    pub fn check_schedule(model: &Source, overrides: &Overrides, request: &Request) -> Result<()> {
+        request.validate()?;
+        let skip = request.skip();
+        let solver = request.solver(&overrides.scheduler_of(model)?, false, skip)?;
+        if request.oms.is_some() && skip == 0 {
+            oms::check_alpha_bar(solver.alpha_bar_first())?;
+        }
+        Ok(())
+    }
+
+    /// Checks a request against the model.
+    pub(super) fn check(&self, request: &Request, (width, height): (usize, usize)) -> Result<()> {
+        let skip = self.skip(request);
+        let solver = self.solver(request, skip)?;
+        let latents = self.latent_shape((width, height)).len();
+        if let Some(given) = &request.latents
+            && given.len() != latents
+        {
+            return Err(Error::Request(format!("latents: expected {latents} values, got {}", given.len())));
+        }
+        self.check_shown(request)?;
+        if let Some(control) = request.controls.iter().find(|control| control.net >= self.controls.len()) {
+            return Err(Error::Request(format!(
+                "control: expected the number of one of {} ControlNets, got {}; load it with --control",
+                self.controls.len(),
+                control.net
+            )));
+        }
+        self.check_text(request)?;
+        match (&request.oms, &self.oms) {
+            (Some(_), None) => Err(Error::Request("oms: no module is loaded, give one with --oms".into())),
+            (Some(_), Some(_)) if skip == 0 => oms::check_alpha_bar(solver.alpha_bar_first()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn check_text(&self, request: &Request) -> Result<()> {
+        let is_xl = self.kind.is_xl();
+        // SDXL counts from the last layer but one.
+        let layers = self.text_encoders.iter().map(|e| e.model.config().num_hidden_layers).min().unwrap_or(0);
+        let most = layers - usize::from(is_xl);
+        if request.clip_skip >= most {
+            return Err(Error::Request(format!(
+                "clip skip: this model's text encoder can do without its last {} layers, not without {}",
+                most - 1,
+                request.clip_skip
+            )));
+        }
+        let only_xl = [
+            ("prompt-2", request.prompt_2.is_some()),
+            ("negative-2", request.negative_prompt_2.is_some()),
+            ("original-size", request.original_size.is_some()),
+            ("crop", request.crops_coords_top_left != (0, 0)),
+            ("target-size", request.target_size.is_some()),
+        ];
+        match only_xl.iter().find(|(_, given)| *given && !is_xl) {
+            Some((option, _)) => {
+                Err(Error::Request(format!("{option}: only SDXL models have it; {} is none", self.label)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Checks what the UNet wants to be shown.
+    pub(super) fn check_shown(&self, request: &Request) -> Result<()> {
+        let image = request.image.as_ref();
+        let needs = match self.kind.shown {
+            Shown::Masked if image.is_none_or(|image| image.mask.is_none()) => {
+                "it is an inpainting model, give it a picture and a mask (--image, --mask)"
+            }
+            Shown::Instructed { .. } if image.is_none() => {
+                "it changes a picture as the prompt instructs, give it one (--image)"
+            }
+            Shown::Instructed { .. } if image.is_some_and(|image| image.mask.is_some()) => {
+                "it changes a whole picture as the prompt instructs, leave the mask out"
+            }
+            Shown::Instructed { .. } if request.hires.is_some() => {
+                "it changes a picture as the prompt instructs, which a second pass (hires) cannot"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Request(format!("{}: {needs}", self.label)))
+    }
+
+    /// What was assumed of the model, and what has no effect in a request.
+    pub(super) fn notices(&self, request: &Request) -> Vec<String> {
+        let mut notices = self.assumptions.clone();
+        notices.extend(self.controls.iter().filter_map(LoadedControl::notice));
+        if request.oms.is_some() && self.skip(request) == 0 {
+            notices.extend(self.oms.as_ref().and_then(|oms| oms.module.notice()));
+        }
+        if request.oms.is_some() && self.skip(request) > 0 {
+            notices.push("One More Step is left out: below strength 1 the picture itself sets the brightness".into());
+        }
+        let is_instructed = matches!(self.kind.shown, Shown::Instructed { .. });
+        if is_instructed && request.image.as_ref().is_some_and(|image| image.strength != InitImage::STRENGTH) {
+            notices.push(
+                "strength has no effect: this model draws the whole picture anew, as the prompt instructs".into(),
+            );
+        }
+        if request.sampler.is_none() && self.scheduler.solver().is_none() && !self.scheduler.class_name.is_empty() {
+            notices.push(format!("the model's own {} is not here, ddim takes its place", self.scheduler.class_name));
+        }
+        let calls = self.solver(request, request.skip()).map_or(0, |solver| solver.timesteps().len());
+        let acts = |i: &usize| control::sets(&request.controls, calls).iter().any(|(set, _)| set.contains(i));
+        for idle in (0..request.controls.len()).filter(|i| !acts(i)) {
+            notices.push(format!("control {}: it acts at none of the {calls} steps", idle + 1));
+        }
+        notices
+    }
+}

@@ -1,0 +1,113 @@
+//! The networks of a request in the order of their runs: planned, measured, opened.
+
+use super::stage::Stage;
+use super::{Pipeline, Request, StagePlan, UnetRun, Upscale, text};
+use crate::Result;
+use crate::models::Autoencoder;
+
+impl Pipeline {
+    /// Work and memory of each stage of a request, without running anything.
+    ///
+    /// # Errors
+    /// When the request is out of range or a stage exceeds the device's limits.
+    pub fn plan(&self, request: &Request) -> Result<Vec<StagePlan>> {
+        let plan = |stage: &Stage<'_>| stage.plan(&self.device);
+        self.stages(request)?.iter().chain(&self.previews(request)?).map(plan).collect()
+    }
+
+    /// Opens each stage of a request in turn, without running it: its plan, and the bytes that the executor really allocated.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan), and when the device is out of memory.
+    pub fn measure(&self, request: &Request) -> Result<Vec<(StagePlan, u64)>> {
+        let open = |stage: Stage<'_>| Ok((stage.plan(&self.device)?, stage.allocate(&self.device)?));
+        self.stages(request)?.into_iter().map(open).collect()
+    }
+
+    /// The networks of a request in the order of their runs.
+    pub(super) fn stages(&self, request: &Request) -> Result<Vec<Stage<'_>>> {
+        let size = self.size(request)?;
+        self.check(request, size)?;
+        let skip = self.skip(request);
+        let text = text::TextPlan::new(self, request, size)?;
+        let mut stages = text.stages();
+        if request.image.is_some() {
+            stages.push(self.encoder_stage(request, size));
+        }
+        if skip == 0 {
+            stages.extend(self.oms_stage(request, size, text.oms_tokens())?);
+        }
+        let batch = request.batch.min(request.count);
+        let tokens = text.unet_tokens();
+        stages.extend(self.unet_stages(request, UnetRun { size, skip, batch, tokens })?);
+        stages.extend(self.refiner_stages(request, size, skip)?);
+        let Some(hires) = &request.hires else {
+            stages.push(self.decoder_stage(request, size));
+            return Ok(stages);
+        };
+        let second = self.second_pass(request, hires)?;
+        let larger = self.size(&second)?;
+        if hires.upscale == Upscale::Image {
+            stages.push(self.decoder_stage(request, size));
+            stages.push(self.encoder_stage(&second, larger));
+        }
+        let skip = hires.skip(second.num_inference_steps);
+        stages.extend(self.unet_stages(&second, UnetRun { size: larger, skip, batch, tokens })?);
+        stages.extend(self.refiner_stages(&second, larger, skip)?);
+        stages.push(self.decoder_stage(&second, larger));
+        Ok(stages)
+    }
+
+    /// The OMS module, if asked for, for rows of `tokens` text states.
+    pub(super) fn oms_stage(
+        &self,
+        request: &Request,
+        size: (usize, usize),
+        tokens: usize,
+    ) -> Result<Option<Stage<'_>>> {
+        let (Some(asked), Some(oms)) = (&request.oms, &self.oms) else {
+            return Ok(None);
+        };
+        let latents = self.latent_shape(size);
+        let rows = if asked.guided() { 2 } else { 1 };
+        Ok(Some(Stage::new("OMS module", request.count, move |caps| {
+            oms.module.unet.record(caps, rows, latents.h, latents.w, tokens, false)
+        })))
+    }
+
+    pub(super) fn encoder_stage(&self, request: &Request, (width, height): (usize, usize)) -> Stage<'_> {
+        let pictures = match &request.image {
+            Some(image) => 1 + usize::from(image.mask.is_some()),
+            None => request.count,
+        };
+        let whole = Stage::new("VAE encoder", pictures, move |caps| self.vae.record_encode(caps, 1, height, width));
+        match &self.vae {
+            Autoencoder::Kl(vae) => {
+                whole.or_in_bands(vae.levels(), move |levels| vae.encode_chain(height, width, levels))
+            }
+            Autoencoder::Tiny(_) => whole,
+        }
+    }
+
+    pub(super) fn decoder_stage(&self, request: &Request, size: (usize, usize)) -> Stage<'_> {
+        self.decoder_of(&self.vae, "VAE decoder", request.count, size)
+    }
+
+    /// The decoder of this or of another autoencoder of the same latents.
+    pub(super) fn decoder_of<'p>(
+        &self,
+        vae: &'p Autoencoder,
+        name: &'static str,
+        runs: usize,
+        size: (usize, usize),
+    ) -> Stage<'p> {
+        let latents = self.latent_shape(size);
+        let whole = Stage::new(name, runs, move |caps| vae.record_decode(caps, 1, latents.h, latents.w));
+        match vae {
+            Autoencoder::Kl(vae) => {
+                whole.or_in_bands(vae.levels(), move |levels| vae.decode_chain(latents.h, latents.w, levels))
+            }
+            Autoencoder::Tiny(_) => whole,
+        }
+    }
+}
