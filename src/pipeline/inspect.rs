@@ -10,6 +10,7 @@ use super::encoders::TEXT_STEM;
 use super::kind::{ModelIndex, Reading, Shown};
 use super::load::DIFFUSION_STEM;
 use super::lora::{LoraReport, lora};
+use super::oms_module::LatentSpace;
 use super::source::Component;
 use super::{Device, InitImage, OmsRequest, OmsSource, Pipeline, Request, SingleFile, Source, control, embeddings};
 use crate::models::UnetConfig;
@@ -283,13 +284,10 @@ fn inspect_oms(source: &Source, index: &serde_json::Value) -> Result<Inspection>
         config["_name_or_path"].as_str().map(str::to_owned)
     };
     let text_class = index["oms_text_encoder"][1].as_str().unwrap_or_default();
-    // The authors' names: oms_b_openclip_15_21, oms_b_openclip_xl, oms_b_mixclip_xl.
-    let names = [pointer("oms_module"), Some(source.name())].map(|name| name.unwrap_or_default().to_lowercase());
-    let named = |part: &str| names.iter().any(|name| name.contains(part));
-    let latent_space = match () {
-        () if text_class.contains("SDXL") || named("xl") => "Stable Diffusion XL",
-        () if named("15_21") => "Stable Diffusion 1.x and 2.x",
-        () => "not said in its files",
+    let latent_space = match LatentSpace::of(source) {
+        Some(space) => space.name(),
+        None if text_class.contains("SDXL") => LatentSpace::Xl.name(),
+        None => "not said in its files",
     };
     found.oms = Some(OmsReport {
         latent_channels: unet.in_channels,

@@ -35,8 +35,42 @@ pub struct OmsModule {
     files: Component,
     /// How the module's and its text encoders' weights are stored.
     weights: [(Part, WeightType); 2],
+    latent_space: Option<LatentSpace>,
     /// Where its text encoders are said to be, if nothing is there.
     lost_pointer: Option<String>,
+}
+
+/// The latents that a module works on, as far as its files tell: the published modules have one configuration, and 4 channels, for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LatentSpace {
+    /// Stable Diffusion 1.x and 2.x.
+    Sd,
+    /// Stable Diffusion XL.
+    Xl,
+}
+
+impl LatentSpace {
+    /// From the names under which its authors published it (oms_b_openclip_15_21, oms_b_openclip_xl, oms_b_mixclip_xl): that of its folder, and
+    /// that which its configuration points to.
+    pub(super) fn of(module: &Source) -> Option<Self> {
+        let pointed = Pointer::read(module, "oms_module").ok().and_then(|pointer| pointer.path);
+        [pointed, Some(module.name())].into_iter().flatten().find_map(|name| {
+            let name = name.to_lowercase().replace('-', "_");
+            match () {
+                () if !name.contains("oms_") => None,
+                () if name.contains("_xl") => Some(LatentSpace::Xl),
+                () if name.contains("15_21") => Some(LatentSpace::Sd),
+                () => None,
+            }
+        })
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            LatentSpace::Sd => "Stable Diffusion 1.x and 2.x",
+            LatentSpace::Xl => "Stable Diffusion XL",
+        }
+    }
 }
 
 /// Which text encoders read the prompt of an OMS module.
@@ -83,7 +117,8 @@ impl OmsModule {
         }
         let (text_encoders, lost_pointer) = load_oms_text_encoders(source, text)?;
         let label = source.module.name();
-        let oms = OmsModule { label, unet: module, text_encoders, files, weights, lost_pointer };
+        let latent_space = LatentSpace::of(&source.module);
+        let oms = OmsModule { label, unet: module, text_encoders, files, weights, latent_space, lost_pointer };
         if let OmsText::Own(encoders) = &oms.text_encoders {
             oms.check_width(encoders)?;
         }
@@ -161,6 +196,15 @@ impl Pipeline {
                 self.label
             )));
         }
+        let own = if self.kind.is_xl() { LatentSpace::Xl } else { LatentSpace::Sd };
+        if let Some(made_for) = module.latent_space.filter(|made_for| *made_for != own) {
+            return Err(Error::Model(format!(
+                "{label}: the module was made for the latent space of {}, {} draws in that of {}; take the module of its family",
+                made_for.name(),
+                self.label,
+                own.name()
+            )));
+        }
         self.files.retain(|(component, ..)| *component != "oms_module");
         self.files.push(("oms_module", module.files.clone(), DIFFUSION_STEM));
         self.hashes = OnceLock::new();
@@ -186,8 +230,8 @@ struct Pointer {
 
 impl Pointer {
     /// That of a module's component; an empty one where there is no such file.
-    fn read(source: &OmsSource, name: &str) -> Result<Self> {
-        let here = source.module.component(name);
+    fn read(module: &Source, name: &str) -> Result<Self> {
+        let here = module.component(name);
         if here.has("config.json") { here.json("config.json") } else { Ok(Pointer::default()) }
     }
 
@@ -210,7 +254,7 @@ fn resolve(source: &OmsSource, name: &str, is_there: impl Fn(&Component) -> bool
     if is_there(&here) {
         return Ok(here);
     }
-    let pointer = Pointer::read(source, name)?;
+    let pointer = Pointer::read(&source.module, name)?;
     let Some(folder) = pointer.folder(source) else {
         return Err(Error::Model(format!(
             "{}: expected weights beside it or a _name_or_path that says where they are, got neither",
@@ -237,7 +281,7 @@ fn load_oms_text_encoders(source: &OmsSource, weight_type: WeightType) -> Result
     let own = |encoders: Vec<TextEncoder>| (OmsText::Own(encoders), None);
     let index: serde_json::Value = source.module.root().json("model_index.json")?;
     let absent = |name: &str| index[name].as_array().is_none_or(|entry| entry.iter().all(serde_json::Value::is_null));
-    let pointer = Pointer::read(source, "oms_text_encoder")?;
+    let pointer = Pointer::read(&source.module, "oms_text_encoder")?;
     let class = index["oms_text_encoder"][1].as_str().unwrap_or_default();
     let is_dual = [class, &pointer.class_name].iter().any(|class| class.contains("SDXL"));
     if let Some(folder) = &source.text_encoder {

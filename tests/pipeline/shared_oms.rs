@@ -297,6 +297,30 @@ fn a_module_that_does_not_fit_is_refused_with_the_reason() {
     let refused = sd15.attach_oms(load(&at(sixteen.path()), &device)).expect_err("16 channels").to_string();
     assert!(refused.contains("16 latent channels") && refused.contains("another latent space"), "{refused}");
 
+    // Of the published modules only their names tell the latent space.
+    for (name, wrong) in [("oms_b_openclip_xl", true), ("oms_b_mixclip_xl", true), ("oms_b_openclip_15_21", false)] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let module = folder.path().join(name);
+        crate::cli::copy(&root().join("oms"), &module);
+        let config = module.join("oms_module/config.json");
+        let pointed = std::fs::read_to_string(&config).expect("a config").replace("../oms", &format!("h1t/{name}"));
+        for (folder, text) in [(module.clone(), None), (folder.path().join("module"), Some(pointed))] {
+            if let Some(text) = text {
+                crate::cli::copy(&module, &folder);
+                std::fs::write(folder.join("oms_module/config.json"), text).expect("written");
+            }
+            let own = OmsSource { text_encoder: Some(root().join("sd15")), ..at(&folder) };
+            let attached = sd15.attach_oms(load(&own, &device));
+            assert_eq!(attached.is_err(), wrong, "{name}");
+            if let Err(error) = attached {
+                let said = error.to_string();
+                assert!(said.contains("latent space of Stable Diffusion XL") && said.contains("sd15"), "{said}");
+            }
+        }
+    }
+
+    sd15.attach_oms(Arc::clone(&good)).unwrap_or_else(|e| panic!("{e}"));
+
     // SDXL's first encoder is as wide as the module wants, the two together are not.
     let (xl, _guard) = model_folder("sdxl");
     let named = OmsSource { text_encoder: Some(root().join("sd15")), ..golden_source() };
