@@ -8,6 +8,6 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|prompt: &str| {
     for prompt_syntax in [PromptSyntax::A1111, PromptSyntax::Comfy, PromptSyntax::Plain] {
         let request = Request { prompt: prompt.to_owned(), prompt_syntax, ..Request::default() };
-        let _ = token_reports(&Source::DemoModel, &request);
+        let _ = token_reports(&Source::DemoModel, &[], &request);
     }
 });
