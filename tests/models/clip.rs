@@ -6,7 +6,7 @@ use chiaro::models::{ClipTextConfig, ClipTextModel, TextStates, names};
 use chiaro::weights::EmbeddingFile;
 
 use super::bench::{Bench, config_text, families, taps, weights};
-use crate::support::golden::Golden;
+use crate::support::golden::{Golden, committed};
 
 pub(super) fn load(folder: &Path) -> ClipTextModel {
     let (text, origin) = config_text(folder);
@@ -105,8 +105,8 @@ fn text_encoders_refuse_what_they_cannot_take() {
 /// Rows behind the token table: diffusers' ids and states for names that stand for one and for three vectors.
 #[test]
 fn states_of_added_vectors() {
-    let golden = Golden::open("embeddings");
-    let mut model = load(&crate::support::golden::root().join("sd15/text_encoder"));
+    let golden = Golden::open_in(&committed(), "embeddings");
+    let mut model = load(&committed().join("sd15/text_encoder"));
     for name in ["easyneg", "learned_embeds"] {
         let file =
             EmbeddingFile::open(&golden.path().join(format!("{name}.safetensors"))).unwrap_or_else(|e| panic!("{e}"));
