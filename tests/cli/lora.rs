@@ -5,7 +5,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::{chiaro, fails, json, stderr};
-use crate::support::golden::root;
+use crate::support::golden::committed;
 use crate::support::single_file::read;
 use crate::support::torch_file::torch;
 
@@ -28,7 +28,7 @@ fn tags_files_and_repeats_are_the_same() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = folder.path();
     write_lora(&at.join("loras/sub/style.safetensors"));
-    let model = root().join("sd15").display().to_string();
+    let model = committed().join("sd15").display().to_string();
     let common = ["--model", &model, "-d", "cpu", "-W", "64", "-H", "64", "-s", "1"];
     let with =
         |more: &[&str]| common.iter().copied().chain(more.iter().copied()).map(str::to_owned).collect::<Vec<_>>();

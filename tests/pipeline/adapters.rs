@@ -9,7 +9,7 @@ use sha2::Digest;
 use tempfile::TempDir;
 
 use super::adapter_files::{Format, Made, Noise, Tensors, bytes, make, read, write};
-use super::runs::{draw, model_folder};
+use super::runs::{committed_folder, draw, model_folder};
 use crate::support::golden::{assert_close, compare};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
@@ -287,7 +287,7 @@ fn refusal(model: &Path, tensors: &Tensors) -> String {
 
 #[test]
 fn bad_adapters_name_the_tensor() {
-    let (model, _guard) = model_folder("sd15");
+    let (model, _guard) = committed_folder("sd15");
     let base = read(&model.join(UNET));
     let layer = &layers(&base, "attn2.to_k")[0];
     let made = make(Format::Lora, &base, std::slice::from_ref(layer), 1);

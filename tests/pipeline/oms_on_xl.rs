@@ -11,8 +11,8 @@ use chiaro::sampling::{OmsForm, guide, oms};
 use chiaro::weights::{WeightFile, WeightType, Weights};
 use serde_json::{Value, json};
 
-use super::runs::{model_folder, request, scheduler};
-use crate::support::golden::{Golden, assert_close, root};
+use super::runs::{committed_folder, request, scheduler};
+use crate::support::golden::{Golden, assert_close, committed};
 
 const RUN: &str = "sd15_ddim_0";
 
@@ -39,7 +39,7 @@ fn starting_latents(pipeline: &Pipeline, request: Request) -> Vec<f32> {
 }
 
 fn oms_run(guidance_scale: f64) -> (Golden, Value, Request) {
-    let golden = Golden::open("oms");
+    let golden = Golden::open_in(&committed(), "oms");
     let (_, run) = golden.runs().into_iter().find(|(name, _)| name == RUN).expect("the run is there");
     let oms = OmsRequest { guidance_scale, form: OmsForm::Official, ..OmsRequest::default() };
     let request = Request { oms: Some(oms), ..request(&run) };
@@ -50,7 +50,7 @@ fn oms_run(guidance_scale: f64) -> (Golden, Value, Request) {
 #[test]
 fn with_the_modules_own_text_encoder() {
     let (golden, run, request) = oms_run(1.0);
-    let (xl, _guard) = model_folder("sdxl");
+    let (xl, _guard) = committed_folder("sdxl");
     let pipeline = open(&xl, &run, &golden.path(), None).unwrap_or_else(|e| panic!("{e}"));
     let name = format!("run/{RUN}/x_T");
     assert_close(&name, &starting_latents(&pipeline, request), &golden.f32s(&name), 10.0 * golden.tolerance(&name));
@@ -58,7 +58,7 @@ fn with_the_modules_own_text_encoder() {
 
 /// The golden module with text states twice as wide: keys and values see the first half as before and the second half times -½.
 fn write_dual_module(folder: &Path, pointer: &Value) {
-    let from = root().join("oms/oms_module");
+    let from = committed().join("oms/oms_module");
     let to = folder.join("oms_module");
     std::fs::create_dir_all(&to).expect("a new folder");
     std::fs::create_dir_all(folder.join("oms_text_encoder")).expect("a new folder");
@@ -95,7 +95,7 @@ fn write_dual_module(folder: &Path, pointer: &Value) {
 
 /// x̃_T of the wide module on the reference's states of the empty prompt and of the prompt, under ω_ψ = 2.
 fn expected(golden: &Golden, run: &Value, folder: &Path) -> Vec<f32> {
-    let xl = Golden::open("sdxl");
+    let xl = Golden::open_in(&committed(), "sdxl");
     let halves = ["text_encoder", "text_encoder_2"].map(|part| xl.f32s(&format!("{part}/penultimate")));
     let how = xl.json["tensors"]["text_encoder/input_ids"]["how"].as_str().expect("the prompts are written down");
     assert!(
@@ -131,7 +131,7 @@ fn expected(golden: &Golden, run: &Value, folder: &Path) -> Vec<f32> {
 #[test]
 fn with_both_text_encoders_of_sdxl() {
     let (golden, run, request) = oms_run(2.0);
-    let (xl, _guard) = model_folder("sdxl");
+    let (xl, _guard) = committed_folder("sdxl");
     let module = tempfile::tempdir().expect("a temporary folder");
     write_dual_module(module.path(), &json!({ "_class_name": "SDXLTextEncoder", "_name_or_path": "nobody/knows" }));
     let want = expected(&golden, &run, module.path());
@@ -153,7 +153,7 @@ fn with_both_text_encoders_of_sdxl() {
     write_dual_module(module.path(), &json!({ "_class_name": "SDXLTextEncoder" }));
     let meant = open(&xl, &run, module.path(), None).unwrap_or_else(|e| panic!("{e}"));
     assert!(!warnings(&meant, request.clone()).contains("text encoders are said"), "nothing else was named");
-    let sd15 = root().join("sd15");
+    let sd15 = committed().join("sd15");
     check("a named folder's, in front of SD 1.5", open(&sd15, &run, module.path(), Some(&xl)));
     let message = open(&sd15, &run, module.path(), None).err().expect("SD 1.5 has one encoder").to_string();
     assert!(message.contains("--oms-text-encoder") && message.contains("two text encoders"), "{message}");
@@ -163,7 +163,8 @@ fn with_both_text_encoders_of_sdxl() {
 
 #[test]
 fn what_only_sdxl_has_is_refused_elsewhere() {
-    let sd15 = Pipeline::load(&Source::Folder(root().join("sd15")), None, device()).unwrap_or_else(|e| panic!("{e}"));
+    let sd15 =
+        Pipeline::load(&Source::Folder(committed().join("sd15")), None, device()).unwrap_or_else(|e| panic!("{e}"));
     let requests = [
         ("prompt-2", Request { prompt_2: Some("x".into()), ..Request::default() }),
         ("negative-2", Request { negative_prompt_2: Some("x".into()), ..Request::default() }),
@@ -175,7 +176,7 @@ fn what_only_sdxl_has_is_refused_elsewhere() {
         let message = sd15.plan(&request).expect_err("SD 1.5 has no such thing").to_string();
         assert!(message.contains(option) && message.contains("SDXL"), "{message}");
     }
-    let (xl, _guard) = model_folder("sdxl");
+    let (xl, _guard) = committed_folder("sdxl");
     let xl = Pipeline::load(&Source::Folder(xl), None, device()).unwrap_or_else(|e| panic!("{e}"));
     for size in [(0, 64), (64, 1 << 20)] {
         let message = xl.plan(&Request { original_size: Some(size), ..Request::default() }).expect_err("out of range");

@@ -7,7 +7,7 @@ use chiaro::pipeline::{Adapter, Device, Overrides, Picture, Pipeline, Precision,
 use chiaro::record::DType;
 
 use super::runs::draw;
-use super::single_files::{Family, device, entries, family, patches, request};
+use super::single_files::{Family, committed_family, device, entries, family, patches, request};
 use crate::support::adapter;
 use crate::support::gguf_file::{Tensor, gguf, q4_0, q8_0, unpacked};
 use crate::support::single_file::{Entry, open_clip, read, transposed, write};
@@ -88,7 +88,7 @@ fn in_blocks(entries: Vec<Entry>, kind: u32) -> (Vec<Tensor>, Vec<Entry>) {
 /// Norms and matrices in blocks: matrices stay so on the device, and nothing is rounded on the way.
 #[test]
 fn blocks_stay_blocks() {
-    let (files, _) = family("sd15");
+    let (files, _) = committed_family("sd15");
     let folder = tempfile::tempdir().expect("a temporary folder");
     for (kind, dtype, word) in [(8, DType::Q8_0, "q8_0"), (2, DType::Q4_0, "q4_0")] {
         let (tensors, twin) = in_blocks(entries("sd15", &files.base, &files.unet), kind);
@@ -246,7 +246,7 @@ fn folders_of_pickles_open() {
 /// A UNet alone as ComfyUI-GGUF has it, an autoencoder of Lightning's, and an adapter in a pickle.
 #[test]
 fn parts_of_other_formats() {
-    let (files, _) = family("sd15");
+    let (files, _) = committed_family("sd15");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let all = entries("sd15", &files.base, &files.unet);
     let part = |prefix: &str| -> Vec<Entry> {

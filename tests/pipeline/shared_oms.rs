@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::adapter_files::{Format, Tensors, make, read, write};
-use super::runs::{draw, model_folder, request, scheduler};
+use super::runs::{committed_folder, draw, request, scheduler};
 use crate::support::adapter;
-use crate::support::golden::{Golden, assert_close, compare, root};
+use crate::support::golden::{Golden, assert_close, committed, compare, root};
 
 /// Computes on the host, and keeps the constants of every recording that is an OMS module's: a UNet without time.
 #[derive(Default)]
@@ -49,7 +49,11 @@ fn device(backend: Arc<dyn Backend>) -> Device {
 }
 
 fn golden_source() -> OmsSource {
-    OmsSource { module: Source::Folder(root().join("oms")), text_encoder: None }
+    source_in(&root())
+}
+
+fn source_in(root: &Path) -> OmsSource {
+    OmsSource { module: Source::Folder(root.join("oms")), text_encoder: None }
 }
 
 fn oms_request() -> OmsRequest {
@@ -190,10 +194,10 @@ fn start(pipeline: &Pipeline, run: &Value) -> Vec<f32> {
     }
 }
 
-/// A copy of the golden module whose index names no text encoder: the base's reads its prompt.
-fn without_text_encoder() -> TempDir {
+/// A copy of the module of a folder of goldens, whose index names no text encoder: the base's reads its prompt.
+fn without_text_encoder(root: &Path) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    crate::cli::copy(&root().join("oms/oms_module"), &folder.path().join("oms_module"));
+    crate::cli::copy(&root.join("oms/oms_module"), &folder.path().join("oms_module"));
     let index =
         json!({ "_class_name": "OMSPipeline", "oms_text_encoder": [null, null], "oms_tokenizer": [null, null] });
     std::fs::write(folder.path().join("model_index.json"), index.to_string()).expect("writable");
@@ -209,7 +213,7 @@ fn a_lora_of_the_base_does_not_reach_the_module() {
     let tensor = "run/sd21_ddim_7/x_T";
     let (want, bound) = (golden.f32s(tensor), 10.0 * golden.tolerance(tensor));
     let sd21 = root().join("sd21");
-    let module = without_text_encoder();
+    let module = without_text_encoder(&root());
     let source = OmsSource { module: Source::Folder(module.path().into()), text_encoder: None };
 
     let base = read(&sd21.join(TEXT));
@@ -262,7 +266,7 @@ fn a_lora_of_the_base_does_not_reach_the_module() {
 /// The golden module with another number of latent channels.
 fn with_channels(channels: usize) -> TempDir {
     const WEIGHTS: &str = "oms_module/diffusion_pytorch_model.safetensors";
-    let folder = without_text_encoder();
+    let folder = without_text_encoder(&committed());
     let config = folder.path().join("oms_module/config.json");
     let mut json: Value = serde_json::from_slice(&std::fs::read(&config).expect("readable")).expect("JSON");
     (json["in_channels"], json["out_channels"]) = (json!(channels), json!(channels));
@@ -288,9 +292,9 @@ fn a_module_that_does_not_fit_is_refused_with_the_reason() {
         Arc::new(OmsModule::load(source, device).unwrap_or_else(|e| panic!("{e}")))
     };
     let at = |folder: &Path| OmsSource { module: Source::Folder(folder.into()), text_encoder: None };
-    let mut sd15 =
-        Pipeline::load(&Source::Folder(root().join("sd15")), None, device.clone()).unwrap_or_else(|e| panic!("{e}"));
-    let good = load(&golden_source(), &device);
+    let mut sd15 = Pipeline::load(&Source::Folder(committed().join("sd15")), None, device.clone())
+        .unwrap_or_else(|e| panic!("{e}"));
+    let good = load(&source_in(&committed()), &device);
     sd15.attach_oms(Arc::clone(&good)).unwrap_or_else(|e| panic!("{e}"));
 
     let sixteen = with_channels(16);
@@ -301,7 +305,7 @@ fn a_module_that_does_not_fit_is_refused_with_the_reason() {
     for (name, wrong) in [("oms_b_openclip_xl", true), ("oms_b_mixclip_xl", true), ("oms_b_openclip_15_21", false)] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let module = folder.path().join(name);
-        crate::cli::copy(&root().join("oms"), &module);
+        crate::cli::copy(&committed().join("oms"), &module);
         let config = module.join("oms_module/config.json");
         let pointed = std::fs::read_to_string(&config).expect("a config").replace("../oms", &format!("h1t/{name}"));
         for (folder, text) in [(module.clone(), None), (folder.path().join("module"), Some(pointed))] {
@@ -309,7 +313,7 @@ fn a_module_that_does_not_fit_is_refused_with_the_reason() {
                 crate::cli::copy(&module, &folder);
                 std::fs::write(folder.join("oms_module/config.json"), text).expect("written");
             }
-            let own = OmsSource { text_encoder: Some(root().join("sd15")), ..at(&folder) };
+            let own = OmsSource { text_encoder: Some(committed().join("sd15")), ..at(&folder) };
             let attached = sd15.attach_oms(load(&own, &device));
             assert_eq!(attached.is_err(), wrong, "{name}");
             if let Err(error) = attached {
@@ -322,10 +326,10 @@ fn a_module_that_does_not_fit_is_refused_with_the_reason() {
     sd15.attach_oms(Arc::clone(&good)).unwrap_or_else(|e| panic!("{e}"));
 
     // SDXL's first encoder is as wide as the module wants, the two together are not.
-    let (xl, _guard) = model_folder("sdxl");
-    let named = OmsSource { text_encoder: Some(root().join("sd15")), ..golden_source() };
+    let (xl, _guard) = committed_folder("sdxl");
+    let named = OmsSource { text_encoder: Some(committed().join("sd15")), ..source_in(&committed()) };
     assert!(Pipeline::load(&Source::Folder(xl.clone()), Some(&named), device.clone()).is_ok());
-    let dual = without_text_encoder();
+    let dual = without_text_encoder(&committed());
     let index = json!({ "oms_text_encoder": ["oms", "SDXLTextEncoder"] });
     std::fs::write(dual.path().join("model_index.json"), index.to_string()).expect("writable");
     let dual = load(&at(dual.path()), &device);
@@ -336,7 +340,7 @@ fn a_module_that_does_not_fit_is_refused_with_the_reason() {
     assert!(refused.contains("two text encoders"), "{refused}");
 
     let q8_0 = device.clone().with_weights("oms=q8_0".parse().expect("one part"));
-    let refused = sd15.attach_oms(load(&golden_source(), &q8_0)).expect_err("other weights").to_string();
+    let refused = sd15.attach_oms(load(&source_in(&committed()), &q8_0)).expect_err("other weights").to_string();
     assert!(refused.contains("weights q8_0") && refused.contains("as stored"), "{refused}");
     assert!(sd15.oms_module().is_some_and(|own| Arc::ptr_eq(own, &good)), "what was there stays");
 }

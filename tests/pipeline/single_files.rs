@@ -9,7 +9,7 @@ use chiaro::record::HostBackend;
 use chiaro::sampling::PredictionType;
 use serde_json::Value;
 
-use super::runs::{draw, model_folder};
+use super::runs::{draw, model_folder_in};
 use crate::support::golden::{committed, root};
 use crate::support::single_file::{Entry, open_clip, read, renamed, small_unet, write};
 
@@ -83,14 +83,23 @@ pub(super) struct Family {
 }
 
 pub(super) fn family(name: &str) -> (Family, &'static str) {
+    family_in(&root(), name)
+}
+
+/// A committed family, for what asks for its widths.
+pub(super) fn committed_family(name: &str) -> (Family, &'static str) {
+    family_in(&committed(), name)
+}
+
+fn family_in(root: &Path, name: &str) -> (Family, &'static str) {
     let (layout, from) = match name {
         "lcm" | "inpaint9" => ("sd15", "sd15"),
         "sd21" => ("sd21", "sd21"),
         "sdxl" => ("sdxl", "sdxl"),
         _ => ("sd15", "sd15"),
     };
-    let (base, guard) = model_folder(from);
-    (Family { base, unet: root().join(name).join("unet"), _guard: guard }, layout)
+    let (base, guard) = model_folder_in(root, from);
+    (Family { base, unet: root.join(name).join("unet"), _guard: guard }, layout)
 }
 
 fn same_latents(name: &str) {
