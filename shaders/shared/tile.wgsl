@@ -7,6 +7,8 @@
 // with its THREAD columns four k at a time, so that workgroup memory is read 16 bytes at a time and nothing is transposed.
 // The pitch of 5 quads and the order of the columns keep the invocations of a row in different banks.
 
+//#include "shared/epilogue.wgsl"
+
 const TILE_K_QUADS: u32 = 4u;
 const PITCH: u32 = TILE_K_QUADS + 1u;
 const ACROSS: u32 = TILE_N / THREAD;
@@ -55,7 +57,8 @@ fn main(
             let column = loaded_row + i * ROW_STEP;
             var value = vec4<f32>();
             if (first_column + column < params.columns && quad < quads) {
-                value = load_weight((first_column + column) * quads + quad);
+                let place = (first_column + column) * quads + quad;
+                value = load_weight(place, place / 8u);
             }
             let place = column % 4u * (TILE_N / 4u) + column / 4u;
             weight_tile[place * PITCH + loaded_quad] = value;
@@ -93,17 +96,7 @@ fn main(
             if (column >= params.columns) {
                 continue;
             }
-            var value = sums[i * THREAD_QUADS + j];
-//#if BIAS
-            value += bias[column / 4u];
-//#endif
-//#if IMAGE_ADD
-            value += vec4<f32>(image_add[(row / params.rows_per_image * params.columns + column) / 4u]);
-//#endif
-//#if RESIDUAL
-            value += vec4<f32>(residual[(row * params.columns + column) / 4u]);
-//#endif
-            out[(row * params.columns + column) / 4u] = out4(activate(value));
+            finish(row, column, sums[i * THREAD_QUADS + j]);
         }
     }
 }
