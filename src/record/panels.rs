@@ -36,7 +36,12 @@ impl Layout {
                 order.finish(sink)
             }
             DType::Q8_0 | DType::Q4_0 => {
-                let stored = constant.checked_bytes()?;
+                // Whole: quants and scales of a panel lie far apart, and both together are small.
+                let mut stored = vec![0; constant.byte_len()];
+                constant.checked_pieces(&mut |at, bytes| {
+                    stored[at..at + bytes.len()].copy_from_slice(bytes);
+                    Ok(())
+                })?;
                 let (quad, values) = if constant.dtype == DType::Q8_0 { (4, row * rows) } else { (2, row * rows / 2) };
                 let (quants, scales) = stored.split_at(values);
                 let mut ordered = vec![0; stored.len()];
