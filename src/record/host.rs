@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
 
-use super::{Backend, Caps, Constant, MemoryPlan, Outputs, Program, Recording, Role, Tensor, Variant, plan};
+use super::{
+    Backend, Caps, Constant, DispatchTime, MemoryPlan, Outputs, Program, Recording, Role, Tensor, Variant, plan,
+};
 use crate::{Error, Result};
 
 /// One kernel call on the host: the same bindings and parameters as in WGSL, everything in f32.
@@ -61,7 +64,17 @@ impl Backend for HostBackend {
         &self.caps
     }
 
-    fn compile(&self, mut recording: Recording) -> Result<Box<dyn Program>> {
+    fn compile(&self, recording: Recording) -> Result<Box<dyn Program>> {
+        Ok(Box::new(self.compile_program(recording)?))
+    }
+}
+
+impl HostBackend {
+    /// [`compile`](Backend::compile), as the type that can profile itself.
+    ///
+    /// # Errors
+    /// As [`compile`](Backend::compile).
+    pub fn compile_program(&self, mut recording: Recording) -> Result<HostProgram> {
         // A recording made for another device runs here too: storage is f32 and sizes are unlimited.
         recording.caps = self.caps.clone();
         let plan = plan(&recording)?;
@@ -73,11 +86,9 @@ impl Backend for HostBackend {
         }
         // NaN, so that a kernel that reads what nobody wrote shows.
         let lanes = plan.lanes.iter().map(|bytes| vec![f32::NAN; bytes / 4]).collect();
-        Ok(Box::new(HostProgram { recording, plan, lanes, constants }))
+        Ok(HostProgram { recording, plan, lanes, constants })
     }
-}
 
-impl HostBackend {
     fn constant(&self, constant: &Arc<Constant>) -> Result<Arc<HostConstant>> {
         let key = Arc::as_ptr(constant) as usize;
         let mut cache = self.constants.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -91,7 +102,8 @@ impl HostBackend {
     }
 }
 
-struct HostProgram {
+/// A recording with its memory, ready to run.
+pub struct HostProgram {
     recording: Recording,
     plan: MemoryPlan,
     lanes: Vec<Vec<f32>>,
@@ -99,6 +111,38 @@ struct HostProgram {
 }
 
 impl HostProgram {
+    /// Like [`run`](Program::run), with the time of each dispatch.
+    ///
+    /// # Errors
+    /// As [`run`](Program::run).
+    pub fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
+        self.write_inputs(inputs)?;
+        let mut times = Vec::with_capacity(self.recording.dispatches.len());
+        for index in 0..self.recording.dispatches.len() {
+            let start = Instant::now();
+            self.execute(index);
+            let seconds = start.elapsed().as_secs_f64();
+            let dispatch = &self.recording.dispatches[index];
+            let (label, kernel, flops) = (dispatch.label.clone(), dispatch.kernel.stem, dispatch.flops);
+            times.push(DispatchTime { label, kernel, seconds, flops });
+        }
+        Ok((self.outputs(), times))
+    }
+
+    fn write_inputs(&mut self, inputs: &[(&str, &[f32])]) -> Result<()> {
+        for (storage, slice) in match_inputs(&self.recording, inputs)? {
+            if let Some((lane, range)) = self.range(storage) {
+                self.lanes[lane][range].copy_from_slice(slice);
+            }
+        }
+        Ok(())
+    }
+
+    fn outputs(&self) -> Outputs {
+        let outputs = self.recording.outputs.iter();
+        outputs.map(|o| (o.name.clone(), gather(self.slice(o.tensor.storage), o.tensor))).collect()
+    }
+
     fn range(&self, storage: u32) -> Option<(usize, std::ops::Range<usize>)> {
         let len = self.recording.tensors[storage as usize].len;
         self.plan.placements[storage as usize].map(|p| (p.lane, p.offset / 4..p.offset / 4 + len))
@@ -131,20 +175,11 @@ impl HostProgram {
 
 impl Program for HostProgram {
     fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        for (storage, slice) in match_inputs(&self.recording, inputs)? {
-            if let Some((lane, range)) = self.range(storage) {
-                self.lanes[lane][range].copy_from_slice(slice);
-            }
-        }
+        self.write_inputs(inputs)?;
         for index in 0..self.recording.dispatches.len() {
             self.execute(index);
         }
-        Ok(self
-            .recording
-            .outputs
-            .iter()
-            .map(|o| (o.name.clone(), gather(self.slice(o.tensor.storage), o.tensor)))
-            .collect())
+        Ok(self.outputs())
     }
 
     fn allocated_bytes(&self) -> u64 {
