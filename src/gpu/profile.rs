@@ -5,23 +5,10 @@ use std::sync::Arc;
 use super::memory::{Use, buffer};
 use super::program::GpuProgram;
 use crate::Result;
-use crate::record::Outputs;
+use crate::record::{DispatchTime, Outputs};
 
 /// Dispatches that one set of timestamps covers: WebGPU's limit of 4096 queries.
 const TIMED_TOGETHER: usize = 2048;
-
-/// How long one dispatch took on the device.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DispatchTime {
-    /// Where in the network.
-    pub label: String,
-    /// Stem of the kernel.
-    pub kernel: &'static str,
-    /// Seconds.
-    pub seconds: f64,
-    /// Floating-point operations.
-    pub flops: u64,
-}
 
 impl GpuProgram {
     /// Like [`run`](crate::record::Program::run), with the time of each dispatch on the device. Slower, since each is timed alone.

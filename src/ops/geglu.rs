@@ -5,6 +5,7 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::simd::wide;
 use super::{Activation, WORKGROUP, expect, expect_dense, fold_grid};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Shape, Tensor, Variant};
@@ -39,12 +40,14 @@ fn host(call: &mut HostCall<'_>) {
     let p: Params = call.params();
     let x = call.read("x");
     let columns = p.columns as usize;
-    call.out().par_chunks_mut(columns).zip(x.par_chunks(2 * columns)).for_each(|(out, row)| {
-        let (value, gate) = row.split_at(columns);
-        out.copy_from_slice(gate);
-        Activation::Gelu.apply_all(out);
-        for (out, value) in out.iter_mut().zip(value) {
-            *out *= value;
+    call.out().par_chunks_mut(columns).zip(x.par_chunks(2 * columns)).for_each(|(out, row)| gate(row, out));
+}
+
+wide! {
+    fn gate(row: &[f32], out: &mut [f32]) {
+        let (value, gate) = row.split_at(out.len());
+        for ((out, value), gate) in out.iter_mut().zip(value).zip(gate) {
+            *out = value * Activation::Gelu.apply(*gate);
         }
-    });
+    }
 }

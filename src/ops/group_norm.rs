@@ -12,6 +12,7 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::simd::wide;
 use super::{Activation, WORKGROUP, expect, expect_dense, expect_vector, fold_grid};
 use crate::Result;
 use crate::record::{DType, FeatureMap, HostCall, Kernel, Recording, Shape, Tensor, Variant};
@@ -211,14 +212,40 @@ fn host_statistics(call: &mut HostCall<'_>) {
 
 /// Of each channel, the sums of deviations from the first pixel and of their squares.
 fn sum_deviations(pixels: &[f32], channels: usize, sums: &mut Vec<[f64; 2]>) {
-    let origin = &pixels[..channels];
     sums.clear();
     sums.resize(channels, [0.0; 2]);
-    for pixel in pixels.chunks_exact(channels) {
-        for ((sum, &v), &origin) in sums.iter_mut().zip(pixel).zip(origin) {
-            let deviation = f64::from(v - origin);
-            sum[0] += deviation;
-            sum[1] += deviation * deviation;
+    sum_blocks(pixels, channels, sums);
+}
+
+wide! {
+    /// A few channels at a time, whose sums stay in registers.
+    fn sum_blocks(pixels: &[f32], channels: usize, sums: &mut [[f64; 2]]) {
+        const BLOCK: usize = 16;
+        let (blocks, rest) = sums.as_chunks_mut::<BLOCK>();
+        for (index, sums) in blocks.iter_mut().enumerate() {
+            let (mut first, mut second) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
+            let mut origin = [0.0f32; BLOCK];
+            origin.copy_from_slice(&pixels[index * BLOCK..][..BLOCK]);
+            for pixel in pixels.chunks_exact(channels) {
+                let mut values = [0.0f32; BLOCK];
+                values.copy_from_slice(&pixel[index * BLOCK..][..BLOCK]);
+                for c in 0..BLOCK {
+                    let deviation = f64::from(values[c] - origin[c]);
+                    first[c] += deviation;
+                    second[c] += deviation * deviation;
+                }
+            }
+            for c in 0..BLOCK {
+                sums[c] = [first[c], second[c]];
+            }
+        }
+        let done = channels - rest.len();
+        for pixel in pixels.chunks_exact(channels) {
+            for ((sum, v), origin) in rest.iter_mut().zip(&pixel[done..]).zip(&pixels[done..]) {
+                let deviation = f64::from(v - origin);
+                sum[0] += deviation;
+                sum[1] += deviation * deviation;
+            }
         }
     }
 }
@@ -279,13 +306,19 @@ fn host_apply(call: &mut HostCall<'_>) {
     let (channels, pixels) = (p.channels as usize, p.pixels as usize);
     let rows = call.out().par_chunks_mut(channels).zip(x.par_chunks(channels)).enumerate();
     rows.with_min_len(16).for_each(|(row, (out, x))| {
-        let moments = &moments[row / pixels * 2 * channels..];
-        let (mean, scale) = (&moments[..channels], &moments[channels..2 * channels]);
+        let moments = &moments[row / pixels * 2 * channels..][..2 * channels];
+        normalize(x, moments, beta, activation, out);
+    });
+}
+
+wide! {
+    fn normalize(x: &[f32], moments: &[f32], beta: &[f32], activation: Activation, out: &mut [f32]) {
+        let (mean, scale) = moments.split_at(out.len());
         for ((((out, x), mean), scale), beta) in out.iter_mut().zip(x).zip(mean).zip(scale).zip(beta) {
             *out = (x - mean) * scale + beta;
         }
-        activation.apply_all(out);
-    });
+        activation.apply_here(out);
+    }
 }
 
 #[cfg(test)]

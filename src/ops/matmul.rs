@@ -2,11 +2,13 @@
 //!
 //! `out[row, n] = activation(Σ_k x[row, k] · weight[n, k] + bias[n] + image_add[image(row), n] + residual[row, n])`
 
-use bytemuck::{Pod, Zeroable};
-use rayon::prelude::*;
+use std::ops::Range;
 
-use super::gemm::{Rows, multiply};
+use bytemuck::{Pod, Zeroable};
+
+use super::gemm;
 use super::product::Product;
+use super::simd::{Block, Level, PITCH, wide};
 use super::{Activation, Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Shape, Tensor};
@@ -62,33 +64,20 @@ struct Params {
 
 fn host(call: &mut HostCall<'_>) {
     let p: Params = call.params();
-    let (rows, inner, columns) = (p.rows as usize, p.inner as usize, p.columns as usize);
-    let (x, weight) = (&call.read("x")[p.x_offset as usize..], call.read("weight"));
-    let epilogue = HostEpilogue::of(call, columns, p.rows_per_image as usize);
-    let out = call.out();
-    // Blocks of rows and columns, so that a product with few rows keeps all cores busy too.
-    let threads = rayon::current_num_threads();
-    let row_block = rows.div_ceil(2 * threads).clamp(1, 256);
-    if rows >= 4 * threads || columns < 64 {
-        out.par_chunks_mut(row_block * columns).enumerate().for_each(|(block, out)| {
-            let first = block * row_block;
-            let x = Rows { values: &x[first * p.x_stride as usize..], stride: p.x_stride as usize };
-            multiply(out.len() / columns, columns, inner, x, Rows { values: weight, stride: inner }, out, columns);
-            epilogue.apply(first, 0, out, columns);
-        });
-        return;
-    }
-    let column_block = columns.div_ceil(2 * threads).next_multiple_of(16);
-    for (row, out) in out.chunks_mut(columns).enumerate() {
-        let x = Rows { values: &x[row * p.x_stride as usize..], stride: p.x_stride as usize };
-        out.par_chunks_mut(column_block).enumerate().for_each(|(block, out)| {
-            let first = block * column_block;
-            let len = out.len();
-            let weight = Rows { values: &weight[first * inner..], stride: inner };
-            multiply(1, len, inner, x, weight, out, len);
-            epilogue.apply(row, first, out, len);
-        });
-    }
+    let (x, stride) = (&call.read("x")[p.x_offset as usize..], p.x_stride as usize);
+    let epilogue = HostEpilogue::of(call, p.columns as usize, p.rows_per_image as usize);
+    let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| {
+        for (row, to) in rows.zip(to.chunks_mut(PITCH)) {
+            to[..inner.len()].copy_from_slice(&x[row * stride + inner.start..row * stride + inner.end]);
+        }
+    };
+    let weight = call.weight();
+    assert_eq!(
+        (weight.rows(), weight.inner()),
+        (p.columns as usize, p.inner as usize),
+        "a weight has the shape recorded"
+    );
+    gemm::product(Level::detect(), weight, call.out(), pack, |row, column, block| epilogue.finish(row, column, block));
 }
 
 /// The epilogue on the host, for any block of the result.
@@ -114,29 +103,32 @@ impl<'a> HostEpilogue<'a> {
         }
     }
 
-    /// Finishes `block`, whose rows of `width` results start at row `first_row`, column `first_column`.
-    pub(super) fn apply(&self, first_row: usize, first_column: usize, block: &mut [f32], width: usize) {
-        for (i, out) in block.chunks_mut(width).enumerate() {
-            let row = first_row + i;
+    /// Finishes `block`, whose first result is that of `row` and `column`.
+    pub(super) fn finish(&self, row: usize, column: usize, block: &mut Block<'_>) {
+        finish(self, row, column, block);
+    }
+}
+
+wide! {
+    fn finish(epilogue: &HostEpilogue<'_>, first_row: usize, column: usize, block: &mut Block<'_>) {
+        let width = block.columns();
+        for i in 0..block.rows() {
+            let (row, out) = (first_row + i, block.row(i));
             let mut add = |source: &[f32], start: usize| {
-                for (out, v) in out.iter_mut().zip(&source[start + first_column..]) {
+                for (out, v) in out.iter_mut().zip(&source[start + column..][..width]) {
                     *out += v;
                 }
             };
-            if let Some(bias) = self.bias {
+            if let Some(bias) = epilogue.bias {
                 add(bias, 0);
             }
-            if let Some(image_add) = self.image_add {
-                add(image_add, row / self.rows_per_image * self.columns);
+            if let Some(image_add) = epilogue.image_add {
+                add(image_add, row / epilogue.rows_per_image * epilogue.columns);
             }
-            if let Some(residual) = self.residual {
-                add(residual, row * self.columns);
+            if let Some(residual) = epilogue.residual {
+                add(residual, row * epilogue.columns);
             }
-            if self.activation != Activation::None {
-                for out in out.iter_mut() {
-                    *out = self.activation.apply(*out);
-                }
-            }
+            epilogue.activation.apply_here(out);
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod add_scaled;
 mod attention;
+mod attention_host;
 mod concat;
 mod conv2d;
 mod elementwise;
@@ -16,6 +17,7 @@ mod group_norm;
 mod layer_norm;
 mod matmul;
 mod product;
+mod simd;
 
 pub use add_scaled::{Scales, add_scaled};
 pub use attention::{Attention, attention};
@@ -94,6 +96,12 @@ impl Activation {
 
     /// The function on the host, in place.
     fn apply_all(self, values: &mut [f32]) {
+        apply_all(self, values);
+    }
+
+    /// [`apply_all`](Self::apply_all) inside a function that is compiled for each level.
+    #[inline(always)]
+    fn apply_here(self, values: &mut [f32]) {
         // One loop per function: each becomes vector arithmetic.
         match self {
             Activation::None => {}
@@ -115,6 +123,12 @@ impl Activation {
             Activation::Relu => x.max(0.0),
             Activation::ScaledTanh => 3.0 * (x / 3.0).tanh(),
         }
+    }
+}
+
+simd::wide! {
+    fn apply_all(activation: Activation, values: &mut [f32]) {
+        activation.apply_here(values);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Caps, Constant, DType, Kernel, Layout, Shape, Tensor, Variant, stored_bytes};
+use super::{Caps, Constant, DType, Kernel, Layout, Shape, Tensor, Variant, constant_bytes};
 
 /// What a tensor is for.
 #[derive(Debug, Clone)]
@@ -262,7 +262,7 @@ impl Recording {
     pub fn constant_bytes(&self) -> Vec<(DType, u64)> {
         let mut found: Vec<(DType, u64)> = Vec::new();
         for tensor in self.tensors.iter().filter(|tensor| matches!(tensor.role, Role::Constant(_))) {
-            let bytes = stored_bytes(&self.caps, tensor.len, tensor.dtype) as u64;
+            let bytes = constant_bytes(&self.caps, tensor.len, tensor.dtype) as u64;
             match found.iter_mut().find(|(dtype, _)| *dtype == tensor.dtype) {
                 Some((_, sum)) => *sum += bytes,
                 None => found.push((tensor.dtype, bytes)),

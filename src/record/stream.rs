@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::plan::stored_bytes;
+use super::plan::constant_bytes;
 use super::{Recording, Role};
 
 /// Arenas: one is read while the other is written.
@@ -127,12 +127,9 @@ pub(super) fn stream(recording: &Recording, limit: usize) -> Option<(usize, Stre
 
 /// Constants by storage, with their bytes on the device.
 fn constants(recording: &Recording) -> impl Iterator<Item = (usize, usize)> {
-    recording
-        .tensors
-        .iter()
-        .enumerate()
-        .filter(|(_, tensor)| matches!(tensor.role, Role::Constant(_)))
-        .map(|(storage, tensor)| (storage, stored_bytes(&recording.caps, tensor.len, tensor.dtype).next_multiple_of(4)))
+    recording.tensors.iter().enumerate().filter(|(_, tensor)| matches!(tensor.role, Role::Constant(_))).map(
+        |(storage, tensor)| (storage, constant_bytes(&recording.caps, tensor.len, tensor.dtype).next_multiple_of(4)),
+    )
 }
 
 impl Candidates {
