@@ -1,6 +1,6 @@
-// The tiled product that matmul and conv2d share. The including file declares params (rows, columns, rows_per_image),
-// weight, the epilogue's bindings and out, and defines inner_quads(), the extent of k in quads, and how x is read:
-// load_x(locate_row(row), locate_inner(quad)) are its values at k = 4 quad .. 4 quad + 3. What an invocation has to divide
+// The tiled product that matmul and conv2d share. The including file declares params (rows, columns, rows_per_image,
+// image_add_stride, image_add_offset), weight, the epilogue's bindings and out, and defines inner_quads(), the extent of k in quads, and how
+// x is read: load_x(locate_row(row), locate_inner(quad)) are its values at k = 4 quad .. 4 quad + 3. What an invocation has to divide
 // to find a row it divides once, since it loads the same rows in every step.
 //
 // A step loads TILE_K values of k for the workgroup's rows and columns; each invocation then multiplies its THREAD rows
@@ -20,6 +20,13 @@ const COLUMNS_LOADED: u32 = TILE_N / ROW_STEP;
 
 var<workgroup> x_tile: array<vec4<f32>, TILE_M * PITCH>;
 var<workgroup> weight_tile: array<vec4<f32>, TILE_N * PITCH>;
+
+//#if IMAGE_ADD
+// The first value that is added to a row's image.
+fn image_add_place(row: u32) -> u32 {
+    return row / params.rows_per_image * params.image_add_stride + params.image_add_offset;
+}
+//#endif
 
 @compute @workgroup_size(INVOCATIONS)
 fn main(
@@ -98,7 +105,7 @@ fn main(
             value += bias[column / 4u];
 //#endif
 //#if IMAGE_ADD
-            value += vec4<f32>(image_add[(row / params.rows_per_image * params.columns + column) / 4u]);
+            value += vec4<f32>(image_add[(image_add_place(row) + column) / 4u]);
 //#endif
 //#if RESIDUAL
             value += vec4<f32>(residual[(row * params.columns + column) / 4u]);

@@ -79,6 +79,8 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
         seen_width: seen_w as u32,
         out_width: shape.w as u32,
         pad_before: pad_before as u32,
+        image_add: epilogue.image_add_place(),
+        pad: [0; 2],
     };
     let flops = 2 * shape.len() as u64 * (kernel * kernel * c) as u64;
     rec.dispatch(&KERNEL, variant, &params, &reads, out, tile.grid(shape.rows(), c_out), flops);
@@ -103,6 +105,9 @@ struct Params {
     seen_width: u32,
     out_width: u32,
     pad_before: u32,
+    /// From one image to the next, and the first.
+    image_add: [u32; 2],
+    pad: [u32; 2],
 }
 
 /// Rows of patches unfolded at a time: few enough to stay in a core's cache beside the weights' panel.
@@ -113,7 +118,7 @@ fn host(call: &mut HostCall<'_>) {
     let (x, weight) = (call.read("x"), call.read("weight"));
     let columns = p.columns as usize;
     let inner = (p.kernel * p.kernel * p.channels) as usize;
-    let epilogue = HostEpilogue::of(call, columns, p.rows_per_image as usize);
+    let epilogue = HostEpilogue::of(call, columns, p.rows_per_image as usize, p.image_add);
     let rows_of_block = (p.rows as usize).div_ceil(2 * rayon::current_num_threads()).clamp(1, HOST_BLOCK);
     call.out().par_chunks_mut(rows_of_block * columns).enumerate().for_each_init(Vec::new, |patches, (block, out)| {
         let rows = out.len() / columns;

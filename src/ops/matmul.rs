@@ -38,7 +38,7 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
         rows_per_image: (x.shape.h * x.shape.w) as u32,
         x_stride: x.row_stride as u32,
         x_offset: x.channel_offset as u32,
-        pad: [0; 2],
+        image_add: epilogue.image_add_place(),
     };
     let flops = 2 * rows as u64 * inner as u64 * columns as u64;
     rec.dispatch(&KERNEL, variant, &params, &reads, out, tile.grid(rows, columns), flops);
@@ -57,7 +57,8 @@ struct Params {
     rows_per_image: u32,
     x_stride: u32,
     x_offset: u32,
-    pad: [u32; 2],
+    /// From one image to the next, and the first.
+    image_add: [u32; 2],
 }
 
 /// How `shaders/shared/tile.wgsl` divides a product: a workgroup owns `m`×`n` results, an invocation `thread`×`thread`.
@@ -96,7 +97,7 @@ fn host(call: &mut HostCall<'_>) {
     let p: Params = call.params();
     let (rows, inner, columns) = (p.rows as usize, p.inner as usize, p.columns as usize);
     let (x, weight) = (&call.read("x")[p.x_offset as usize..], call.read("weight"));
-    let epilogue = HostEpilogue::of(call, columns, p.rows_per_image as usize);
+    let epilogue = HostEpilogue::of(call, columns, p.rows_per_image as usize, p.image_add);
     let out = call.out();
     // Blocks of rows and columns, so that a product with few rows keeps all cores busy too.
     let threads = rayon::current_num_threads();
@@ -131,18 +132,25 @@ pub(super) struct HostEpilogue<'a> {
     activation: Activation,
     columns: usize,
     rows_per_image: usize,
+    image_stride: usize,
 }
 
 impl<'a> HostEpilogue<'a> {
-    pub(super) fn of(call: &HostCall<'a>, columns: usize, rows_per_image: usize) -> Self {
+    pub(super) fn of(
+        call: &HostCall<'a>,
+        columns: usize,
+        rows_per_image: usize,
+        [image_stride, image_offset]: [u32; 2],
+    ) -> Self {
         let code = call.variant.constants.iter().find(|(name, _)| *name == "ACTIVATION").map_or(0, |&(_, code)| code);
         HostEpilogue {
             bias: call.try_read("bias"),
-            image_add: call.try_read("image_add"),
+            image_add: call.try_read("image_add").map(|values| &values[image_offset as usize..]),
             residual: call.try_read("residual"),
             activation: Activation::from_code(code),
             columns,
             rows_per_image,
+            image_stride: image_stride as usize,
         }
     }
 
@@ -159,7 +167,7 @@ impl<'a> HostEpilogue<'a> {
                 add(bias, 0);
             }
             if let Some(image_add) = self.image_add {
-                add(image_add, row / self.rows_per_image * self.columns);
+                add(image_add, row / self.rows_per_image * self.image_stride);
             }
             if let Some(residual) = self.residual {
                 add(residual, row * self.columns);

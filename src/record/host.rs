@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
-use super::{Backend, Caps, Constant, MemoryPlan, Outputs, Program, Recording, Role, Tensor, Variant, plan};
+use super::{Backend, Caps, Constant, Kept, MemoryPlan, Outputs, Program, Recording, Role, Tensor, Variant, plan};
 use crate::{Error, Result};
 
 /// One kernel call on the host: the same bindings and parameters as in WGSL, everything in f32.
@@ -73,7 +73,8 @@ impl Backend for HostBackend {
         }
         // NaN, so that a kernel that reads what nobody wrote shows.
         let lanes = plan.lanes.iter().map(|bytes| vec![f32::NAN; bytes / 4]).collect();
-        Ok(Box::new(HostProgram { recording, plan, lanes, constants }))
+        let kept = Kept::of(&recording);
+        Ok(Box::new(HostProgram { recording, plan, lanes, constants, kept }))
     }
 }
 
@@ -96,6 +97,7 @@ struct HostProgram {
     plan: MemoryPlan,
     lanes: Vec<Vec<f32>>,
     constants: HashMap<u32, Arc<HostConstant>>,
+    kept: Kept,
 }
 
 impl HostProgram {
@@ -131,14 +133,17 @@ impl HostProgram {
 
 impl Program for HostProgram {
     fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        for (storage, slice) in match_inputs(&self.recording, inputs)? {
+        let inputs = match_inputs(&self.recording, inputs)?;
+        for &(storage, slice) in &inputs {
             if let Some((lane, range)) = self.range(storage) {
                 self.lanes[lane][range].copy_from_slice(slice);
             }
         }
-        for index in 0..self.recording.dispatches.len() {
+        let first = self.kept.first(&self.recording, &inputs);
+        for index in first..self.recording.dispatches.len() {
             self.execute(index);
         }
+        self.kept.made(first, &inputs);
         Ok(self
             .recording
             .outputs

@@ -195,6 +195,15 @@ fn lifetimes(recording: &Recording) -> Vec<Option<Lifetime>> {
     for output in &recording.outputs {
         touch(output.tensor.storage, recording.dispatches.len() + 1);
     }
+    // What a prologue leaves to other dispatches lives from run to run.
+    let end = recording.dispatches.len() + 1;
+    for dispatch in &recording.dispatches[..recording.prologue] {
+        if let Some(life) = &mut lifetimes[dispatch.write.storage as usize]
+            && life.last > recording.prologue
+        {
+            *life = Lifetime { first: 0, last: end };
+        }
+    }
     for (index, tensor) in recording.tensors.iter().enumerate() {
         if matches!(tensor.role, Role::Constant(_)) {
             lifetimes[index] = None;
