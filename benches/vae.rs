@@ -1,6 +1,7 @@
 //! The autoencoder's decoder in bands against the same whole: time, memory, and whether they agree.
 //!
-//! `CHIARO_BENCH_DEVICES=cpu,llvmpipe CHIARO_BENCH_MODEL=folder CHIARO_BENCH_SIZE=512 CHIARO_BENCH_RUNS=3 cargo bench --bench vae`
+//! `CHIARO_BENCH_DEVICES=cpu,llvmpipe CHIARO_BENCH_MODEL=folder CHIARO_BENCH_SIZE=512 CHIARO_BENCH_RUNS=3 cargo bench --bench vae`; with
+//! `CHIARO_BENCH_BANDS=0` only the whole.
 
 mod support;
 
@@ -48,7 +49,8 @@ fn main() -> chiaro::Result<()> {
         result?;
         drop(whole);
         println!("{name}, {side}²: whole {whole_seconds:.3} s ({least:.3} to {most:.3}), {} MiB", peak >> 20);
-        for share in [2, 4, 8] {
+        let shares: &[u64] = if support::setting("CHIARO_BENCH_BANDS", 1) == 0 { &[] } else { &[2, 4, 8] };
+        for &share in shares {
             let aim = peak / share;
             let chains = (1..=vae.levels()).map(|levels| (levels, vae.decode_chain(latents, latents, levels)));
             let planned = chains.map(|(levels, chain)| Ok((levels, ChainPlan::new(&chain, &caps, aim)?, chain)));

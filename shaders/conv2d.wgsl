@@ -7,7 +7,6 @@
 // Preconditions: channels and columns are multiples of 4; x has no gaps.
 
 //#include "shared/weight.wgsl"
-//#include "shared/activation.wgsl"
 
 struct Params {
     rows: u32,
@@ -60,6 +59,47 @@ fn locate_row(row: u32) -> RowPlace {
     return RowPlace(row / params.rows_per_image, y, column);
 }
 
+// The pixel under tap (i, j) of the kernel: its first quad; nothing where it is padding.
+struct Pixel {
+    first: u32,
+    inside: bool,
+}
+
+fn locate_pixel(corner: RowPlace, i: i32, j: i32) -> Pixel {
+    let y = corner.y + i;
+    let column = corner.column + j;
+    let inside = y >= 0 && column >= 0 && u32(y) < params.seen_height && u32(column) < params.seen_width;
+    if (!inside) {
+        return Pixel(0u, false);
+    }
+//#if UPSAMPLE
+    let source_y = u32(y) * params.height / params.seen_height;
+    let source_column = u32(column) * params.width / params.seen_width;
+//#else
+    let source_y = u32(y);
+    let source_column = u32(column);
+//#endif
+    let source = (corner.image * params.height + source_y) * params.width + source_column;
+    return Pixel(source * (params.channels / 4u), true);
+}
+
+//#if DIRECT
+// A run is a tap.
+fn runs() -> u32 {
+    return params.kernel * params.kernel;
+}
+
+fn run_quads() -> u32 {
+    return params.channels / 4u;
+}
+
+fn locate_run(corner: RowPlace, run: u32) -> Run {
+    let place = locate_pixel(corner, i32(run / params.kernel), i32(run % params.kernel));
+    return Run(place.first, place.inside);
+}
+
+//#include "shared/direct.wgsl"
+//#else
 // Tap (i, j) of the kernel, and four channels.
 struct InnerPlace {
     i: i32,
@@ -73,22 +113,13 @@ fn locate_inner(quad: u32) -> InnerPlace {
     return InnerPlace(i32(tap / params.kernel), i32(tap % params.kernel), quad % channel_quads);
 }
 
-// Four neighbouring channels of the pixel under a tap; zero in the padding.
 fn load_x(corner: RowPlace, tap: InnerPlace) -> vec4<f32> {
-    let y = corner.y + tap.i;
-    let column = corner.column + tap.j;
-    if (y < 0 || column < 0 || u32(y) >= params.seen_height || u32(column) >= params.seen_width) {
+    let pixel = locate_pixel(corner, tap.i, tap.j);
+    if (!pixel.inside) {
         return vec4<f32>();
     }
-//#if UPSAMPLE
-    let source_y = u32(y) * params.height / params.seen_height;
-    let source_column = u32(column) * params.width / params.seen_width;
-//#else
-    let source_y = u32(y);
-    let source_column = u32(column);
-//#endif
-    let source = (corner.image * params.height + source_y) * params.width + source_column;
-    return vec4<f32>(x[source * (params.channels / 4u) + tap.channel_quad]);
+    return vec4<f32>(x[pixel.first + tap.channel_quad]);
 }
 
 //#include "shared/tile.wgsl"
+//#endif

@@ -6,7 +6,6 @@
 // Preconditions: inner, columns, x_stride and x_offset are multiples of 4.
 
 //#include "shared/weight.wgsl"
-//#include "shared/activation.wgsl"
 
 struct Params {
     rows: u32,
@@ -43,6 +42,21 @@ fn locate_row(row: u32) -> RowPlace {
     return (row * params.x_stride + params.x_offset) / 4u;
 }
 
+//#if DIRECT
+fn runs() -> u32 {
+    return 1u;
+}
+
+fn run_quads() -> u32 {
+    return inner_quads();
+}
+
+fn locate_run(row: RowPlace, run: u32) -> Run {
+    return Run(row, true);
+}
+
+//#include "shared/direct.wgsl"
+//#else
 alias InnerPlace = u32;
 fn locate_inner(quad: u32) -> InnerPlace {
     return quad;
@@ -53,3 +67,4 @@ fn load_x(row: RowPlace, quad: InnerPlace) -> vec4<f32> {
 }
 
 //#include "shared/tile.wgsl"
+//#endif

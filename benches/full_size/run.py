@@ -127,6 +127,22 @@ def single(family, found):
     return new
 
 
+def write_file(path, tensors, dtype):
+    """A .safetensors file, tensor by tensor: SDXL in f32 would not fit a second time into 24 GiB."""
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    names = {torch.float16: "F16", torch.float32: "F32", torch.bfloat16: "BF16", torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
+    for n, t in tensors.items():
+        end = at + t.numel() * dtype.itemsize
+        header[n] = dict(dtype=names[dtype], shape=list(t.shape), data_offsets=[at, end])
+        at = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for t in tensors.values():
+            file.write(t.to(dtype).contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+
 def write_folder(path, family, found, dtype, shards=1):
     path.mkdir()
     for name in ("model_index.json", "scheduler/scheduler_config.json"):
@@ -165,7 +181,7 @@ def write(path, family, found, container):
         torch.save({"state_dict": tensors, "global_step": 7, "epoch": 1}, target)
         return target
     plain = path / "model.safetensors"
-    save_file({n: t.to(TYPES.get(dtype, torch.float16)) for n, t in tensors.items()}, plain, metadata={"format": "pt"})
+    write_file(plain, tensors, TYPES.get(dtype, torch.float16))
     if kind == "file":
         return plain
     del tensors

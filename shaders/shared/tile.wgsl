@@ -1,11 +1,13 @@
-// The tiled product that matmul and conv2d share. The including file declares params (rows, columns, rows_per_image,
-// image_add_stride, image_add_offset), weight, the epilogue's bindings and out, and defines inner_quads(), the extent of k in quads, and how
-// x is read: load_x(locate_row(row), locate_inner(quad)) are its values at k = 4 quad .. 4 quad + 3. What an invocation has to divide
+// The tiled product that matmul and conv2d share. The including file declares params (rows, columns, rows_per_image),
+// weight, the epilogue's bindings and out, and defines inner_quads(), the extent of k in quads, and how x is read:
+// load_x(locate_row(row), locate_inner(quad)) are its values at k = 4 quad .. 4 quad + 3. What an invocation has to divide
 // to find a row it divides once, since it loads the same rows in every step.
 //
 // A step loads TILE_K values of k for the workgroup's rows and columns; each invocation then multiplies its THREAD rows
 // with its THREAD columns four k at a time, so that workgroup memory is read 16 bytes at a time and nothing is transposed.
 // The pitch of 5 quads and the order of the columns keep the invocations of a row in different banks.
+
+//#include "shared/epilogue.wgsl"
 
 const TILE_K_QUADS: u32 = 4u;
 const PITCH: u32 = TILE_K_QUADS + 1u;
@@ -20,13 +22,6 @@ const COLUMNS_LOADED: u32 = TILE_N / ROW_STEP;
 
 var<workgroup> x_tile: array<vec4<f32>, TILE_M * PITCH>;
 var<workgroup> weight_tile: array<vec4<f32>, TILE_N * PITCH>;
-
-//#if IMAGE_ADD
-// The first value that is added to a row's image.
-fn image_add_place(row: u32) -> u32 {
-    return row / params.rows_per_image * params.image_add_stride + params.image_add_offset;
-}
-//#endif
 
 @compute @workgroup_size(INVOCATIONS)
 fn main(
@@ -62,7 +57,8 @@ fn main(
             let column = loaded_row + i * ROW_STEP;
             var value = vec4<f32>();
             if (first_column + column < params.columns && quad < quads) {
-                value = load_weight((first_column + column) * quads + quad);
+                let place = (first_column + column) * quads + quad;
+                value = load_weight(place, place / 8u);
             }
             let place = column % 4u * (TILE_N / 4u) + column / 4u;
             weight_tile[place * PITCH + loaded_quad] = value;
@@ -100,17 +96,7 @@ fn main(
             if (column >= params.columns) {
                 continue;
             }
-            var value = sums[i * THREAD_QUADS + j];
-//#if BIAS
-            value += bias[column / 4u];
-//#endif
-//#if IMAGE_ADD
-            value += vec4<f32>(image_add[(image_add_place(row) + column) / 4u]);
-//#endif
-//#if RESIDUAL
-            value += vec4<f32>(residual[(row * params.columns + column) / 4u]);
-//#endif
-            out[(row * params.columns + column) / 4u] = out4(activate(value));
+            finish(row, column, sums[i * THREAD_QUADS + j]);
         }
     }
 }

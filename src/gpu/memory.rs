@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::device::Gpu;
 use super::upload::Upload;
 use crate::Result;
-use crate::record::Constant;
+use crate::record::{Constant, Layout};
 
 /// What the executor does with a buffer.
 #[derive(Clone, Copy)]
@@ -47,9 +47,9 @@ pub(super) struct GpuConstant {
     _source: Arc<Constant>,
 }
 
-/// Constants on the device, shared between programs by the identity of their `Arc`.
+/// Constants on the device, shared between programs by the identity of their `Arc` and the order of their values.
 #[derive(Default)]
-pub(super) struct Constants(Mutex<HashMap<usize, Weak<GpuConstant>>>);
+pub(super) struct Constants(Mutex<HashMap<(usize, Layout), Weak<GpuConstant>>>);
 
 impl Constants {
     /// Bytes of those that some program holds.
@@ -62,20 +62,20 @@ impl Constants {
     pub(super) fn of<'c>(
         &self,
         gpu: &Gpu,
-        constants: impl Iterator<Item = (u32, &'c Arc<Constant>)>,
+        constants: impl Iterator<Item = (u32, &'c Arc<Constant>, Layout)>,
     ) -> Result<HashMap<u32, Arc<GpuConstant>>> {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cache.retain(|_, weak| weak.strong_count() > 0);
         let constants: Vec<_> = constants.collect();
-        let bytes = constants.iter().map(|(_, constant)| constant.byte_len()).sum();
+        let bytes = constants.iter().map(|(_, constant, _)| constant.byte_len()).sum();
         let mut upload = Upload::new(bytes);
         let mut found = HashMap::new();
-        for (storage, constant) in constants {
-            let key = Arc::as_ptr(constant) as usize;
+        for (storage, constant, layout) in constants {
+            let key = (Arc::as_ptr(constant) as usize, layout);
             let shared = match cache.get(&key).and_then(Weak::upgrade) {
                 Some(shared) => shared,
                 None => {
-                    let made = Arc::new(load(gpu, &mut upload, constant)?);
+                    let made = Arc::new(load(gpu, &mut upload, constant, layout)?);
                     cache.insert(key, Arc::downgrade(&made));
                     made
                 }
@@ -87,9 +87,9 @@ impl Constants {
     }
 }
 
-fn load(gpu: &Gpu, upload: &mut Upload, constant: &Arc<Constant>) -> Result<GpuConstant> {
+fn load(gpu: &Gpu, upload: &mut Upload, constant: &Arc<Constant>, layout: Layout) -> Result<GpuConstant> {
     let buffer = buffer(gpu, &constant.label, constant.byte_len(), Use::Storage)?;
-    write(gpu, upload, constant, &buffer, 0)?;
+    write(gpu, upload, (constant, layout), &buffer, 0)?;
     Ok(GpuConstant { buffer, _source: Arc::clone(constant) })
 }
 
@@ -97,9 +97,9 @@ fn load(gpu: &Gpu, upload: &mut Upload, constant: &Arc<Constant>) -> Result<GpuC
 pub(super) fn write(
     gpu: &Gpu,
     upload: &mut Upload,
-    constant: &Constant,
+    (constant, layout): (&Constant, Layout),
     buffer: &wgpu::Buffer,
     offset: usize,
 ) -> Result<()> {
-    constant.checked_pieces(&mut |at, bytes| upload.write(gpu, &constant.label, buffer, offset + at, bytes))
+    layout.pieces(constant, &mut |at, bytes| upload.write(gpu, &constant.label, buffer, offset + at, bytes))
 }

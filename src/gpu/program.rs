@@ -83,7 +83,7 @@ impl GpuProgram {
         let passing = plan.stream.iter().flat_map(|stream| &stream.chunks).flat_map(|chunk| &chunk.loads);
         let passing: HashSet<usize> = passing.map(|load| load.storage).collect();
         let staying = recording.tensors.iter().enumerate().filter_map(|(index, tensor)| match &tensor.role {
-            Role::Constant(constant) if !passing.contains(&index) => Some((index as u32, constant)),
+            Role::Constant(constant) if !passing.contains(&index) => Some((index as u32, constant, tensor.layout)),
             _ => None,
         });
         let constants = shared.constants.of(gpu, staying)?;

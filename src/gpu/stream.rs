@@ -76,9 +76,10 @@ impl Stream {
     pub(super) fn load(&mut self, gpu: &Gpu, recording: &Recording, chunk: usize) -> Result<()> {
         let Some(loads) = self.plan.chunks.get(chunk).map(|chunk| &chunk.loads) else { return Ok(()) };
         for load in loads {
-            let Role::Constant(constant) = &recording.tensors[load.storage].role else { continue };
+            let tensor = &recording.tensors[load.storage];
+            let Role::Constant(constant) = &tensor.role else { continue };
             let (arena, offset) = self.target(chunk, load);
-            write(gpu, &mut self.upload, constant, &self.arenas[arena], offset)?;
+            write(gpu, &mut self.upload, (constant, tensor.layout), &self.arenas[arena], offset)?;
         }
         self.upload.submit(gpu)
     }

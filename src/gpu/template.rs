@@ -6,6 +6,8 @@ use crate::{Error, Result};
 /// What `//#include` can name.
 const SHARED: &[(&str, &str)] = &[
     ("shared/activation.wgsl", include_str!("../../shaders/shared/activation.wgsl")),
+    ("shared/direct.wgsl", include_str!("../../shaders/shared/direct.wgsl")),
+    ("shared/epilogue.wgsl", include_str!("../../shaders/shared/epilogue.wgsl")),
     ("shared/flat.wgsl", include_str!("../../shaders/shared/flat.wgsl")),
     ("shared/gelu.wgsl", include_str!("../../shaders/shared/gelu.wgsl")),
     ("shared/group_norm_params.wgsl", include_str!("../../shaders/shared/group_norm_params.wgsl")),

@@ -6,10 +6,11 @@ use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::gemm::{Rows, multiply};
-use super::matmul::{HostEpilogue, choose};
-use super::{Epilogue, expect, expect_blocks, expect_quads, weight_flags};
+use super::matmul::HostEpilogue;
+use super::product::Product;
+use super::{Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
-use crate::record::{HostCall, Kernel, Recording, Shape, Tensor, Variant};
+use crate::record::{HostCall, Kernel, Recording, Shape, Tensor};
 
 /// How a convolution walks over its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +59,8 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
     let shape =
         Shape { n, h: (seen_h + padding - kernel) / stride + 1, w: (seen_w + padding - kernel) / stride + 1, c: c_out };
     let out = epilogue.tensor(rec, shape);
-    let tile = choose(&rec.caps, shape.rows(), c_out);
-    let mut variant = Variant { constants: tile.constants(), ..Variant::default() };
-    variant.flags.extend(weight_flags(rec, weight));
+    let product = Product::choose(&rec.caps, shape.rows(), c_out);
+    let mut variant = product.variant(rec, weight);
     if upsample_to.is_some() {
         variant.flags.push("UPSAMPLE");
     }
@@ -83,7 +83,7 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
         pad: [0; 2],
     };
     let flops = 2 * shape.len() as u64 * (kernel * kernel * c) as u64;
-    rec.dispatch(&KERNEL, variant, &params, &reads, out, tile.grid(shape.rows(), c_out), flops);
+    rec.dispatch(&KERNEL, variant, &params, &reads, out, product.grid(shape.rows(), c_out), flops);
     Ok(out)
 }
 

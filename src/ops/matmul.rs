@@ -6,9 +6,10 @@ use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::gemm::{Rows, multiply};
-use super::{Activation, Epilogue, expect, expect_blocks, expect_quads, weight_flags};
+use super::product::Product;
+use super::{Activation, Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
-use crate::record::{AdapterKind, Caps, HostCall, Kernel, Recording, Shape, Tensor, Variant};
+use crate::record::{HostCall, Kernel, Recording, Shape, Tensor};
 
 /// Records `activation(x · weightᵀ + …)`.
 ///
@@ -26,9 +27,8 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
     expect_blocks("matmul", rec, weight, inner)?;
     let out = epilogue.tensor(rec, Shape { c: columns, ..x.shape });
     let rows = x.shape.rows();
-    let tile = choose(&rec.caps, rows, columns);
-    let mut variant = Variant { constants: tile.constants(), ..Variant::default() };
-    variant.flags.extend(weight_flags(rec, weight));
+    let product = Product::choose(&rec.caps, rows, columns);
+    let mut variant = product.variant(rec, weight);
     let mut reads = vec![("x", x), ("weight", weight)];
     epilogue.bind("matmul", out, &mut variant, &mut reads)?;
     let params = Params {
@@ -41,7 +41,7 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
         image_add: epilogue.image_add_place(),
     };
     let flops = 2 * rows as u64 * inner as u64 * columns as u64;
-    rec.dispatch(&KERNEL, variant, &params, &reads, out, tile.grid(rows, columns), flops);
+    rec.dispatch(&KERNEL, variant, &params, &reads, out, product.grid(rows, columns), flops);
     Ok(out)
 }
 
@@ -59,38 +59,6 @@ struct Params {
     x_offset: u32,
     /// From one image to the next, and the first.
     image_add: [u32; 2],
-}
-
-/// How `shaders/shared/tile.wgsl` divides a product: a workgroup owns `m`×`n` results, an invocation `thread`×`thread`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tile {
-    m: u32,
-    n: u32,
-    thread: u32,
-}
-
-impl Tile {
-    pub(super) fn constants(self) -> Vec<(&'static str, u32)> {
-        vec![("TILE_M", self.m), ("TILE_N", self.n), ("THREAD", self.thread)]
-    }
-
-    /// Columns along x, rows along y and, past the limit of one dimension, z.
-    pub(super) fn grid(self, rows: usize, columns: usize) -> [u32; 3] {
-        let row_tiles = (rows as u32).div_ceil(self.m);
-        let y = row_tiles.min(32_768);
-        [(columns as u32).div_ceil(self.n), y, row_tiles.div_ceil(y)]
-    }
-}
-
-/// Large tiles reuse more of what they load; small ones keep a GPU busy when the product has few results. A software adapter has few
-/// cores to keep busy.
-pub(super) fn choose(caps: &Caps, rows: usize, columns: usize) -> Tile {
-    let workgroups = rows.div_ceil(64) * columns.div_ceil(64);
-    if workgroups >= 64 || caps.kind == AdapterKind::Software {
-        Tile { m: 64, n: 64, thread: 8 }
-    } else {
-        Tile { m: 32, n: 32, thread: 4 }
-    }
 }
 
 fn host(call: &mut HostCall<'_>) {

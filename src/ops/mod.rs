@@ -15,6 +15,7 @@ mod gemm;
 mod group_norm;
 mod layer_norm;
 mod matmul;
+mod product;
 
 pub use add_scaled::{Scales, add_scaled};
 pub use attention::{Attention, attention};
@@ -268,18 +269,6 @@ fn expect_vector(op: &'static str, argument: &str, rec: &Recording, tensor: Tens
 
 /// Invocations per workgroup of the kernels that treat each vector of four channels alone: `WORKGROUP` in WGSL.
 const WORKGROUP: usize = 256;
-
-/// The flags for a weight's element type: half-precision weights and blocks need no device feature, they are unpacked by bits
-/// where shaders have no 16-bit type.
-fn weight_flags(rec: &Recording, weight: Tensor) -> &'static [&'static str] {
-    match (rec.dtype(weight), rec.caps.shader_f16) {
-        (DType::F32, _) => &[],
-        (DType::F16, true) => &["WEIGHT_F16"],
-        (DType::F16, false) => &["WEIGHT_F16_PACKED"],
-        (DType::Q8_0, _) => &["WEIGHT_BLOCKS"],
-        (DType::Q4_0, _) => &["WEIGHT_BLOCKS", "WEIGHT_Q4_0"],
-    }
-}
 
 /// Spreads a number of workgroups over x and y, since one dimension holds 65,535 at least. Kernels compute
 /// `workgroup_id.y * num_workgroups.x + workgroup_id.x` and leave when it is past the end.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Caps, Constant, DType, Kernel, Shape, Tensor, Variant, stored_bytes};
+use super::{Caps, Constant, DType, Kernel, Layout, Shape, Tensor, Variant, stored_bytes};
 
 /// What a tensor is for.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct TensorInfo {
     pub dtype: DType,
     /// What it is for.
     pub role: Role,
+    /// Order of a constant's values on the device.
+    pub layout: Layout,
 }
 
 impl TensorInfo {
@@ -186,9 +188,14 @@ impl Recording {
         tensor
     }
 
+    /// Asks for a constant's values in this order. All kernels that read it agree on one: the device's capabilities decide.
+    pub(crate) fn lay_out(&mut self, constant: Tensor, layout: Layout) {
+        self.tensors[constant.storage as usize].layout = layout;
+    }
+
     fn add(&mut self, shape: Shape, dtype: DType, role: Role) -> Tensor {
         let storage = u32::try_from(self.tensors.len()).expect("a recording has fewer than 2^32 tensors");
-        self.tensors.push(TensorInfo { len: shape.len(), dtype, role });
+        self.tensors.push(TensorInfo { len: shape.len(), dtype, role, layout: Layout::Rows });
         Tensor { storage, shape, row_stride: shape.c, channel_offset: 0 }
     }
 

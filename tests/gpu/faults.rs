@@ -2,7 +2,7 @@
 
 use chiaro::Error;
 use chiaro::ops::{Epilogue, matmul};
-use chiaro::record::{Backend, Caps, Constant, DType, Kernel, Recording, Shape, Variant};
+use chiaro::record::{AdapterKind, Backend, Caps, Constant, DType, Kernel, Recording, Shape, Variant};
 
 use super::executor::values;
 use crate::support::adapter::{open, open_restricted};
@@ -121,7 +121,7 @@ fn a_recording_for_more_than_the_device_has() {
         backend.compile(recording)
     };
     record(backend.caps()).unwrap();
-    let with_f16 = Caps { shader_f16: true, ..backend.caps().clone() };
+    let with_f16 = Caps { shader_f16: true, kind: AdapterKind::Integrated, ..backend.caps().clone() };
     let error = record(&with_f16).err().expect("native f16 weights need a feature").to_string();
     assert!(error.contains("kernel matmul") && error.contains("16-bit"), "{error}");
     assert!(record(&Caps::host()).is_err());

@@ -4,7 +4,7 @@ use chiaro::ops::{
     Activation, Attention, Conv2d, Epilogue, GroupNorm, Scales, add_scaled, attention, concat, conv2d, elementwise,
     geglu, group_norm, group_norm_by, layer_norm, matmul,
 };
-use chiaro::record::{Caps, Constant, DType, Recording, Shape, Tensor};
+use chiaro::record::{AdapterKind, Caps, Constant, DType, Recording, Shape, Tensor};
 
 const ACTIVATIONS: [Activation; 6] = [
     Activation::None,
@@ -15,7 +15,7 @@ const ACTIVATIONS: [Activation; 6] = [
     Activation::ScaledTanh,
 ];
 
-/// Capabilities that choices depend on: the least there is, a laptop's, a workstation's, and each storage type.
+/// Capabilities that choices depend on: the least there is, a laptop's, a workstation's, a software driver's, and each storage type.
 pub(super) fn all_caps() -> Vec<Caps> {
     let webgpu = Caps::webgpu();
     let native_f16 = Caps { name: "shader_f16".into(), shader_f16: true, ..webgpu.clone() };
@@ -34,7 +34,14 @@ pub(super) fn all_caps() -> Vec<Caps> {
         ..f16_storage.clone()
     };
     let large_f32 = Caps { name: "large limits, f32".into(), storage: DType::F32, ..large.clone() };
-    vec![webgpu, native_f16, f16_storage, large, large_f32]
+    let software = |caps: &Caps, size: u32| Caps {
+        name: format!("{} in software", caps.name),
+        kind: AdapterKind::Software,
+        subgroup_size: (size, size),
+        ..caps.clone()
+    };
+    let (eight, four) = (software(&large, 8), software(&large_f32, 4));
+    vec![webgpu, native_f16, f16_storage, large, large_f32, eight, four]
 }
 
 /// Which tensors of an operation are f32 although the storage type may be f16.

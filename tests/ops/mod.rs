@@ -10,7 +10,7 @@ mod reference;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use chiaro::record::{Backend, Caps, DType, HostBackend, Role, Shape};
+use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, Role, Shape};
 
 use cases::{Case, Operands, Wide, table};
 use reference::reference;
@@ -208,6 +208,19 @@ fn gpu_with_only_what_webgpu_guarantees() {
         Case::Matmul { stored, .. } => *stored == DType::F16,
         _ => false,
     });
+}
+
+/// The products of real GPUs, which a software adapter does not choose.
+#[test]
+fn gpu_with_shared_tiles() {
+    for (storage, most) in [(DType::F32, 60_000), (DType::F16, 20_000)] {
+        let backend = adapter::open_with(storage, adapter::test_options());
+        let caps = Caps { kind: AdapterKind::Integrated, ..backend.caps().clone() };
+        run_table(&backend, &caps, |case| {
+            matches!(case, Case::Matmul { .. } | Case::Conv2d { .. })
+                && case.operands().0.iter().all(|(_, values)| values.len() <= most)
+        });
+    }
 }
 
 /// A few workgroups per dimension, so that the grids of small cases fold as those of huge ones do.
