@@ -1,5 +1,6 @@
 // What becomes of a sum before it is stored. The including file binds bias, image_add and residual by the flags BIAS, IMAGE_ADD and
-// RESIDUAL, and out; Params have columns and rows_per_image.
+// RESIDUAL, and out; Params have columns, rows_per_image,
+// image_add_stride and image_add_offset.
 
 //#include "shared/activation.wgsl"
 
@@ -10,7 +11,8 @@ fn finish(row: u32, column: u32, sum: vec4<f32>) {
     value += bias[column / 4u];
 //#endif
 //#if IMAGE_ADD
-    value += vec4<f32>(image_add[(row / params.rows_per_image * params.columns + column) / 4u]);
+    let image = row / params.rows_per_image;
+    value += vec4<f32>(image_add[(image * params.image_add_stride + params.image_add_offset + column) / 4u]);
 //#endif
 //#if RESIDUAL
     value += vec4<f32>(residual[(row * params.columns + column) / 4u]);

@@ -50,6 +50,18 @@ impl Linear {
         Ok(Linear { weight, bias })
     }
 
+    /// Layers `[rows, in]`, each by its path from `w` and its rows, as one product; their results lie side by side on channels.
+    ///
+    /// # Errors
+    /// As [`Weights::stacked_matrix`].
+    pub fn load_stacked(w: &Weights, layers: &[(String, usize)], inner: usize) -> Result<Self> {
+        let leaves = |leaf: &str| -> Vec<(String, usize)> {
+            layers.iter().map(|(name, rows)| (format!("{name}.{leaf}"), *rows)).collect()
+        };
+        let weight = w.stacked_matrix(&leaves("weight"), inner)?;
+        Ok(Linear { weight, bias: Some(w.stacked_vector(&leaves("bias"))?) })
+    }
+
     /// `x` is `[n, h, w, in]`, any channel view; the result `[n, h, w, out]`.
     ///
     /// # Errors
@@ -57,7 +69,7 @@ impl Linear {
     pub fn forward(&self, rec: &mut Recording, x: Tensor, epilogue: Epilogue) -> Result<Tensor> {
         let weight = rec.constant(&self.weight);
         let bias = self.bias.as_ref().map(|bias| rec.constant(bias));
-        matmul(rec, x, weight, Epilogue { bias, ..epilogue })
+        rec.layer(|rec| matmul(rec, x, weight, Epilogue { bias, ..epilogue }))
     }
 }
 

@@ -153,8 +153,10 @@ impl FeedForward {
 
     fn forward(&self, rec: &mut Recording, x: Tensor, residual: Tensor) -> Result<Tensor> {
         let gated = rec.scoped("net.0", |rec| {
-            let wide = rec.scoped("proj", |rec| self.net_0_proj.forward(rec, x, Epilogue::default()))?;
-            let gated = geglu(rec, wide)?;
+            let gated = rec.layer(|rec| {
+                let wide = rec.scoped("proj", |rec| self.net_0_proj.forward(rec, x, Epilogue::default()))?;
+                geglu(rec, wide)
+            })?;
             Result::Ok(rec.tap(gated))
         })?;
         let epilogue = Epilogue { residual: Some(residual), ..Epilogue::default() };

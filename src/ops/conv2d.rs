@@ -81,6 +81,8 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
         seen_width: seen_w as u32,
         out_width: shape.w as u32,
         pad_before: pad_before as u32,
+        image_add: epilogue.image_add_place(),
+        pad: [0; 2],
     };
     let flops = 2 * shape.len() as u64 * (kernel * kernel * c) as u64;
     rec.dispatch(&KERNEL, variant, &params, &reads, out, product.grid(shape.rows(), c_out), flops);
@@ -105,12 +107,15 @@ struct Params {
     seen_width: u32,
     out_width: u32,
     pad_before: u32,
+    /// From one image to the next, and the first.
+    image_add: [u32; 2],
+    pad: [u32; 2],
 }
 
 fn host(call: &mut HostCall<'_>) {
     let p: Params = call.params();
     let x = call.read("x");
-    let epilogue = HostEpilogue::of(call, p.columns as usize, p.rows_per_image as usize);
+    let epilogue = HostEpilogue::of(call, p.columns as usize, p.rows_per_image as usize, p.image_add);
     let weight = call.weight();
     let inner = (p.kernel * p.kernel * p.channels) as usize;
     assert_eq!((weight.rows(), weight.inner()), (p.columns as usize, inner), "a weight has the shape recorded");

@@ -40,7 +40,7 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
         rows_per_image: (x.shape.h * x.shape.w) as u32,
         x_stride: x.row_stride as u32,
         x_offset: x.channel_offset as u32,
-        pad: [0; 2],
+        image_add: epilogue.image_add_place(),
     };
     let flops = 2 * rows as u64 * inner as u64 * columns as u64;
     rec.dispatch(&KERNEL, variant, &params, &reads, out, product.grid(rows, columns), flops);
@@ -59,13 +59,14 @@ struct Params {
     rows_per_image: u32,
     x_stride: u32,
     x_offset: u32,
-    pad: [u32; 2],
+    /// From one image to the next, and the first.
+    image_add: [u32; 2],
 }
 
 fn host(call: &mut HostCall<'_>) {
     let p: Params = call.params();
     let (x, stride) = (&call.read("x")[p.x_offset as usize..], p.x_stride as usize);
-    let epilogue = HostEpilogue::of(call, p.columns as usize, p.rows_per_image as usize);
+    let epilogue = HostEpilogue::of(call, p.columns as usize, p.rows_per_image as usize, p.image_add);
     let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| {
         for (row, to) in rows.zip(to.chunks_mut(PITCH)) {
             to[..inner.len()].copy_from_slice(&x[row * stride + inner.start..row * stride + inner.end]);
@@ -88,18 +89,25 @@ pub(super) struct HostEpilogue<'a> {
     activation: Activation,
     columns: usize,
     rows_per_image: usize,
+    image_stride: usize,
 }
 
 impl<'a> HostEpilogue<'a> {
-    pub(super) fn of(call: &HostCall<'a>, columns: usize, rows_per_image: usize) -> Self {
+    pub(super) fn of(
+        call: &HostCall<'a>,
+        columns: usize,
+        rows_per_image: usize,
+        [image_stride, image_offset]: [u32; 2],
+    ) -> Self {
         let code = call.variant.constants.iter().find(|(name, _)| *name == "ACTIVATION").map_or(0, |&(_, code)| code);
         HostEpilogue {
             bias: call.try_read("bias"),
-            image_add: call.try_read("image_add"),
+            image_add: call.try_read("image_add").map(|values| &values[image_offset as usize..]),
             residual: call.try_read("residual"),
             activation: Activation::from_code(code),
             columns,
             rows_per_image,
+            image_stride: image_stride as usize,
         }
     }
 
@@ -123,7 +131,7 @@ wide! {
                 add(bias, 0);
             }
             if let Some(image_add) = epilogue.image_add {
-                add(image_add, row / epilogue.rows_per_image * epilogue.columns);
+                add(image_add, row / epilogue.rows_per_image * epilogue.image_stride);
             }
             if let Some(residual) = epilogue.residual {
                 add(residual, row * epilogue.columns);

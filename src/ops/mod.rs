@@ -41,7 +41,6 @@ pub const KERNELS: &[&Kernel] = &[
     &elementwise::KERNEL,
     &geglu::KERNEL,
     &group_norm::STATISTICS,
-    &group_norm::FOLD,
     &group_norm::APPLY,
     &layer_norm::KERNEL,
     &matmul::KERNEL,
@@ -180,7 +179,7 @@ fn normal_cdf(x: f32) -> f32 {
 pub struct Epilogue {
     /// f32 constant `[c_out]`.
     pub bias: Option<Tensor>,
-    /// `[n, 1, 1, c_out]`, added to every pixel of image `n` (the time embedding).
+    /// `[n, 1, 1, c_out]`, any channel view, added to every pixel of image `n` (the time embedding).
     pub image_add: Option<Tensor>,
     /// Of the output's shape.
     pub residual: Option<Tensor>,
@@ -199,6 +198,11 @@ impl Epilogue {
         rec.tensor_for(shape, self.residual.as_slice())
     }
 
+    /// Where `image_add` lies in its storage: from one image to the next, and its first channel.
+    fn image_add_place(&self) -> [u32; 2] {
+        self.image_add.map_or([0; 2], |add| [add.row_stride as u32, add.channel_offset as u32])
+    }
+
     /// Checks the shapes and adds the flags, constants and reads of the epilogue.
     fn bind(
         &self,
@@ -215,9 +219,9 @@ impl Epilogue {
             reads.push(("bias", bias));
         }
         if let Some(add) = self.image_add {
-            let fits =
-                add.shape.n == shape.n && add.shape.c == shape.c && add.shape.rows() == shape.n && add.is_contiguous();
+            let fits = add.shape.n == shape.n && add.shape.c == shape.c && add.shape.rows() == shape.n;
             expect(op, "image_add", fits, || format!("[{}, 1, 1, {}], got {}", shape.n, shape.c, add.shape))?;
+            expect_view(op, "image_add", add)?;
             variant.flags.push("IMAGE_ADD");
             reads.push(("image_add", add));
         }

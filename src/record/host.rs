@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::host_weight::HostWeight;
 use super::{
-    Backend, Caps, Constant, Dispatch, DispatchTime, MemoryPlan, Outputs, Program, Recording, Role, Tensor, Variant,
-    plan,
+    Backend, Caps, Constant, Dispatch, DispatchTime, Kept, MemoryPlan, Outputs, Program, Recording, Role, Tensor,
+    Variant, plan,
 };
 use crate::{Error, Result};
 
@@ -64,13 +64,13 @@ enum Form {
     Weight(usize),
 }
 
-enum Kept {
+enum Stored {
     Values(Vec<f32>),
     Weight(HostWeight),
 }
 
 struct HostConstant {
-    kept: Kept,
+    stored: Stored,
     /// Keeps the address that is the cache's key from being given to another constant.
     _source: Arc<Constant>,
 }
@@ -110,7 +110,8 @@ impl HostBackend {
         }
         // NaN, so that a kernel that reads what nobody wrote shows.
         let lanes = plan.lanes.iter().map(|bytes| vec![f32::NAN; bytes / 4]).collect();
-        Ok(HostProgram { recording, plan, lanes, constants })
+        let kept = Kept::of(&recording);
+        Ok(HostProgram { recording, plan, lanes, constants, kept })
     }
 
     fn constant(&self, constant: &Arc<Constant>, form: Form) -> Result<Arc<HostConstant>> {
@@ -120,11 +121,11 @@ impl HostBackend {
             return Ok(found);
         }
         cache.retain(|_, weak| weak.strong_count() > 0);
-        let kept = match form {
-            Form::Values => Kept::Values(constant.values()?),
-            Form::Weight(rows) => Kept::Weight(HostWeight::new(constant, rows)?),
+        let stored = match form {
+            Form::Values => Stored::Values(constant.values()?),
+            Form::Weight(rows) => Stored::Weight(HostWeight::new(constant, rows)?),
         };
-        let made = Arc::new(HostConstant { kept, _source: Arc::clone(constant) });
+        let made = Arc::new(HostConstant { stored, _source: Arc::clone(constant) });
         cache.insert(key, Arc::downgrade(&made));
         Ok(made)
     }
@@ -157,17 +158,19 @@ pub struct HostProgram {
     plan: MemoryPlan,
     lanes: Vec<Vec<f32>>,
     constants: HashMap<(u32, Form), Arc<HostConstant>>,
+    kept: Kept,
 }
 
 impl HostProgram {
-    /// Like [`run`](Program::run), with the time of each dispatch.
+    /// Like [`run`](Program::run), with the time of each dispatch that the run takes.
     ///
     /// # Errors
     /// As [`run`](Program::run).
     pub fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
-        self.write_inputs(inputs)?;
-        let mut times = Vec::with_capacity(self.recording.dispatches.len());
-        for index in 0..self.recording.dispatches.len() {
+        let inputs = match_inputs(&self.recording, inputs)?;
+        let first = self.begin(&inputs);
+        let mut times = Vec::with_capacity(self.recording.dispatches.len() - first);
+        for index in first..self.recording.dispatches.len() {
             let start = Instant::now();
             self.execute(index);
             let seconds = start.elapsed().as_secs_f64();
@@ -175,16 +178,18 @@ impl HostProgram {
             let (label, kernel, flops) = (dispatch.label.clone(), dispatch.kernel.stem, dispatch.flops);
             times.push(DispatchTime { label, kernel, seconds, flops });
         }
+        self.kept.made(first, &inputs);
         Ok((self.outputs(), times))
     }
 
-    fn write_inputs(&mut self, inputs: &[(&str, &[f32])]) -> Result<()> {
-        for (storage, slice) in match_inputs(&self.recording, inputs)? {
+    /// Writes the inputs; gives the first dispatch that they ask for.
+    fn begin(&mut self, inputs: &[(u32, &[f32])]) -> usize {
+        for &(storage, slice) in inputs {
             if let Some((lane, range)) = self.range(storage) {
                 self.lanes[lane][range].copy_from_slice(slice);
             }
         }
-        Ok(())
+        self.kept.first(&self.recording, inputs)
     }
 
     fn outputs(&self) -> Outputs {
@@ -198,8 +203,8 @@ impl HostProgram {
     }
 
     fn slice(&self, storage: u32) -> &[f32] {
-        match (self.constants.get(&(storage, Form::Values)).map(|constant| &constant.kept), self.range(storage)) {
-            (Some(Kept::Values(values)), _) => values,
+        match (self.constants.get(&(storage, Form::Values)).map(|constant| &constant.stored), self.range(storage)) {
+            (Some(Stored::Values(values)), _) => values,
             (_, Some((lane, range))) => &self.lanes[lane][range],
             (_, None) => &[],
         }
@@ -209,7 +214,9 @@ impl HostProgram {
     fn weight<'a>(&'a self, dispatch: &Dispatch, made: &'a mut Option<HostWeight>) -> Option<&'a HostWeight> {
         let &(_, tensor) = dispatch.reads.iter().find(|(name, _)| *name == WEIGHT)?;
         let rows = dispatch.write.shape.c;
-        if let Some(Kept::Weight(weight)) = self.constants.get(&(tensor.storage, Form::Weight(rows))).map(|c| &c.kept) {
+        if let Some(Stored::Weight(weight)) =
+            self.constants.get(&(tensor.storage, Form::Weight(rows))).map(|c| &c.stored)
+        {
             return Some(weight);
         }
         Some(made.insert(HostWeight::from_f32(self.slice(tensor.storage), rows)))
@@ -236,18 +243,20 @@ impl HostProgram {
 
 impl Program for HostProgram {
     fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        self.write_inputs(inputs)?;
-        for index in 0..self.recording.dispatches.len() {
+        let inputs = match_inputs(&self.recording, inputs)?;
+        let first = self.begin(&inputs);
+        for index in first..self.recording.dispatches.len() {
             self.execute(index);
         }
+        self.kept.made(first, &inputs);
         Ok(self.outputs())
     }
 
     fn allocated_bytes(&self) -> u64 {
         let lanes: usize = self.lanes.iter().map(|lane| lane.len() * 4).sum();
-        let bytes = |constant: &Arc<HostConstant>| match &constant.kept {
-            Kept::Values(values) => size_of_val(values.as_slice()),
-            Kept::Weight(weight) => weight.bytes(),
+        let bytes = |constant: &Arc<HostConstant>| match &constant.stored {
+            Stored::Values(values) => size_of_val(values.as_slice()),
+            Stored::Weight(weight) => weight.bytes(),
         };
         let constants: usize = self.constants.values().map(bytes).sum();
         (lanes + constants) as u64

@@ -198,6 +198,15 @@ fn lifetimes(recording: &Recording) -> Vec<Option<Lifetime>> {
     for output in &recording.outputs {
         touch(output.tensor.storage, recording.dispatches.len() + 1);
     }
+    // What a prologue leaves to other dispatches lives from run to run.
+    let end = recording.dispatches.len() + 1;
+    for dispatch in &recording.dispatches[..recording.prologue] {
+        if let Some(life) = &mut lifetimes[dispatch.write.storage as usize]
+            && life.last > recording.prologue
+        {
+            *life = Lifetime { first: 0, last: end };
+        }
+    }
     for (index, tensor) in recording.tensors.iter().enumerate() {
         if matches!(tensor.role, Role::Constant(_)) {
             lifetimes[index] = None;
@@ -212,7 +221,7 @@ pub(crate) fn constant_bytes(caps: &Caps, len: usize, dtype: DType) -> usize {
 }
 
 /// Bytes of a tensor where it is kept; the host keeps all but constants as f32.
-fn stored_bytes(caps: &Caps, len: usize, dtype: DType) -> usize {
+pub(super) fn stored_bytes(caps: &Caps, len: usize, dtype: DType) -> usize {
     if caps.is_host() { DType::F32.bytes(len) } else { dtype.bytes(len).next_multiple_of(4) }
 }
 

@@ -2,7 +2,7 @@
 
 use chiaro::ops::{
     Activation, Attention, Conv2d, Epilogue, GroupNorm, Scales, add_scaled, attention, concat, conv2d, elementwise,
-    geglu, group_norm, layer_norm, matmul,
+    geglu, group_norm, group_norm_by, layer_norm, matmul,
 };
 use chiaro::record::{AdapterKind, Caps, Constant, DType, Recording, Shape, Tensor};
 
@@ -155,6 +155,8 @@ fn norms(rec: &mut Recording, mixture: Mixture, shapes: usize) {
         for silu in [false, true] {
             mixture.record(rec, |rec| group_norm(rec, x, gamma, beta, GroupNorm { groups, eps: 1e-5, silu }));
         }
+        let moments = rec.in_type(DType::F32, |rec| rec.input("moments", Shape::image(2, 1, 2, channels)));
+        mixture.record(rec, |rec| group_norm_by(rec, x, moments, beta, true));
         mixture.record(rec, |rec| layer_norm(rec, x, gamma, beta, 1e-5));
         for activation in ACTIVATIONS {
             mixture.record(rec, |rec| elementwise(rec, x, activation));

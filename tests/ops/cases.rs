@@ -307,7 +307,8 @@ impl Extras {
             operands.push(("bias", normal(out.c, 0.0, 1.0)));
         }
         if self.image_add {
-            operands.push(("image_add", normal(out.n * out.c, 0.0, 1.0)));
+            let wide = IMAGE_ADD.storage(Shape::image(out.n, 1, 1, out.c));
+            operands.push(("image_add", normal(wide.len(), 0.0, 1.0)));
         }
         if self.residual {
             operands.push(("residual", normal(out.len(), 0.0, 1.0)));
@@ -317,7 +318,9 @@ impl Extras {
     fn epilogue(self, rec: &mut Recording, operands: &Operands, wide: Wide, out: Shape) -> Epilogue {
         Epilogue {
             bias: self.bias.then(|| operands.constant(rec, "bias", &[out.c], DType::F32)),
-            image_add: self.image_add.then(|| wide.input(rec, "image_add", Shape::image(out.n, 1, 1, out.c))),
+            image_add: self
+                .image_add
+                .then(|| IMAGE_ADD.input(rec, wide, "image_add", Shape::image(out.n, 1, 1, out.c))),
             residual: self.residual.then(|| wide.input(rec, "residual", out)),
             activation: self.activation,
         }
@@ -351,6 +354,9 @@ fn normal_values(seed: u64, len: usize, mean: f32, spread: f32) -> Vec<f32> {
     };
     (0..len).map(value).collect()
 }
+
+/// What is added to an image is a part of what all layers add.
+pub const IMAGE_ADD: View = View { before: 8, after: 12 };
 
 const PLAIN: Extras = Extras { bias: false, image_add: false, residual: false, activation: Activation::None };
 const BIAS: Extras = Extras { bias: true, ..PLAIN };

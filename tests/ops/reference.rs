@@ -4,7 +4,7 @@ use chiaro::ops::{Activation, Conv2d};
 use chiaro::record::Shape;
 use rayon::prelude::*;
 
-use super::cases::{Case, Extras, LAYER_NORM_EPS, Operands, View, conv2d_shape};
+use super::cases::{Case, Extras, IMAGE_ADD, LAYER_NORM_EPS, Operands, View, conv2d_shape};
 
 /// What the case's op must give.
 pub fn reference(case: &Case, operands: &Operands) -> Vec<f64> {
@@ -142,7 +142,7 @@ fn finish(shape: Shape, extras: Extras, operands: &Operands, product: impl Fn(us
             let image = row / (shape.h * shape.w);
             let value = product(row, o)
                 + add(extras.bias, "bias", o)
-                + add(extras.image_add, "image_add", image * shape.c + o)
+                + add(extras.image_add, "image_add", image * IMAGE_ADD.storage(shape).c + IMAGE_ADD.before + o)
                 + add(extras.residual, "residual", row * shape.c + o);
             *out = activate(extras.activation, value);
         }
