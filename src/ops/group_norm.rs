@@ -74,13 +74,7 @@ pub fn group_norm_by(rec: &mut Recording, x: Tensor, moments: Tensor, beta: Tens
     Ok(apply(rec, &[("x", x), ("moments", moments), ("beta", beta)], &work, params, silu))
 }
 
-fn apply(
-    rec: &mut Recording,
-    reads: &[(&'static str, Tensor)],
-    work: &Division,
-    params: Params,
-    silu: bool,
-) -> Tensor {
+fn apply(rec: &mut Recording, reads: &[(&'static str, Tensor)], work: &Division, params: Params, silu: bool) -> Tensor {
     let shape = reads[0].1.shape;
     let out = rec.tensor(shape);
     let activation = if silu { Activation::Silu } else { Activation::None };
@@ -378,7 +372,8 @@ mod tests {
     #[test]
     fn the_work_covers_every_image() {
         for pixels in (1..3000).chain([64 * 64, 512 * 512, 768 * 1024, 2048 * 2048]) {
-            for (channels, groups) in [(4, 4), (12, 1), (32, 8), (64, 32), (128, 32), (320, 32), (960, 32), (2560, 32)] {
+            for (channels, groups) in [(4, 4), (12, 1), (32, 8), (64, 32), (128, 32), (320, 32), (960, 32), (2560, 32)]
+            {
                 let work = Division::of(pixels, channels, groups);
                 assert!(work.chunks * work.chunk_pixels >= pixels, "{pixels}: {work:?}");
                 assert!((work.chunks - 1) * work.chunk_pixels < pixels, "{pixels}: an empty chunk in {work:?}");

@@ -13,7 +13,7 @@ use crate::record::{HostCall, Kernel, Recording, Shape, Tensor};
 
 /// Records `activation(x · weightᵀ + …)`.
 ///
-/// `x` is `[n, h, w, k]` (any channel view), `weight` a constant `[c_out, k]`; the result is `[n, h, w, c_out]`.
+/// `x` is `[n, h, w, k]` (any channel view), `weight` a constant `[c_out, k]`; the result is `[n, h, w, c_out]`, half of that if gated.
 ///
 /// # Errors
 /// When the inner extents differ, a channel count is not a multiple of 4, or an operand of the epilogue does not fit.
@@ -25,12 +25,13 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
     expect_quads("matmul", "x", inner)?;
     expect_quads("matmul", "weight", columns)?;
     expect_blocks("matmul", rec, weight, inner)?;
-    let out = epilogue.tensor(rec, Shape { c: columns, ..x.shape });
+    let shape = Shape { c: columns, ..x.shape };
     let rows = x.shape.rows();
     let product = Product::choose(&rec.caps, rows, columns);
     let mut variant = product.variant(rec, weight);
     let mut reads = vec![("x", x), ("weight", weight)];
-    epilogue.bind("matmul", out, &mut variant, &mut reads)?;
+    epilogue.bind("matmul", shape, &mut variant, &mut reads)?;
+    let out = epilogue.tensor(rec, if epilogue.gated { Shape { c: columns / 2, ..shape } } else { shape });
     let params = Params {
         rows: rows as u32,
         inner: inner as u32,
@@ -40,7 +41,8 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
         x_offset: x.channel_offset as u32,
         image_add: epilogue.image_add_place(),
     };
-    let flops = 2 * rows as u64 * inner as u64 * columns as u64;
+    let gates = if epilogue.gated { 24 * out.shape.len() as u64 } else { 0 };
+    let flops = 2 * rows as u64 * inner as u64 * columns as u64 + gates;
     rec.dispatch(&KERNEL, variant, &params, &reads, out, product.grid(rows, columns), flops);
     Ok(out)
 }
@@ -66,6 +68,9 @@ fn host(call: &mut HostCall<'_>) {
     let (rows, inner, columns) = (p.rows as usize, p.inner as usize, p.columns as usize);
     let (x, weight) = (&call.read("x")[p.x_offset as usize..], call.read("weight"));
     let epilogue = HostEpilogue::of(call, columns, p.rows_per_image as usize, p.image_add);
+    if call.variant.has("GATED") {
+        return host_gated(call, &p, (x, weight), &epilogue);
+    }
     let out = call.out();
     // Blocks of rows and columns, so that a product with few rows keeps all cores busy too.
     let threads = rayon::current_num_threads();
@@ -90,6 +95,30 @@ fn host(call: &mut HostCall<'_>) {
             epilogue.apply(row, first, out, len);
         });
     }
+}
+
+/// Rows of a gated product that are computed at a time.
+const GATED_ROWS: usize = 128;
+
+fn host_gated(call: &mut HostCall<'_>, p: &Params, (x, weight): (&[f32], &[f32]), epilogue: &HostEpilogue<'_>) {
+    let (inner, columns) = (p.inner as usize, p.columns as usize);
+    let row_block = (p.rows as usize).div_ceil(2 * rayon::current_num_threads()).clamp(1, GATED_ROWS);
+    call.out().par_chunks_mut(row_block * columns / 2).enumerate().for_each_init(Vec::new, |wide, (block, out)| {
+        let (first, rows) = (block * row_block, 2 * out.len() / columns);
+        wide.resize(rows * columns, 0.0);
+        let x = Rows { values: &x[first * p.x_stride as usize..], stride: p.x_stride as usize };
+        multiply(rows, columns, inner, x, Rows { values: weight, stride: inner }, wide, columns);
+        epilogue.apply(first, 0, wide, columns);
+        // Gates first, so that their function is one loop.
+        for (out, quad) in out.chunks_exact_mut(2).zip(wide.chunks_exact(4)) {
+            out.copy_from_slice(&quad[2..]);
+        }
+        Activation::Gelu.apply_all(out);
+        for (out, quad) in out.chunks_exact_mut(2).zip(wide.chunks_exact(4)) {
+            out[0] *= quad[0];
+            out[1] *= quad[1];
+        }
+    });
 }
 
 /// The epilogue on the host, for any block of the result.

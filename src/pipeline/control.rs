@@ -252,13 +252,7 @@ impl Pipeline {
     }
 
     /// The UNet and the ControlNets that act with it as one network.
-    pub(super) fn unet_stage(
-        &self,
-        request: &Request,
-        run: UnetRun,
-        call: &Call,
-        runs: usize,
-    ) -> Result<Stage<'_>> {
+    pub(super) fn unet_stage(&self, request: &Request, run: UnetRun, call: &Call, runs: usize) -> Result<Stage<'_>> {
         let latents = self.latent_shape(run.size);
         let (rows, tokens) = (call.rows * run.batch, run.tokens);
         let nets: Vec<_> = call.acting.iter().map(|&i| &self.controls[request.controls[i].net].net).collect();

@@ -17,6 +17,7 @@ mod panels;
 mod plan;
 mod quant;
 mod recording;
+mod reordered;
 mod stream;
 mod tensor;
 mod traffic;

@@ -71,8 +71,7 @@ fn a_view_is_normed_as_a_copy() {
     let norm = GroupNorm { groups: 4, eps: 1e-5, silu: true };
     let wide = Shape { c: before + shape.c + after, ..shape };
     let values: Vec<f32> = (0..wide.len()).map(|i| ((i * 7919) % 1013) as f32 / 500.0 - 1.0).collect();
-    let dense: Vec<f32> =
-        values.chunks(wide.c).flat_map(|row| row[before..before + shape.c].iter().copied()).collect();
+    let dense: Vec<f32> = values.chunks(wide.c).flat_map(|row| row[before..before + shape.c].iter().copied()).collect();
     let of_channels = |rec: &mut Recording, label: &str, from: f32| {
         let values: Vec<f32> = (0..shape.c).map(|c| from + c as f32 / 16.0).collect();
         rec.constant(&Constant::from_f32(label, &[shape.c], &values))
