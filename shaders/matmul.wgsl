@@ -30,7 +30,11 @@ struct Params {
 //#if RESIDUAL
 @group(0) @binding(5) var<storage, read> residual: array<residual4>;  // [rows, columns / 4]
 //#endif
+//#if GATED
+@group(0) @binding(6) var<storage, read_write> out: array<out2>;      // [rows, columns / 2 / 2]
+//#else
 @group(0) @binding(6) var<storage, read_write> out: array<out4>;      // [rows, columns / 4]
+//#endif
 
 fn inner_quads() -> u32 {
     return params.inner / 4u;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use chiaro::gpu::expand;
 use chiaro::ops::{
-    Activation, Attention, Conv2d, Epilogue, GroupNorm, attention, conv2d, geglu, group_norm, layer_norm, matmul,
+    Activation, Attention, Conv2d, Epilogue, GroupNorm, attention, conv2d, group_norm, layer_norm, matmul,
 };
 use chiaro::record::{AdapterKind, Caps, Constant, DType, Recording, Shape};
 
@@ -70,8 +70,8 @@ pub(crate) fn all() -> chiaro::Result<Vec<(String, String)>> {
         group_norm(&mut rec, x, gamma, gamma, GroupNorm { groups: 32, eps: 1e-5, silu: true })?;
         let tokens = rec.tensor(Shape::tokens(2, 1024, 320));
         layer_norm(&mut rec, tokens, gamma, gamma, 1e-5)?;
-        let wide = rec.tensor(Shape::tokens(2, 1024, 2560));
-        geglu(&mut rec, wide)?;
+        let (wide, tokens) = (weight(&mut rec, &[2560, 320], DType::F16)?, rec.tensor(Shape::tokens(2, 1024, 320)));
+        matmul(&mut rec, tokens, wide, Epilogue { gated: true, ..Epilogue::default() })?;
         for dispatch in &rec.dispatches {
             let text = expand(dispatch.kernel, &dispatch.variant)?;
             if seen.insert(text.clone()) {

@@ -1,6 +1,7 @@
 // What becomes of a sum before it is stored. The including file binds bias, image_add and residual by the flags BIAS, IMAGE_ADD and
 // RESIDUAL, and out; Params have columns, rows_per_image,
-// image_add_stride and image_add_offset.
+// image_add_stride and image_add_offset. With GATED, columns are two values, their two gates, and so on, and the result has half
+// as many: value * gelu(gate) (Shazeer 2020, GEGLU); out is bound as array<out2>.
 
 //#include "shared/activation.wgsl"
 
@@ -17,5 +18,10 @@ fn finish(row: u32, column: u32, sum: vec4<f32>) {
 //#if RESIDUAL
     value += vec4<f32>(residual[(row * params.columns + column) / 4u]);
 //#endif
+//#if GATED
+    // Two values, then their gates.
+    out[(row * params.columns + column) / 4u] = out2(value.xy * gelu(value.zwzw).xy);
+//#else
     out[(row * params.columns + column) / 4u] = out4(activate(value));
+//#endif
 }

@@ -67,7 +67,7 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
         variant.flags.push("UPSAMPLE");
     }
     let mut reads = vec![("x", x), ("weight", weight)];
-    epilogue.bind("conv2d", out, &mut variant, &mut reads)?;
+    epilogue.bind("conv2d", shape, &mut variant, &mut reads)?;
     let params = Params {
         rows: shape.rows() as u32,
         columns: c_out as u32,

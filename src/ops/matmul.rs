@@ -5,17 +5,18 @@
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
 
 use super::gemm;
 use super::product::Product;
 use super::simd::{Block, Level, PITCH, wide};
 use super::{Activation, Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
-use crate::record::{HostCall, Kernel, Recording, Shape, Tensor};
+use crate::record::{HostCall, HostWeight, Kernel, Recording, Shape, Tensor};
 
 /// Records `activation(x · weightᵀ + …)`.
 ///
-/// `x` is `[n, h, w, k]` (any channel view), `weight` a constant `[c_out, k]`; the result is `[n, h, w, c_out]`.
+/// `x` is `[n, h, w, k]` (any channel view), `weight` a constant `[c_out, k]`; the result is `[n, h, w, c_out]`, half of that if gated.
 ///
 /// # Errors
 /// When the inner extents differ, a channel count is not a multiple of 4, or an operand of the epilogue does not fit.
@@ -27,12 +28,13 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
     expect_quads("matmul", "x", inner)?;
     expect_quads("matmul", "weight", columns)?;
     expect_blocks("matmul", rec, weight, inner)?;
-    let out = epilogue.tensor(rec, Shape { c: columns, ..x.shape });
+    let shape = Shape { c: columns, ..x.shape };
     let rows = x.shape.rows();
     let product = Product::choose(&rec.caps, rows, columns);
     let mut variant = product.variant(rec, weight);
     let mut reads = vec![("x", x), ("weight", weight)];
-    epilogue.bind("matmul", out, &mut variant, &mut reads)?;
+    epilogue.bind("matmul", shape, &mut variant, &mut reads)?;
+    let out = epilogue.tensor(rec, if epilogue.gated { Shape { c: columns / 2, ..shape } } else { shape });
     let params = Params {
         rows: rows as u32,
         inner: inner as u32,
@@ -42,7 +44,8 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
         x_offset: x.channel_offset as u32,
         image_add: epilogue.image_add_place(),
     };
-    let flops = 2 * rows as u64 * inner as u64 * columns as u64;
+    let gates = if epilogue.gated { 24 * out.shape.len() as u64 } else { 0 };
+    let flops = 2 * rows as u64 * inner as u64 * columns as u64 + gates;
     rec.dispatch(&KERNEL, variant, &params, &reads, out, product.grid(rows, columns), flops);
     Ok(out)
 }
@@ -65,20 +68,50 @@ struct Params {
 
 fn host(call: &mut HostCall<'_>) {
     let p: Params = call.params();
-    let (x, stride) = (&call.read("x")[p.x_offset as usize..], p.x_stride as usize);
-    let epilogue = HostEpilogue::of(call, p.columns as usize, p.rows_per_image as usize, p.image_add);
+    let (columns, per_image) = (p.columns as usize, p.rows_per_image as usize);
+    let epilogue = HostEpilogue::of(call, columns, per_image, p.image_add);
+    let (x, weight) = (&call.read("x")[p.x_offset as usize..], call.weight());
+    assert_eq!((weight.rows(), weight.inner()), (columns, p.inner as usize), "a weight has the shape recorded");
+    if !call.variant.has("GATED") {
+        return product(&p, x, weight, &epilogue, 0, call.out());
+    }
+    let mut wide = vec![0.0; GATED_VALUES.max(columns).min(p.rows as usize * columns)];
+    let rows = wide.len() / columns;
+    for (block, out) in call.out().chunks_mut(rows * columns / 2).enumerate() {
+        let wide = &mut wide[..2 * out.len()];
+        product(&p, x, weight, &epilogue, block * rows, wide);
+        out.par_chunks_mut(columns / 2).zip(wide.par_chunks(columns)).for_each(|(out, wide)| gate(wide, out));
+    }
+}
+
+/// Results of a gated product before its gates, that are computed at a time.
+const GATED_VALUES: usize = 1 << 20;
+
+/// The rows of the product from `first` on.
+fn product(p: &Params, x: &[f32], weight: &HostWeight, epilogue: &HostEpilogue<'_>, first: usize, out: &mut [f32]) {
+    let stride = p.x_stride as usize;
     let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| {
         for (row, to) in rows.zip(to.chunks_mut(PITCH)) {
-            to[..inner.len()].copy_from_slice(&x[row * stride + inner.start..row * stride + inner.end]);
+            let start = (first + row) * stride;
+            to[..inner.len()].copy_from_slice(&x[start + inner.start..start + inner.end]);
         }
     };
-    let weight = call.weight();
-    assert_eq!(
-        (weight.rows(), weight.inner()),
-        (p.columns as usize, p.inner as usize),
-        "a weight has the shape recorded"
-    );
-    gemm::product(Level::detect(), weight, call.out(), pack, |row, column, block| epilogue.finish(row, column, block));
+    let finish = |row: usize, column: usize, block: &mut Block<'_>| epilogue.finish(first + row, column, block);
+    gemm::product(Level::detect(), weight, out, pack, finish);
+}
+
+wide! {
+    /// Two values, then their two gates.
+    fn gate(wide: &[f32], out: &mut [f32]) {
+        for (out, quad) in out.chunks_exact_mut(2).zip(wide.chunks_exact(4)) {
+            out.copy_from_slice(&quad[2..]);
+        }
+        Activation::Gelu.apply_here(out);
+        for (out, quad) in out.chunks_exact_mut(2).zip(wide.chunks_exact(4)) {
+            out[0] *= quad[0];
+            out[1] *= quad[1];
+        }
+    }
 }
 
 /// The epilogue on the host, for any block of the result.

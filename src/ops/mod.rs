@@ -11,7 +11,6 @@ mod attention_host;
 mod concat;
 mod conv2d;
 mod elementwise;
-mod geglu;
 mod gemm;
 mod group_norm;
 mod layer_norm;
@@ -24,7 +23,6 @@ pub use attention::{Attention, attention};
 pub use concat::concat;
 pub use conv2d::{Conv2d, conv2d};
 pub use elementwise::elementwise;
-pub use geglu::geglu;
 pub use group_norm::{GroupNorm, group_moments, group_norm, group_norm_by};
 pub use layer_norm::layer_norm;
 pub use matmul::matmul;
@@ -39,7 +37,6 @@ pub const KERNELS: &[&Kernel] = &[
     &concat::KERNEL,
     &conv2d::KERNEL,
     &elementwise::KERNEL,
-    &geglu::KERNEL,
     &group_norm::STATISTICS,
     &group_norm::APPLY,
     &layer_norm::KERNEL,
@@ -185,6 +182,9 @@ pub struct Epilogue {
     pub residual: Option<Tensor>,
     /// Applied last.
     pub activation: Activation,
+    /// Of `matmul` alone: columns are two values, their two gates, two values and so on; the result has half as many channels,
+    /// `value · gelu(gate)` (Shazeer, "GLU Variants Improve Transformer"). Nothing but a bias goes with it.
+    pub gated: bool,
 }
 
 impl Epilogue {
@@ -207,11 +207,18 @@ impl Epilogue {
     fn bind(
         &self,
         op: &'static str,
-        out: Tensor,
+        shape: Shape,
         variant: &mut Variant,
         reads: &mut Vec<(&'static str, Tensor)>,
     ) -> Result<()> {
-        let shape = out.shape;
+        if self.gated {
+            let alone = self.image_add.is_none() && self.residual.is_none() && self.activation == Activation::None;
+            expect(op, "gated", alone && op == "matmul", || "a product with nothing but a bias".into())?;
+            expect(op, "weight", shape.c.is_multiple_of(8), || {
+                format!("a multiple of 8 gated channels, got {}", shape.c)
+            })?;
+            variant.flags.push("GATED");
+        }
         variant.constants.push(("ACTIVATION", self.activation.code()));
         if let Some(bias) = self.bias {
             expect(op, "bias", bias.shape.len() == shape.c, || format!("[{}], got {}", shape.c, bias.shape))?;

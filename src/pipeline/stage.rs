@@ -126,7 +126,7 @@ impl<'m> Stage<'m> {
     /// one time.
     pub(super) fn allocate(self, device: &Device) -> Result<u64> {
         match self.form(device, device.storage())? {
-            Form::Whole(recording, _) => Ok(device.backend().compile(recording)?.allocated_bytes()),
+            Form::Whole(recording, _) => Ok(device.backend().compile(*recording)?.allocated_bytes()),
             Form::Banded(chain, plan, _) => {
                 ChainProgram::new(device.backend_arc(), device.caps(), chain, plan).allocate()
             }
@@ -169,7 +169,7 @@ impl<'m> Stage<'m> {
     ) -> Result<(Box<dyn Program + 'm>, Option<String>)> {
         let caps = device.caps_with(storage);
         let recording = match form {
-            Form::Whole(recording, _) => recording,
+            Form::Whole(recording, _) => *recording,
             Form::Banded(chain, plan, _) => return Ok((banded(device, caps, chain, plan), None)),
         };
         let refused = match device.backend().compile(recording) {

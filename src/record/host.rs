@@ -131,6 +131,12 @@ impl HostBackend {
     }
 }
 
+/// Rows of the weight that a dispatch reads: two for each result of a gated product.
+fn weight_rows(dispatch: &Dispatch) -> usize {
+    let results = dispatch.write.shape.c;
+    if dispatch.variant.has("GATED") { 2 * results } else { results }
+}
+
 /// The binding of a product's weight.
 const WEIGHT: &str = "weight";
 
@@ -139,7 +145,7 @@ fn forms(recording: &Recording, storage: u32) -> Vec<Form> {
     let mut forms = Vec::new();
     for dispatch in &recording.dispatches {
         for (name, _) in dispatch.reads.iter().filter(|(_, tensor)| tensor.storage == storage) {
-            let form = if *name == WEIGHT { Form::Weight(dispatch.write.shape.c) } else { Form::Values };
+            let form = if *name == WEIGHT { Form::Weight(weight_rows(dispatch)) } else { Form::Values };
             if !forms.contains(&form) {
                 forms.push(form);
             }
@@ -213,7 +219,7 @@ impl HostProgram {
     /// The weight that a dispatch reads. One that is no constant is put into panels at every run, in `made`.
     fn weight<'a>(&'a self, dispatch: &Dispatch, made: &'a mut Option<HostWeight>) -> Option<&'a HostWeight> {
         let &(_, tensor) = dispatch.reads.iter().find(|(name, _)| *name == WEIGHT)?;
-        let rows = dispatch.write.shape.c;
+        let rows = weight_rows(dispatch);
         if let Some(Stored::Weight(weight)) =
             self.constants.get(&(tensor.storage, Form::Weight(rows))).map(|c| &c.stored)
         {

@@ -19,6 +19,7 @@ mod plan;
 mod profile;
 mod quant;
 mod recording;
+mod reordered;
 mod stream;
 mod tensor;
 mod traffic;

@@ -305,13 +305,15 @@ fn a_step_moves_little() {
     let (Traffic { moved, least, .. }, once) = (unet.traffic, unet.once);
     let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     println!(
-        "a step: {} dispatches, {:.1} MiB moved, {:.1} MiB at least, {:.3}; once: {} dispatches, {:.1} MiB; peak {:.1} MiB",
+        "a step: {:.1} GFLOP, {} dispatches, {:.1} MiB moved, {:.1} MiB at least, {:.3}; once: {} dispatches, {:.1} MiB; tensors {:.1} MiB, peak {:.1} MiB",
+        unet.flops as f64 / 1e9,
         unet.dispatches,
         mebibytes(moved),
         mebibytes(least),
         moved as f64 / least as f64,
         once.dispatches,
         mebibytes(once.moved),
+        mebibytes(unet.memory.lanes.iter().sum::<usize>() as u64),
         mebibytes(unet.peak_bytes()),
     );
     assert!(unet.dispatches <= 450, "{} dispatches", unet.dispatches);
