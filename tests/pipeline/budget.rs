@@ -197,7 +197,8 @@ fn a_limit_takes_the_best_that_fits() {
         assert_eq!(pipeline.device().weights().of(Part::Unet), unet, "{limit}: {}", pipeline.device().weights());
         assert_eq!(pipeline.device().weights().of(Part::Text), None, "text encoders fit as they are");
         let unet_plan = plans.iter().find(|s| s.name == "UNet").expect("a UNet");
-        assert_eq!(unet_plan.streamed_bytes_per_run() > 0, streamed, "{limit} {streaming:?}");
+        // Perhaps only what is read once a picture.
+        assert_eq!(unet_plan.memory.stream.is_some(), streamed, "{limit} {streaming:?}");
         for s in plans.iter().filter(|s| s.memory.stream.is_some()) {
             let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             println!(
