@@ -1,6 +1,8 @@
 //! Kernels at SD1.5's layer shapes (256×256 pixels, two rows), each checked against the host executor before it is timed.
 //!
-//! `CHIARO_BENCH_DEVICES=cpu,0 cargo bench --bench ops`. The share is of the best large product that the same run measures.
+//! `CHIARO_BENCH_DEVICES=cpu,0 cargo bench --bench ops`; `CHIARO_BENCH_ONLY=conv3x3` takes the cases whose name has that. The share is of a
+//! large product that the same run measures. For what computes on the host's cores, GFLOP per second of processor time stand beside it (Linux):
+//! what other programs take from the cores does not count there.
 
 mod support;
 
@@ -8,13 +10,15 @@ use std::sync::Arc;
 
 use chiaro::gpu::{GpuBackend, GpuOptions, choose_adapter};
 use chiaro::ops::{self, Attention, Conv2d, Epilogue, GroupNorm};
-use chiaro::record::{Backend, Caps, Constant, DType, HostBackend, Outputs, Recording, Shape, Tensor};
+use chiaro::record::{AdapterKind, Backend, Caps, Constant, DType, HostBackend, Outputs, Recording, Shape, Tensor};
+
+type Record = dyn Fn(&mut Recording, Tensor) -> chiaro::Result<Tensor>;
 
 /// One layer: a name, its input, and how it is recorded.
 struct Case {
-    name: &'static str,
+    name: String,
     input: Shape,
-    record: fn(&mut Recording, Tensor) -> chiaro::Result<Tensor>,
+    record: Box<Record>,
 }
 
 fn weight(rec: &mut Recording, shape: &[usize]) -> Tensor {
@@ -28,71 +32,122 @@ fn vector(rec: &mut Recording, len: usize) -> Tensor {
     rec.constant(&constant)
 }
 
-const CASES: &[Case] = &[
-    Case {
-        name: "conv3x3 320→320 at 32²",
-        input: Shape::image(2, 32, 32, 320),
-        record: |rec, x| {
-            let w = weight(rec, &[320, 3, 3, 320]);
-            ops::conv2d(rec, x, w, Conv2d::SAME, Epilogue::default())
+fn others() -> Vec<Case> {
+    vec![
+        Case {
+            name: "attention 8×40, 1024 tokens".into(),
+            input: Shape::tokens(2, 1024, 320),
+            record: Box::new(|rec, x| ops::attention(rec, x, x, x, Attention { heads: 8, causal: false })),
         },
-    },
-    Case {
-        name: "conv3x3 1280→1280 at 8²",
-        input: Shape::image(2, 8, 8, 1280),
-        record: |rec, x| {
-            let w = weight(rec, &[1280, 3, 3, 1280]);
-            ops::conv2d(rec, x, w, Conv2d::SAME, Epilogue::default())
+        Case {
+            name: "group norm + SiLU 320 at 32²".into(),
+            input: Shape::image(2, 32, 32, 320),
+            record: Box::new(|rec, x| {
+                let (gamma, beta) = (vector(rec, 320), vector(rec, 320));
+                ops::group_norm(rec, x, gamma, beta, GroupNorm { groups: 32, eps: 1e-5, silu: true })
+            }),
         },
-    },
-    Case {
-        name: "matmul 2048×320×960 (qkv)",
-        input: Shape::tokens(2, 1024, 320),
-        record: |rec, x| {
-            let w = weight(rec, &[960, 320]);
-            ops::matmul(rec, x, w, Epilogue::default())
+        Case {
+            name: "layer norm 640, 256 tokens".into(),
+            input: Shape::tokens(2, 256, 640),
+            record: Box::new(|rec, x| {
+                let (gamma, beta) = (vector(rec, 640), vector(rec, 640));
+                ops::layer_norm(rec, x, gamma, beta, 1e-5)
+            }),
         },
-    },
-    Case {
-        name: "matmul 128×1280×10240 (ff)",
-        input: Shape::tokens(2, 64, 1280),
-        record: |rec, x| {
-            let w = weight(rec, &[10240, 1280]);
-            ops::matmul(rec, x, w, Epilogue::default())
-        },
-    },
-    Case {
-        name: "attention 8×40, 1024 tokens",
-        input: Shape::tokens(2, 1024, 320),
-        record: |rec, x| ops::attention(rec, x, x, x, Attention { heads: 8, causal: false }),
-    },
-    Case {
-        name: "group norm + SiLU 320 at 32²",
-        input: Shape::image(2, 32, 32, 320),
-        record: |rec, x| {
-            let (gamma, beta) = (vector(rec, 320), vector(rec, 320));
-            ops::group_norm(rec, x, gamma, beta, GroupNorm { groups: 32, eps: 1e-5, silu: true })
-        },
-    },
-    Case {
-        name: "layer norm 640, 256 tokens",
-        input: Shape::tokens(2, 256, 640),
-        record: |rec, x| {
-            let (gamma, beta) = (vector(rec, 640), vector(rec, 640));
-            ops::layer_norm(rec, x, gamma, beta, 1e-5)
-        },
-    },
+    ]
+}
+
+/// Every distinct convolution of SD1.5's UNet at 256×256: side of the input, channels in and out, kernel, stride, whether it is doubled first.
+const CONVOLUTIONS: &[(usize, usize, usize, usize, usize, bool)] = &[
+    (32, 4, 320, 3, 1, false),
+    (32, 320, 320, 3, 1, false),
+    (32, 640, 320, 3, 1, false),
+    (32, 960, 320, 3, 1, false),
+    (32, 640, 320, 1, 1, false),
+    (32, 960, 320, 1, 1, false),
+    (32, 320, 320, 3, 2, false),
+    (32, 320, 4, 3, 1, false),
+    (16, 320, 640, 3, 1, false),
+    (16, 320, 640, 1, 1, false),
+    (16, 640, 640, 3, 1, false),
+    (16, 960, 640, 3, 1, false),
+    (16, 1280, 640, 3, 1, false),
+    (16, 1920, 640, 3, 1, false),
+    (16, 960, 640, 1, 1, false),
+    (16, 1280, 640, 1, 1, false),
+    (16, 1920, 640, 1, 1, false),
+    (16, 640, 640, 3, 2, false),
+    (16, 640, 640, 3, 1, true),
+    (8, 640, 1280, 3, 1, false),
+    (8, 640, 1280, 1, 1, false),
+    (8, 1280, 1280, 3, 1, false),
+    (8, 1920, 1280, 3, 1, false),
+    (8, 2560, 1280, 3, 1, false),
+    (8, 1920, 1280, 1, 1, false),
+    (8, 2560, 1280, 1, 1, false),
+    (8, 1280, 1280, 3, 2, false),
+    (8, 1280, 1280, 3, 1, true),
+    (4, 1280, 1280, 3, 1, false),
+    (4, 2560, 1280, 3, 1, false),
+    (4, 2560, 1280, 1, 1, false),
+    (4, 1280, 1280, 3, 1, true),
 ];
 
-/// The large product whose speed the others are told as a share of.
-const PEAK: Case = Case {
-    name: "matmul 1024×1024×1024 (peak)",
-    input: Shape::tokens(1, 1024, 1024),
-    record: |rec, x| {
-        let w = weight(rec, &[1024, 1024]);
-        ops::matmul(rec, x, w, Epilogue::default())
-    },
-};
+/// Every distinct product of its transformers and embeddings: rows of both images, inner extent, columns.
+const PRODUCTS: &[(usize, usize, usize)] = &[
+    (2, 320, 1280),
+    (2, 1280, 1280),
+    (2, 1280, 320),
+    (2, 1280, 640),
+    (154, 768, 640),
+    (154, 768, 1280),
+    (154, 768, 2560),
+    (2048, 320, 320),
+    (2048, 320, 960),
+    (2048, 320, 2560),
+    (2048, 1280, 320),
+    (512, 640, 640),
+    (512, 640, 1920),
+    (512, 640, 5120),
+    (512, 2560, 640),
+    (128, 1280, 1280),
+    (128, 1280, 3840),
+    (128, 1280, 10240),
+    (128, 5120, 1280),
+    (32, 1280, 1280),
+    (32, 1280, 3840),
+    (32, 1280, 10240),
+    (32, 5120, 1280),
+];
+
+fn convolutions() -> impl Iterator<Item = Case> {
+    CONVOLUTIONS.iter().map(|&(side, c_in, c_out, kernel, stride, doubled)| {
+        let pad = kernel / 2;
+        let upsample_to = doubled.then_some((2 * side, 2 * side));
+        let geometry = Conv2d { kernel, stride, pad_before: pad, pad_after: pad, upsample_to };
+        let twice = if doubled { ", doubled" } else { "" };
+        Case {
+            name: format!("conv{kernel}x{kernel}/{stride} {c_in}→{c_out} at {side}²{twice}"),
+            input: Shape::image(2, side, side, c_in),
+            record: Box::new(move |rec, x| {
+                let w = weight(rec, &[c_out, kernel, kernel, c_in]);
+                ops::conv2d(rec, x, w, geometry, Epilogue::default())
+            }),
+        }
+    })
+}
+
+fn product(rows: usize, inner: usize, columns: usize) -> Case {
+    Case {
+        name: format!("matmul {rows}×{inner}×{columns}"),
+        input: Shape::tokens(1, rows, inner),
+        record: Box::new(move |rec, x| {
+            let w = weight(rec, &[columns, inner]);
+            ops::matmul(rec, x, w, Epilogue::default())
+        }),
+    }
+}
 
 /// Uniform values from -1 to 1 of a linear congruential generator, over the square root of 1000.
 fn noise(len: usize, seed: u64) -> Vec<f32> {
@@ -135,17 +190,24 @@ fn measure(case: &Case, backend: &dyn Backend, peak: Option<f64>) -> chiaro::Res
         return Err(chiaro::Error::Device(format!("{}: wrong by NMSE {error:.2e}", case.name)));
     }
     let mut failed = None;
-    let seconds = support::time(support::setting("CHIARO_BENCH_RUNS", 5), || {
+    let (runs, before) = (support::setting("CHIARO_BENCH_RUNS", 5), processor_seconds());
+    let seconds = support::time(runs, || {
         failed = program.run(&inputs).err();
     });
+    let busy = processor_seconds().zip(before).map(|(after, before)| after - before);
     if let Some(error) = failed {
         return Err(error);
     }
     let [least, median, most] = support::spread(seconds);
     let rate = flops / median / 1e9;
     let share = peak.map_or(String::new(), |peak| format!(", {:.0} % of peak", 100.0 * rate / peak));
+    let on_cores = matches!(backend.caps().kind, AdapterKind::Software | AdapterKind::Host);
+    // Processor time is counted in hundredths of a second, over all runs and the one that warms up.
+    let busy = busy
+        .filter(|&busy| on_cores && busy >= 0.1)
+        .map_or(String::new(), |busy| format!(", {:.1} per processor", flops * (runs + 1) as f64 / busy / 1e9));
     println!(
-        "  {:30} {:9.3} ms ({:.3} to {:.3}), {rate:7.1} GFLOP/s{share}",
+        "  {:30} {:9.3} ms ({:.3} to {:.3}), {rate:7.1} GFLOP/s{busy}{share}",
         case.name,
         median * 1e3,
         least * 1e3,
@@ -155,13 +217,24 @@ fn measure(case: &Case, backend: &dyn Backend, peak: Option<f64>) -> chiaro::Res
     Ok(rate)
 }
 
+/// Seconds that all threads of this process have computed.
+fn processor_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // After the name in brackets: user and system time are the 12th and 13th, in ticks of which Linux tells 100 a second.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / 100.0)
+}
+
 fn main() -> chiaro::Result<()> {
+    let only = std::env::var("CHIARO_BENCH_ONLY").unwrap_or_default();
     for name in support::devices() {
         let backend = backend(&name)?;
         println!("{} (input and output transfers included)", backend.caps().name);
-        let peak = measure(&PEAK, &*backend, None)?;
-        for case in CASES {
-            measure(case, &*backend, Some(peak))?;
+        let peak = measure(&product(1024, 1024, 1024), &*backend, None)?;
+        let products = PRODUCTS.iter().map(|&(rows, inner, columns)| product(rows, inner, columns));
+        for case in convolutions().chain(products).chain(others()).filter(|case| case.name.contains(&only)) {
+            measure(&case, &*backend, Some(peak))?;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 //   out[n, y, x, o] = activate(sum_{i, j, c} x[n, s y + i - p, s x + j - p, c] * weight[o, i, j, c] + bias[o] + ...)
 //
 // A row of the product is an output pixel, k runs over (i, j, c) with c fastest. One workgroup owns TILE_M pixels x TILE_N
-// channels, one invocation THREAD x THREAD of them (shared/tile.wgsl).
+// channels, one invocation THREAD_M x THREAD_N of them (shared/tile.wgsl).
 // Preconditions: channels and columns are multiples of 4; x has no gaps.
 
 //#include "shared/weight.wgsl"
@@ -83,7 +83,6 @@ fn locate_pixel(corner: RowPlace, i: i32, j: i32) -> Pixel {
     return Pixel(source * (params.channels / 4u), true);
 }
 
-//#if DIRECT
 // A run is a tap.
 fn runs() -> u32 {
     return params.kernel * params.kernel;
@@ -98,6 +97,7 @@ fn locate_run(corner: RowPlace, run: u32) -> Run {
     return Run(place.first, place.inside);
 }
 
+//#if DIRECT
 //#include "shared/direct.wgsl"
 //#else
 // Tap (i, j) of the kernel, and four channels.

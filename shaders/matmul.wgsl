@@ -2,7 +2,7 @@
 //
 //   out[row, column] = activate(sum_k x[row, k] * weight[column, k] + bias[column] + image_add[image, column] + residual[row, column])
 //
-// One workgroup owns TILE_M x TILE_N results, one invocation THREAD x THREAD of them (shared/tile.wgsl).
+// One workgroup owns TILE_M x TILE_N results, one invocation THREAD_M x THREAD_N of them (shared/tile.wgsl).
 // Preconditions: inner, columns, x_stride and x_offset are multiples of 4.
 
 //#include "shared/weight.wgsl"
@@ -46,7 +46,7 @@ fn locate_row(row: u32) -> RowPlace {
     return (row * params.x_stride + params.x_offset) / 4u;
 }
 
-//#if DIRECT
+// One run.
 fn runs() -> u32 {
     return 1u;
 }
@@ -59,6 +59,7 @@ fn locate_run(row: RowPlace, run: u32) -> Run {
     return Run(row, true);
 }
 
+//#if DIRECT
 //#include "shared/direct.wgsl"
 //#else
 alias InnerPlace = u32;

@@ -87,7 +87,13 @@ impl Device {
     pub(crate) fn compile(&self, wgsl: &str) -> Result<Compiled, Box<dyn Error>> {
         let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| e.emit_to_string(wgsl))?;
         let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module)?;
-        let options = spv::Options { lang_version: (1, 4), ..spv::Options::default() };
+        // As the engine compiles them: without checks, so that loops are unrolled.
+        let options = spv::Options {
+            lang_version: (1, 4),
+            force_loop_bounding: false,
+            zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+            ..spv::Options::default()
+        };
         let entry = spv::PipelineOptions {
             shader_stage: naga::ShaderStage::Compute,
             entry_point: module.entry_points[0].name.clone(),

@@ -1,20 +1,14 @@
-// The product without workgroup memory that matmul and conv2d share. The including file declares what shared/tile.wgsl asks for, and
-// how k is cut into runs in which the values of a row lie one after the other: runs(), run_quads() and locate_run(place, run).
+// The product without workgroup memory that matmul and conv2d share. The including file declares what shared/tile.wgsl asks for.
 //
 // A workgroup, one subgroup, owns ROWS rows and PANEL columns, an invocation all the rows and 4 QUADS of the columns: what it
 // loads of a weight it multiplies with ROWS values, which are the same for the whole subgroup. Weights lie in panels of PANEL
 // columns. Rows and columns past the end are computed from others and not stored.
 
 //#include "shared/epilogue.wgsl"
+//#include "shared/run.wgsl"
 
 const PANEL: u32 = LANES * QUADS * 4u;
 const OWN_COLUMNS: u32 = QUADS * 4u;
-
-// Quad `first` of x and the following ones; zeros if not inside.
-struct Run {
-    first: u32,
-    inside: bool,
-}
 
 @compute @workgroup_size(LANES)
 fn main(

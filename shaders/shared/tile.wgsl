@@ -1,92 +1,194 @@
-// The tiled product that matmul and conv2d share. The including file declares params (rows, columns, rows_per_image),
-// weight, the epilogue's bindings and out, and defines inner_quads(), the extent of k in quads, and how x is read:
-// load_x(locate_row(row), locate_inner(quad)) are its values at k = 4 quad .. 4 quad + 3. What an invocation has to divide
-// to find a row it divides once, since it loads the same rows in every step.
+// The tiled product that matmul and conv2d share. The including file declares params (rows, columns, rows_per_image), weight, the epilogue's
+// bindings and out, and defines inner_quads(), the extent of k in quads, locate_row, and the runs of shared/run.wgsl.
 //
-// A step loads TILE_K values of k for the workgroup's rows and columns; each invocation then multiplies its THREAD rows
-// with its THREAD columns four k at a time, so that workgroup memory is read 16 bytes at a time and nothing is transposed.
-// The pitch of 5 quads and the order of the columns keep the invocations of a row in different banks.
+// A step brings TILE_K values of k of the workgroup's rows and columns to workgroup memory; each invocation multiplies its THREAD_M rows with
+// its THREAD_N columns four k at a time, so that workgroup memory is read 16 bytes at a time and nothing is transposed. The next step's values
+// are asked for before a step is multiplied. The pitch of 5 quads and the order of the columns keep the invocations of a row in different
+// banks. SLICES groups of invocations, each with tiles of its own, take a part of k each and are added up at the end: what keeps a GPU busy
+// with few results. Rows and columns past the end are computed from the last one and not stored; past the end of a run the weights are zeros.
 
 //#include "shared/epilogue.wgsl"
+//#include "shared/run.wgsl"
 
 const TILE_K_QUADS: u32 = 4u;
 const PITCH: u32 = TILE_K_QUADS + 1u;
-const ACROSS: u32 = TILE_N / THREAD;
-const DOWN: u32 = TILE_M / THREAD;
+const ACROSS: u32 = TILE_N / THREAD_N;
+const DOWN: u32 = TILE_M / THREAD_M;
 const INVOCATIONS: u32 = ACROSS * DOWN;
-const THREAD_QUADS: u32 = THREAD / 4u;
-// An invocation loads one quad of every ROW_STEP-th row.
-const ROW_STEP: u32 = INVOCATIONS / TILE_K_QUADS;
+const THREAD_QUADS: u32 = THREAD_N / 4u;
+const SUMS: u32 = THREAD_M * THREAD_QUADS;
+// An invocation loads two neighbouring quads (16 bytes of f16) of every ROW_STEP-th row.
+const PAIRS: u32 = TILE_K_QUADS / 2u;
+const ROW_STEP: u32 = INVOCATIONS / PAIRS;
 const ROWS_LOADED: u32 = TILE_M / ROW_STEP;
 const COLUMNS_LOADED: u32 = TILE_N / ROW_STEP;
 
-var<workgroup> x_tile: array<vec4<f32>, TILE_M * PITCH>;
-var<workgroup> weight_tile: array<vec4<f32>, TILE_N * PITCH>;
+var<workgroup> x_tile: array<vec4<f32>, SLICES * TILE_M * PITCH>;
+// At the end, the sums of half of the slices.
+var<workgroup> weight_tile: array<vec4<f32>, SLICES * TILE_N * PITCH>;
 
-@compute @workgroup_size(INVOCATIONS)
+// What an invocation brings to workgroup memory, as it is stored.
+struct Fetched {
+    x: array<x4, 2u * ROWS_LOADED>,
+    inside: array<bool, ROWS_LOADED>,
+    weight: array<StoredWeight, 2u * COLUMNS_LOADED>,
+    // Of the two quads, those before the end of the run.
+    quads: u32,
+}
+
+// Quads first_quad + loaded_quad and the next of the run that x_places tell, and of that at weight_places + weight_run.
+fn fetch(
+    x_places: array<Run, ROWS_LOADED>,
+    weight_places: array<u32, COLUMNS_LOADED>,
+    weight_run: u32,
+    first_quad: u32,
+    loaded_quad: u32,
+) -> Fetched {
+    let quads = run_quads();
+    let quad = first_quad + loaded_quad;
+    var fetched: Fetched;
+    fetched.quads = quads - min(quad, quads);
+    // A whole step, which nearly all are, loads neighbouring quads without looking where the run ends.
+    let whole = first_quad + TILE_K_QUADS <= quads;
+    for (var i = 0u; i < ROWS_LOADED; i++) {
+        let run = x_places[i];
+        fetched.inside[i] = run.inside;
+        if (whole) {
+            fetched.x[2u * i] = x[run.first + quad];
+            fetched.x[2u * i + 1u] = x[run.first + quad + 1u];
+        } else {
+            fetched.x[2u * i] = x[run.first + min(quad, quads - 1u)];
+            fetched.x[2u * i + 1u] = x[run.first + min(quad + 1u, quads - 1u)];
+        }
+    }
+    for (var i = 0u; i < COLUMNS_LOADED; i++) {
+        let first = weight_places[i] + weight_run;
+        let place = first + min(quad, quads - 1u);
+        fetched.weight[2u * i] = fetch_weight(place, place / 8u);
+        let next = first + min(quad + 1u, quads - 1u);
+        fetched.weight[2u * i + 1u] = fetch_weight(next, next / 8u);
+    }
+    return fetched;
+}
+
+@compute @workgroup_size(INVOCATIONS * SLICES)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
+    @builtin(local_invocation_index) invocation: u32,
 ) {
+    let slice = invocation / INVOCATIONS;
+    let local = invocation % INVOCATIONS;
     let first_column = workgroup.x * TILE_N;
     let first_row = (workgroup.z * workgroups.y + workgroup.y) * TILE_M;
+    let x_first = slice * TILE_M;
+    let weight_first = slice * TILE_N;
     let across = local % ACROSS;
     let down = local / ACROSS;
-    let quads = inner_quads();
-    let loaded_quad = local % TILE_K_QUADS;
-    let loaded_row = local / TILE_K_QUADS;
+    let loaded_quad = local % PAIRS * 2u;
+    let loaded_row = local / PAIRS;
     var places: array<RowPlace, ROWS_LOADED>;
     for (var i = 0u; i < ROWS_LOADED; i++) {
-        places[i] = locate_row(first_row + loaded_row + i * ROW_STEP);
+        places[i] = locate_row(min(first_row + loaded_row + i * ROW_STEP, params.rows - 1u));
     }
-    var sums: array<vec4<f32>, THREAD * THREAD_QUADS>;
+    var columns: array<u32, COLUMNS_LOADED>;
+    for (var i = 0u; i < COLUMNS_LOADED; i++) {
+        columns[i] = min(first_column + loaded_row + i * ROW_STEP, params.columns - 1u) * inner_quads();
+    }
+    var sums: array<vec4<f32>, SUMS>;
 
-    for (var first_quad = 0u; first_quad < quads; first_quad += TILE_K_QUADS) {
-        let quad = first_quad + loaded_quad;
-        let inner = locate_inner(quad);
-        for (var i = 0u; i < ROWS_LOADED; i++) {
-            let row = loaded_row + i * ROW_STEP;
-            var value = vec4<f32>();
-            if (first_row + row < params.rows && quad < quads) {
-                value = load_x(places[i], inner);
+    let quads = run_quads();
+    let run_steps = (quads + TILE_K_QUADS - 1u) / TILE_K_QUADS;
+    let all_steps = run_steps * runs();
+    // As many for each slice, so that all meet at the barriers; a step past the end adds nothing.
+    let steps = (all_steps + SLICES - 1u) / SLICES;
+    let first_step = slice * steps;
+    var run = min(first_step / run_steps, runs() - 1u);
+    var quad = first_step % run_steps * TILE_K_QUADS;
+    var firsts: array<Run, ROWS_LOADED>;
+    for (var i = 0u; i < ROWS_LOADED; i++) {
+        firsts[i] = locate_run(places[i], run);
+    }
+    var fetched = fetch(firsts, columns, run * quads, quad, loaded_quad);
+    for (var step = 0u; step < steps; step++) {
+        let valid = select(0u, fetched.quads, first_step + step < all_steps);
+        for (var side = 0u; side < 2u; side++) {
+            for (var i = 0u; i < ROWS_LOADED; i++) {
+                let row = loaded_row + i * ROW_STEP;
+                let value = vec4<f32>(fetched.x[2u * i + side]);
+                x_tile[(x_first + row) * PITCH + loaded_quad + side] = select(vec4<f32>(), value, fetched.inside[i]);
             }
-            x_tile[row * PITCH + loaded_quad] = value;
-        }
-        for (var i = 0u; i < COLUMNS_LOADED; i++) {
-            let column = loaded_row + i * ROW_STEP;
-            var value = vec4<f32>();
-            if (first_column + column < params.columns && quad < quads) {
-                let place = (first_column + column) * quads + quad;
-                value = load_weight(place, place / 8u);
+            for (var i = 0u; i < COLUMNS_LOADED; i++) {
+                let column = loaded_row + i * ROW_STEP;
+                let place = column % 4u * (TILE_N / 4u) + column / 4u;
+                let value = unpack_weight(fetched.weight[2u * i + side]);
+                weight_tile[(weight_first + place) * PITCH + loaded_quad + side] =
+                    select(vec4<f32>(), value, side < valid);
             }
-            let place = column % 4u * (TILE_N / 4u) + column / 4u;
-            weight_tile[place * PITCH + loaded_quad] = value;
         }
         workgroupBarrier();
-        for (var k = 0u; k < TILE_K_QUADS; k++) {
-            var w: array<vec4<f32>, THREAD>;
-            for (var j = 0u; j < THREAD; j++) {
-                let place = j % 4u * (TILE_N / 4u) + j / 4u * ACROSS + across;
-                w[j] = weight_tile[place * PITCH + k];
+        quad += TILE_K_QUADS;
+        if (quad >= quads) {
+            quad = 0u;
+            run = min(run + 1u, runs() - 1u);
+            for (var i = 0u; i < ROWS_LOADED; i++) {
+                firsts[i] = locate_run(places[i], run);
             }
-            for (var i = 0u; i < THREAD; i++) {
-                let v = x_tile[(i * DOWN + down) * PITCH + k];
+        }
+        if (step + 1u < steps) {
+            fetched = fetch(firsts, columns, run * quads, quad, loaded_quad);
+        }
+        for (var k = 0u; k < TILE_K_QUADS; k++) {
+            var w: array<vec4<f32>, THREAD_N>;
+            for (var j = 0u; j < THREAD_N; j++) {
+                w[j] = weight_tile[(weight_first + across + j % 4u * (TILE_N / 4u) + j / 4u * ACROSS) * PITCH + k];
+            }
+            for (var i = 0u; i < THREAD_M; i++) {
+                let v = x_tile[(x_first + down + i * DOWN) * PITCH + k];
                 for (var j = 0u; j < THREAD_QUADS; j++) {
-                    let products = vec4<f32>(
-                        dot(v, w[4u * j]),
-                        dot(v, w[4u * j + 1u]),
-                        dot(v, w[4u * j + 2u]),
-                        dot(v, w[4u * j + 3u]),
-                    );
-                    sums[i * THREAD_QUADS + j] += products;
+                    var sum = sums[i * THREAD_QUADS + j];
+                    sum.x = fma(v.x, w[4u * j].x, sum.x);
+                    sum.y = fma(v.x, w[4u * j + 1u].x, sum.y);
+                    sum.z = fma(v.x, w[4u * j + 2u].x, sum.z);
+                    sum.w = fma(v.x, w[4u * j + 3u].x, sum.w);
+                    sum.x = fma(v.y, w[4u * j].y, sum.x);
+                    sum.y = fma(v.y, w[4u * j + 1u].y, sum.y);
+                    sum.z = fma(v.y, w[4u * j + 2u].y, sum.z);
+                    sum.w = fma(v.y, w[4u * j + 3u].y, sum.w);
+                    sum.x = fma(v.z, w[4u * j].z, sum.x);
+                    sum.y = fma(v.z, w[4u * j + 1u].z, sum.y);
+                    sum.z = fma(v.z, w[4u * j + 2u].z, sum.z);
+                    sum.w = fma(v.z, w[4u * j + 3u].z, sum.w);
+                    sum.x = fma(v.w, w[4u * j].w, sum.x);
+                    sum.y = fma(v.w, w[4u * j + 1u].w, sum.y);
+                    sum.z = fma(v.w, w[4u * j + 2u].w, sum.z);
+                    sum.w = fma(v.w, w[4u * j + 3u].w, sum.w);
+                    sums[i * THREAD_QUADS + j] = sum;
                 }
             }
         }
         workgroupBarrier();
     }
 
-    for (var i = 0u; i < THREAD; i++) {
+    for (var half = SLICES / 2u; half > 0u; half /= 2u) {
+        let place = slice % half * SUMS * INVOCATIONS + local;
+        if (slice >= half && slice < 2u * half) {
+            for (var i = 0u; i < SUMS; i++) {
+                weight_tile[place + i * INVOCATIONS] = sums[i];
+            }
+        }
+        workgroupBarrier();
+        if (slice < half) {
+            for (var i = 0u; i < SUMS; i++) {
+                sums[i] += weight_tile[place + i * INVOCATIONS];
+            }
+        }
+        workgroupBarrier();
+    }
+    if (slice > 0u) {
+        return;
+    }
+    for (var i = 0u; i < THREAD_M; i++) {
         let row = first_row + i * DOWN + down;
         if (row >= params.rows) {
             continue;

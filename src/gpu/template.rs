@@ -11,6 +11,7 @@ const SHARED: &[(&str, &str)] = &[
     ("shared/flat.wgsl", include_str!("../../shaders/shared/flat.wgsl")),
     ("shared/gelu.wgsl", include_str!("../../shaders/shared/gelu.wgsl")),
     ("shared/group_norm_params.wgsl", include_str!("../../shaders/shared/group_norm_params.wgsl")),
+    ("shared/run.wgsl", include_str!("../../shaders/shared/run.wgsl")),
     ("shared/tile.wgsl", include_str!("../../shaders/shared/tile.wgsl")),
     ("shared/weight.wgsl", include_str!("../../shaders/shared/weight.wgsl")),
 ];

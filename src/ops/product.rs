@@ -5,8 +5,9 @@ use crate::record::{AdapterKind, Caps, DType, Layout, Recording, Tensor, Variant
 /// One way of computing a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Product {
-    /// `shaders/shared/tile.wgsl`: a workgroup owns `m`×`n` results and shares what it loads, an invocation `thread`×`thread`.
-    Tiled { m: u32, n: u32, thread: u32 },
+    /// `shaders/shared/tile.wgsl`: a workgroup owns `tile` results (rows, columns) and shares what it loads; each of its `slices` takes a part
+    /// of the sums, an invocation of a slice [`THREAD`] results.
+    Tiled { tile: [u32; 2], slices: u32 },
     /// `shaders/shared/direct.wgsl`: an invocation owns `rows`×(4 `quads`) results and shares nothing; `lanes` of them, a
     /// subgroup, own neighbouring columns of the same rows. What software adapters are good at: no barriers, no workgroup
     /// memory, and rows that the whole subgroup reads at one address. Weights lie in panels as wide as the subgroup's columns.
@@ -16,24 +17,41 @@ pub(super) enum Product {
 /// Workgroups along the first dimension; the rest goes along the last.
 const MOST: u32 = 32_768;
 
+/// Results (rows, columns) of an invocation of the tiled product. More would reuse more of workgroup memory, and leave room for fewer waves
+/// on AMD (8×8: 6 to 8 instead of 8 to 14 on RDNA, 1 instead of 2 or 3 on Vega) at the same estimated rate.
+const THREAD: [u32; 2] = [8, 4];
+
 impl Product {
-    /// Large tiles reuse more of what they load; small ones keep a GPU busy when the product has few results.
-    pub(super) fn choose(caps: &Caps, rows: usize, columns: usize) -> Self {
+    /// Large tiles reuse more of what they load; products with few results have smaller ones and slices, since what keeps a GPU busy is the
+    /// number of subgroups.
+    pub(super) fn choose(caps: &Caps, rows: usize, columns: usize, inner: usize) -> Self {
         if caps.kind == AdapterKind::Software {
             let lanes = if caps.subgroup_size.1 == 0 { 8 } else { caps.subgroup_size.1.min(32) };
             return Product::Direct { lanes, rows: 8, quads: 2 };
         }
-        let workgroups = rows.div_ceil(64) * columns.div_ceil(64);
-        let (m, thread) = if workgroups >= 64 { (64, 8) } else { (32, 4) };
-        Product::Tiled { m, n: m, thread }
+        if rows.div_ceil(64) * columns.div_ceil(64) >= 256 {
+            return Product::Tiled { tile: [64, 64], slices: 1 };
+        }
+        let tile = [32, 64];
+        // Four values of k of each row and column and a pitch of 16 bytes, in f32.
+        let bytes = (tile[0] + tile[1]) * 80;
+        let invocations = tile[0] * tile[1] / (THREAD[0] * THREAD[1]);
+        let fits = |slices: u32| {
+            slices * bytes <= caps.max_workgroup_bytes
+                && slices * invocations <= caps.max_invocations
+                && inner >= 64 * slices as usize
+        };
+        Product::Tiled { tile, slices: [4, 2].into_iter().find(|&slices| fits(slices)).unwrap_or(1) }
     }
 
     /// The variant for a weight of this type, whose layout it settles.
     pub(super) fn variant(self, rec: &mut Recording, weight: Tensor) -> Variant {
         let mut variant = Variant::default();
         match self {
-            Product::Tiled { m, n, thread } => {
-                variant.constants.extend([("TILE_M", m), ("TILE_N", n), ("THREAD", thread)]);
+            Product::Tiled { tile: [m, n], slices } => {
+                let [rows, columns] = THREAD;
+                variant.constants.extend([("TILE_M", m), ("TILE_N", n), ("THREAD_M", rows), ("THREAD_N", columns)]);
+                variant.constants.push(("SLICES", slices));
             }
             Product::Direct { lanes, rows, quads } => {
                 variant.flags.push("DIRECT");
@@ -63,7 +81,7 @@ impl Product {
     pub(super) fn grid(self, rows: usize, columns: usize) -> [u32; 3] {
         let (rows, columns) = (rows as u32, columns as u32);
         match self {
-            Product::Tiled { m, n, .. } => {
+            Product::Tiled { tile: [m, n], .. } => {
                 let tiles = rows.div_ceil(m);
                 [columns.div_ceil(n), tiles.min(MOST), tiles.div_ceil(MOST)]
             }

@@ -400,6 +400,8 @@ fn matmul() -> Vec<Case> {
         case(Shape::tokens(1, 77, 768), 1536, false, Extras { activation: Activation::QuickGelu, ..BIAS }),
         case(Shape::image(2, 8, 12, 640), 320, false, EVERYTHING),
         case(Shape::image(3, 5, 7, 36), 100, true, EVERYTHING),
+        // Results for 256 large tiles, the last of them in part.
+        case(Shape::tokens(1, 1100, 20), 964, true, BIAS),
         // The least, and one row or column past a tile.
         case(Shape::tokens(1, 1, 4), 4, false, PLAIN),
         case(Shape::tokens(1, 65, 20), 68, false, BIAS),
@@ -443,6 +445,8 @@ fn conv2d() -> Vec<Case> {
         case(Shape::image(2, 8, 8, 64), 64, upsample(16, 16), true, BIAS),
         case(Shape::image(1, 5, 7, 32), 48, upsample(9, 13), false, BIAS),
         case(Shape::image(2, 3, 4, 16), 16, upsample(5, 8), true, EVERYTHING),
+        // Results for 256 large tiles, whose steps end with each tap.
+        case(Shape::image(2, 33, 33, 20), 484, same, true, BIAS),
         // Everything at once; the least; a 5×5 and a 3×3 without padding; TAESD's ReLU.
         case(Shape::image(3, 5, 7, 20), 36, same, true, EVERYTHING),
         case(Shape::image(1, 1, 1, 4), 4, same, false, PLAIN),
