@@ -21,6 +21,10 @@ struct Params {
     seen_width: u32,
     out_width: u32,
     pad_before: u32,
+    image_add_stride: u32,
+    image_add_offset: u32,
+    pad_0: u32,
+    pad_1: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -30,7 +34,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;      // [columns / 4]
 //#endif
 //#if IMAGE_ADD
-@group(0) @binding(4) var<storage, read> image_add: array<image_add4>; // [images, columns / 4]
+@group(0) @binding(4) var<storage, read> image_add: array<image_add4>; // [images, image_add_stride / 4]
 //#endif
 //#if RESIDUAL
 @group(0) @binding(5) var<storage, read> residual: array<residual4>;  // [rows, columns / 4]

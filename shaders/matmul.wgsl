@@ -14,8 +14,8 @@ struct Params {
     rows_per_image: u32,
     x_stride: u32,
     x_offset: u32,
-    pad_0: u32,
-    pad_1: u32,
+    image_add_stride: u32,
+    image_add_offset: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -25,12 +25,16 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;      // [columns / 4]
 //#endif
 //#if IMAGE_ADD
-@group(0) @binding(4) var<storage, read> image_add: array<image_add4>; // [images, columns / 4]
+@group(0) @binding(4) var<storage, read> image_add: array<image_add4>; // [images, image_add_stride / 4]
 //#endif
 //#if RESIDUAL
 @group(0) @binding(5) var<storage, read> residual: array<residual4>;  // [rows, columns / 4]
 //#endif
+//#if GATED
+@group(0) @binding(6) var<storage, read_write> out: array<out2>;      // [rows, columns / 2 / 2]
+//#else
 @group(0) @binding(6) var<storage, read_write> out: array<out4>;      // [rows, columns / 4]
+//#endif
 
 fn inner_quads() -> u32 {
     return params.inner / 4u;

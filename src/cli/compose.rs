@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::generate_args::{GenerateArgs, Pair, StartArgs};
+use super::generate_args::{GenerateArgs, Pair, Shares, StartArgs};
 use super::{ModelArgs, PrecisionArg};
 use crate::image::open_picture;
 use crate::pipeline::{
@@ -213,6 +213,7 @@ fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
         height: model.height.or(base.height),
         num_inference_steps: steps.unwrap_or(base.num_inference_steps),
         guidance_scale: model.guidance.unwrap_or(base.guidance_scale),
+        guidance_interval: sampling.guidance_interval.map_or(base.guidance_interval, |Shares(start, end)| (start, end)),
         sampler: model.sampler.map(|s| s.kind).or(base.sampler),
         sigmas: sampling.sigmas.or(model.sampler.map_or(base.sigmas, |s| s.sigmas)),
         timestep_spacing: sampling.spacing.or(base.timestep_spacing),

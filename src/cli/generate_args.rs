@@ -117,6 +117,9 @@ pub struct SamplingArgs {
     /// Give the guided output the deviation of the unguided one, 0 (off) to 1; 0.7 goes with --zero-snr [default: 0]
     #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
     pub guidance_rescale: Option<f64>,
+    /// Guide only between these shares of the steps, such as 0.2,0.8; outside, a step takes half the time [default: 0,1]
+    #[arg(long, value_name = "START,END", value_parser = shares)]
+    pub guidance_interval: Option<Shares>,
     /// Clip the predicted picture at this share of its values (dynamic thresholding), such as 0.995; for models that draw pixels
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub dynamic_thresholding: Option<f64>,
@@ -220,6 +223,15 @@ impl From<UpscaleArg> for Upscale {
             UpscaleArg::Image => Upscale::Image,
         }
     }
+}
+
+/// Two shares of the steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shares(pub f64, pub f64);
+
+fn shares(text: &str) -> Result<Shares, String> {
+    let numbers = text.split_once(',').and_then(|(a, b)| Some(Shares(a.trim().parse().ok()?, b.trim().parse().ok()?)));
+    numbers.ok_or_else(|| "expected two shares of the steps as in 0.2,0.8".into())
 }
 
 /// Two numbers, across and down.

@@ -28,7 +28,7 @@ pub use args::{
     SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, VariantArg,
 };
 pub use control::ControlArgs;
-pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
+pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, Shares, StartArgs, UpscaleArg};
 pub use lora::LoraArg;
 pub use memory_size::MemorySize;
 

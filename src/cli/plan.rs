@@ -25,6 +25,8 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
             .map(|s| {
                 json!({
                     "stage": s.name, "runs": s.runs, "flops_per_run": s.flops, "dispatches": s.dispatches,
+                    "moved_bytes_per_run": s.traffic.moved, "least_bytes_per_run": s.traffic.least,
+                    "once": { "flops": s.once.flops, "dispatches": s.once.dispatches, "moved_bytes": s.once.moved },
                     "peak_bytes": s.peak_bytes(), "weight_bytes": s.weight_bytes(),
                     "resident_weight_bytes": s.memory.constant_bytes, "streamed_bytes_per_run": s.streamed_bytes_per_run(),
                     "stream_buffer_bytes": s.memory.stream.as_ref().map_or(0, StreamPlan::allocated_bytes),
@@ -42,7 +44,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
                 "stage": t.stage, "weights": t.weights, "streamed": t.streamed, "peak_bytes": t.peak_bytes,
             })).collect::<Vec<_>>(),
             "stages": list, "peak_bytes": peak,
-            "flops": stages.iter().map(|s| s.flops * s.runs as u64).sum::<u64>(),
+            "flops": stages.iter().map(StagePlan::total_flops).sum::<u64>(),
         }));
     }
     print_line(&format!(
@@ -51,20 +53,31 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
         pipeline.device().storage_name()
     ))?;
     print_line(
-        "stage                   runs   GFLOP/run  dispatches      weights  of type   streamed/run     tensors        peak",
+        "stage                   runs   GFLOP/run  dispatches    moved/run       least      weights  of type   streamed/run     tensors        peak",
     )?;
     for s in &stages {
         print_line(&format!(
-            "{:<22} {:>5} {:>11.1} {:>11} {:>12}  {:<8} {:>13}  {:>10}  {:>10}",
+            "{:<22} {:>5} {:>11.1} {:>11} {:>12} {:>11} {:>12}  {:<8} {:>13}  {:>10}  {:>10}",
             s.name,
             s.runs,
             s.flops as f64 / 1e9,
             s.dispatches,
+            mebibytes(s.traffic.moved),
+            mebibytes(s.traffic.least),
             mebibytes(s.memory.constant_bytes as u64),
             s.weights.first().map_or("none", |(dtype, _)| dtype.name()),
             if s.memory.stream.is_some() { mebibytes(s.streamed_bytes_per_run()) } else { "-".into() },
             mebibytes(s.memory.lanes.iter().sum::<usize>() as u64),
             mebibytes(s.peak_bytes()),
+        ))?;
+    }
+    for s in stages.iter().filter(|s| s.once.dispatches > 0) {
+        print_line(&format!(
+            "{}: {} dispatches ({:.1} GFLOP, {} moved) run besides where text or control pictures are new.",
+            s.name,
+            s.once.dispatches,
+            s.once.flops as f64 / 1e9,
+            mebibytes(s.once.moved),
         ))?;
     }
     for (stage, bands) in stages.iter().filter_map(|s| Some((s.name, s.bands.as_ref()?))) {
@@ -81,7 +94,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
         };
         print_line(&format!("Within {}: --weights {}{streamed}.", mebibytes(size.0), pipeline.device().weights()))?;
     }
-    let total: u64 = stages.iter().map(|s| s.flops * s.runs as u64).sum();
+    let total: u64 = stages.iter().map(StagePlan::total_flops).sum();
     print_line(&format!(
         "A stage's memory is released before the next begins: peak {}, {:.2} TFLOP in all.",
         mebibytes(peak),

@@ -14,11 +14,11 @@ use crate::Result;
 const IN_FLIGHT: usize = 3;
 
 impl GpuProgram {
-    /// Submits all dispatches, cut to the time budget, and waits for them.
-    pub(super) fn execute(&mut self) -> Result<()> {
+    /// Submits all dispatches from `first` on, cut to the time budget, and waits for them.
+    pub(super) fn execute(&mut self, first: usize) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let mut flights = Flights::new(&shared, self.stream.is_some());
-        self.submissions = self.in_chunks(|program, chunk| {
+        self.submissions = self.in_chunks(first, |program, chunk| {
             let mut submissions = 0;
             let mut next = chunk.start;
             while next < chunk.end {
@@ -33,24 +33,33 @@ impl GpuProgram {
         flights.land_all()
     }
 
-    /// Runs `body` for each range of dispatches whose constants are on the device together, and loads those of the next meanwhile. Gives the sum.
-    pub(super) fn in_chunks(&mut self, mut body: impl FnMut(&Self, Range<usize>) -> Result<usize>) -> Result<usize> {
-        let Some(mut stream) = self.stream.take() else { return body(self, 0..self.steps.len()) };
-        let sum = self.load_and_run(&mut stream, &mut body);
+    /// Runs `body` for each range of dispatches, from `first` on, whose constants are on the device together, and loads those of the next meanwhile.
+    /// Gives the sum.
+    pub(super) fn in_chunks(
+        &mut self,
+        first: usize,
+        mut body: impl FnMut(&Self, Range<usize>) -> Result<usize>,
+    ) -> Result<usize> {
+        let Some(mut stream) = self.stream.take() else { return body(self, first..self.steps.len()) };
+        let sum = self.load_and_run(first, &mut stream, &mut body);
         self.stream = Some(stream);
         sum
     }
 
     fn load_and_run(
         &self,
+        first: usize,
         stream: &mut Stream,
         body: &mut impl FnMut(&Self, Range<usize>) -> Result<usize>,
     ) -> Result<usize> {
         let gpu = &self.shared.gpu;
         let mut sum = 0;
-        stream.load(gpu, &self.recording, 0)?;
-        for chunk in 0..stream.chunks() {
-            sum += body(self, stream.dispatches(chunk))?;
+        let all = 0..stream.chunks();
+        let chunks = all.start + all.clone().filter(|&chunk| stream.dispatches(chunk).end <= first).count()..all.end;
+        stream.load(gpu, &self.recording, chunks.start)?;
+        for chunk in chunks {
+            let dispatches = stream.dispatches(chunk);
+            sum += body(self, dispatches.start.max(first)..dispatches.end)?;
             stream.load(gpu, &self.recording, chunk + 1)?;
         }
         Ok(sum)

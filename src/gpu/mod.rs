@@ -33,7 +33,6 @@ mod upload;
 pub use adapter::{AdapterInfo, adapters, choose_adapter};
 pub use backend::GpuBackend;
 pub use device::GpuOptions;
-pub use profile::DispatchTime;
 pub use program::GpuProgram;
 pub use reflect::{Binding, BindingKind, Interface};
 pub use template::{expand, needs_f16};

@@ -5,36 +5,27 @@ use std::sync::Arc;
 use super::memory::{Use, buffer};
 use super::program::GpuProgram;
 use crate::Result;
-use crate::record::Outputs;
+use crate::record::{DispatchTime, Outputs, match_inputs};
 
 /// Dispatches that one set of timestamps covers: WebGPU's limit of 4096 queries.
 const TIMED_TOGETHER: usize = 2048;
 
-/// How long one dispatch took on the device.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DispatchTime {
-    /// Where in the network.
-    pub label: String,
-    /// Stem of the kernel.
-    pub kernel: &'static str,
-    /// Seconds.
-    pub seconds: f64,
-    /// Floating-point operations.
-    pub flops: u64,
-}
-
 impl GpuProgram {
-    /// Like [`run`](crate::record::Program::run), with the time of each dispatch on the device. Slower, since each is timed alone.
+    /// Like [`run`](crate::record::Program::run), with the time on the device of each dispatch that the run takes. Slower, since each is timed alone.
     ///
     /// # Errors
     /// As [`run`](crate::record::Program::run), and when the device has no timestamps.
     pub fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
-        self.write_inputs(inputs)?;
-        let times = self.execute_timed()?;
-        Ok((self.read_outputs()?, times))
+        let inputs = match_inputs(&self.recording, inputs)?;
+        self.write_inputs(&inputs)?;
+        let first = self.kept.first(&self.recording, &inputs);
+        let times = self.execute_timed(first)?;
+        let outputs = self.read_outputs()?;
+        self.kept.made(first, &inputs);
+        Ok((outputs, times))
     }
 
-    fn execute_timed(&mut self) -> Result<Vec<DispatchTime>> {
+    fn execute_timed(&mut self, first: usize) -> Result<Vec<DispatchTime>> {
         let shared = Arc::clone(&self.shared);
         let gpu = &shared.gpu;
         let period = gpu.timestamp_period.ok_or_else(|| gpu.error("the device has no timestamps"))?;
@@ -59,7 +50,7 @@ impl GpuProgram {
             },
         )?;
         let mut times = Vec::with_capacity(self.steps.len());
-        self.in_chunks(|program, chunk| {
+        self.in_chunks(first, |program, chunk| {
             let mut next = chunk.start;
             while next < chunk.end {
                 let range = program.cut(next..chunk.end.min(next + TIMED_TOGETHER));

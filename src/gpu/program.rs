@@ -13,7 +13,7 @@ use super::stream::Stream;
 use super::upload::Upload;
 use crate::Result;
 use crate::record::{
-    DType, Dispatch, MemoryPlan, Outputs, PARAMS_STRIDE, Program, Recording, Role, match_inputs, plan,
+    DType, Dispatch, Kept, MemoryPlan, Outputs, PARAMS_STRIDE, Program, Recording, Role, match_inputs, plan,
 };
 
 /// A recording compiled for a GPU.
@@ -29,6 +29,7 @@ pub struct GpuProgram {
     pub(super) readbacks: Vec<wgpu::Buffer>,
     pub(super) steps: Vec<Step>,
     pub(super) submissions: usize,
+    pub(super) kept: Kept,
 }
 
 /// A dispatch that is ready to be encoded.
@@ -88,6 +89,7 @@ impl GpuProgram {
         let constants = shared.constants.of(gpu, staying)?;
         let stream = plan.stream.as_ref().map(|plan| Stream::new(gpu, plan)).transpose()?;
         let mut program = GpuProgram {
+            kept: Kept::of(&recording),
             recording,
             plan,
             lanes,
@@ -174,10 +176,10 @@ impl GpuProgram {
         self.submissions
     }
 
-    pub(super) fn write_inputs(&self, inputs: &[(&str, &[f32])]) -> Result<()> {
+    pub(super) fn write_inputs(&self, inputs: &[(u32, &[f32])]) -> Result<()> {
         let gpu = &self.shared.gpu;
         gpu.check()?;
-        for (storage, values) in match_inputs(&self.recording, inputs)? {
+        for &(storage, values) in inputs {
             let (Some(place), dtype) = (self.storage(storage), self.recording.tensors[storage as usize].dtype) else {
                 continue;
             };
@@ -199,9 +201,13 @@ impl GpuProgram {
 
 impl Program for GpuProgram {
     fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        self.write_inputs(inputs)?;
-        self.execute()?;
-        self.read_outputs()
+        let inputs = match_inputs(&self.recording, inputs)?;
+        self.write_inputs(&inputs)?;
+        let first = self.kept.first(&self.recording, &inputs);
+        self.execute(first)?;
+        let outputs = self.read_outputs()?;
+        self.kept.made(first, &inputs);
+        Ok(outputs)
     }
 
     fn allocated_bytes(&self) -> u64 {

@@ -32,6 +32,9 @@ pub fn expand(kernel: &Kernel, variant: &Variant) -> Result<String> {
     }
     for (name, dtype) in &variant.types {
         expansion.text.push_str(&format!("alias {name}4 = vec4<{}>;\n", dtype.name()));
+        if *name == "out" {
+            expansion.text.push_str(&format!("alias out2 = vec2<{}>;\n", dtype.name()));
+        }
     }
     for (name, value) in &variant.constants {
         expansion.text.push_str(&format!("const {name}: u32 = {value}u;\n"));

@@ -119,7 +119,7 @@ impl AutoencoderKlConfig {
     }
 
     fn resnet(&self) -> ResnetConfig {
-        ResnetConfig { groups: self.norm_num_groups, eps: EPS, time_embed_dim: None }
+        ResnetConfig { groups: self.norm_num_groups, eps: EPS }
     }
 
     fn coarsest(&self) -> usize {

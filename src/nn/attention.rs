@@ -66,7 +66,7 @@ impl SelfAttention {
     pub fn forward(&self, rec: &mut Recording, x: Tensor, residual: Tensor) -> Result<Tensor> {
         let qkv = self.qkv.forward(rec, x, Epilogue::default())?;
         let part = |i: usize| qkv.channels(i * self.width, self.width);
-        let mixed = ops::attention(rec, part(0), part(1), part(2), self.attention)?;
+        let mixed = rec.layer(|rec| ops::attention(rec, part(0), part(1), part(2), self.attention))?;
         self.out.forward(rec, mixed, Epilogue { residual: Some(residual), ..Epilogue::default() })
     }
 }
@@ -104,10 +104,12 @@ impl CrossAttention {
     /// As [`ops::attention`].
     pub fn forward(&self, rec: &mut Recording, x: Tensor, context: Tensor, residual: Tensor) -> Result<Tensor> {
         let q = self.to_q.forward(rec, x, Epilogue::default())?;
-        let kv = self.to_kv.forward(rec, context, Epilogue::default())?;
+        // The text is the same in every step.
+        let kv = rec.once(&[context], |rec| self.to_kv.forward(rec, context, Epilogue::default()))?;
         let width = self.heads.width();
         let attention = ops::Attention { heads: self.heads.count, causal: false };
-        let mixed = ops::attention(rec, q, kv.channels(0, width), kv.channels(width, width), attention)?;
+        let (k, v) = (kv.channels(0, width), kv.channels(width, width));
+        let mixed = rec.layer(|rec| ops::attention(rec, q, k, v, attention))?;
         self.out.forward(rec, mixed, Epilogue { residual: Some(residual), ..Epilogue::default() })
     }
 }

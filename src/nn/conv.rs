@@ -57,7 +57,7 @@ impl Conv2d {
     ) -> Result<Tensor> {
         let weight = rec.constant(&self.weight);
         let bias = self.bias.as_ref().map(|bias| rec.constant(bias));
-        ops::conv2d(rec, x, weight, geometry, Epilogue { bias, ..epilogue })
+        rec.layer(|rec| ops::conv2d(rec, x, weight, geometry, Epilogue { bias, ..epilogue }))
     }
 }
 

@@ -43,7 +43,7 @@ impl Heads {
             let shape = [parts * self.width(), inner][..base.shape.len()].to_vec();
             constant(base, shape, Widened { heads: self, run: inner, repeats: parts, scale })
         };
-        Linear { weight: widen(layer.weight), bias: layer.bias.map(widen) }
+        Linear { weight: widen(layer.weight), bias: layer.bias.map(widen), ..layer }
     }
 
     /// Widens the columns of the projection behind the attention.
@@ -53,7 +53,7 @@ impl Heads {
         }
         let rows = layer.weight.shape[0];
         let widened = Widened { heads: self, run: 1, repeats: rows, scale: 1.0 };
-        Linear { weight: constant(layer.weight, vec![rows, self.width()], widened), bias: layer.bias }
+        Linear { weight: constant(layer.weight, vec![rows, self.width()], widened), ..layer }
     }
 }
 

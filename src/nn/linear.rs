@@ -11,6 +11,8 @@ use crate::weights::Weights;
 pub struct Linear {
     pub(super) weight: Arc<Constant>,
     pub(super) bias: Option<Arc<Constant>>,
+    /// Whether columns are values and gates in turn.
+    pub(super) gated: bool,
 }
 
 impl Linear {
@@ -19,7 +21,7 @@ impl Linear {
     /// # Errors
     /// As [`Weights::matrix`].
     pub fn load(w: &Weights, inner: usize, out: usize) -> Result<Self> {
-        Ok(Linear { weight: w.matrix("weight", [out, inner])?, bias: Some(w.vector("bias", out)?) })
+        Ok(Linear { weight: w.matrix("weight", [out, inner])?, bias: Some(w.vector("bias", out)?), gated: false })
     }
 
     /// `weight [out, in]` alone.
@@ -27,7 +29,7 @@ impl Linear {
     /// # Errors
     /// As [`Weights::matrix`].
     pub fn load_without_bias(w: &Weights, inner: usize, out: usize) -> Result<Self> {
-        Ok(Linear { weight: w.matrix("weight", [out, inner])?, bias: None })
+        Ok(Linear { weight: w.matrix("weight", [out, inner])?, bias: None, gated: false })
     }
 
     /// `weight [out, in, 1, 1]` and `bias [out]`: a 1×1 convolution, which is the same thing.
@@ -35,7 +37,7 @@ impl Linear {
     /// # Errors
     /// As [`Weights::conv`].
     pub fn load_conv(w: &Weights, inner: usize, out: usize) -> Result<Self> {
-        Ok(Linear { weight: w.conv("weight", [out, inner], 1)?, bias: Some(w.vector("bias", out)?) })
+        Ok(Linear { weight: w.conv("weight", [out, inner], 1)?, bias: Some(w.vector("bias", out)?), gated: false })
     }
 
     /// Several layers of the same `[out, in]` as one product; their results lie side by side on channels.
@@ -47,7 +49,34 @@ impl Linear {
         let weights = leaves("weight");
         let weight = w.fused_matrix(&borrow(&weights), [out, inner])?;
         let bias = if bias { Some(w.fused_vector(&borrow(&leaves("bias")), out)?) } else { None };
-        Ok(Linear { weight, bias })
+        Ok(Linear { weight, bias, gated: false })
+    }
+
+    /// Layers `[rows, in]`, each by its path from `w` and its rows, as one product; their results lie side by side on channels.
+    ///
+    /// # Errors
+    /// As [`Weights::stacked_matrix`].
+    pub fn load_stacked(w: &Weights, layers: &[(String, usize)], inner: usize) -> Result<Self> {
+        let leaves = |leaf: &str| -> Vec<(String, usize)> {
+            layers.iter().map(|(name, rows)| (format!("{name}.{leaf}"), *rows)).collect()
+        };
+        let weight = w.stacked_matrix(&leaves("weight"), inner)?;
+        Ok(Linear { weight, bias: Some(w.stacked_vector(&leaves("bias"))?), gated: false })
+    }
+
+    /// `weight [2 · out, in]` and `bias [2 · out]`, of which the first halves make values and the second ones their gates: the
+    /// result is `value · gelu(gate)`, `out` channels. An even number of them.
+    ///
+    /// # Errors
+    /// As [`Weights::matrix`].
+    pub fn load_gated(w: &Weights, inner: usize, out: usize) -> Result<Self> {
+        let Linear { weight, bias, .. } = Linear::load(w, inner, 2 * out)?;
+        // Two values, then their gates, so that one invocation has both; rows that fill up stay behind.
+        let half = out as u32;
+        let mut rows: Vec<u32> = (0..half).step_by(2).flat_map(|i| [i, i + 1, half + i, half + i + 1]).collect();
+        rows.extend(rows.len() as u32..weight.shape[0] as u32);
+        let bias = bias.map(|bias| bias.reordered(rows.clone()));
+        Ok(Linear { weight: weight.reordered(rows), bias, gated: true })
     }
 
     /// `x` is `[n, h, w, in]`, any channel view; the result `[n, h, w, out]`.
@@ -57,7 +86,7 @@ impl Linear {
     pub fn forward(&self, rec: &mut Recording, x: Tensor, epilogue: Epilogue) -> Result<Tensor> {
         let weight = rec.constant(&self.weight);
         let bias = self.bias.as_ref().map(|bias| rec.constant(bias));
-        matmul(rec, x, weight, Epilogue { bias, ..epilogue })
+        rec.layer(|rec| matmul(rec, x, weight, Epilogue { bias, gated: self.gated, ..epilogue }))
     }
 }
 

@@ -35,5 +35,5 @@ pub use conv::{Conv2d, Downsample2D, Upsample2D};
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm};
 pub use resnet::{ResnetBlock2D, ResnetConfig};
-pub use time_embedding::TimestepEmbedding;
+pub use time_embedding::{BlockTimes, TimeBlocks, TimeProjections, TimestepEmbedding};
 pub use transformer::{Transformer2D, Transformer2DConfig};

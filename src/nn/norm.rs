@@ -48,7 +48,7 @@ impl GroupNorm {
     pub fn forward_silu_by(&self, rec: &mut Recording, x: Tensor, moments: Option<Tensor>) -> Result<Tensor> {
         let Some(moments) = moments else { return self.forward_silu(rec, x) };
         let beta = rec.constant(&self.bias);
-        ops::group_norm_by(rec, x, moments, beta, true)
+        rec.layer(|rec| ops::group_norm_by(rec, x, moments, beta, true))
     }
 
     /// Means and scales `[2, channels]` of a whole map.
@@ -62,7 +62,8 @@ impl GroupNorm {
 
     fn record(&self, rec: &mut Recording, x: Tensor, silu: bool) -> Result<Tensor> {
         let (gamma, beta) = (rec.constant(&self.weight), rec.constant(&self.bias));
-        ops::group_norm(rec, x, gamma, beta, ops::GroupNorm { groups: self.groups, eps: self.eps, silu })
+        let norm = ops::GroupNorm { groups: self.groups, eps: self.eps, silu };
+        rec.layer(|rec| ops::group_norm(rec, x, gamma, beta, norm))
     }
 }
 
@@ -88,6 +89,6 @@ impl LayerNorm {
     /// As [`ops::layer_norm`].
     pub fn forward(&self, rec: &mut Recording, x: Tensor) -> Result<Tensor> {
         let (gamma, beta) = (rec.constant(&self.weight), rec.constant(&self.bias));
-        ops::layer_norm(rec, x, gamma, beta, self.eps)
+        rec.layer(|rec| ops::layer_norm(rec, x, gamma, beta, self.eps))
     }
 }

@@ -6,11 +6,11 @@ use crate::ops::Epilogue;
 use crate::record::{FeatureMap, Recording, Tensor};
 use crate::weights::Weights;
 
-/// `shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time_emb_proj(silu(emb)))))`.
+/// `shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time_emb_proj(silu(emb)))))`; the projection of the time embedding comes
+/// from [`TimeProjections`](super::TimeProjections).
 pub struct ResnetBlock2D {
     norm1: GroupNorm,
     conv1: Conv2d,
-    time_emb_proj: Option<Linear>,
     norm2: GroupNorm,
     conv2: Conv2d,
     conv_shortcut: Option<Linear>,
@@ -23,8 +23,6 @@ pub struct ResnetConfig {
     pub groups: usize,
     /// Added to the variance in both norms.
     pub eps: f32,
-    /// Width of the time embedding, if the network has one.
-    pub time_embed_dim: Option<usize>,
 }
 
 impl ResnetBlock2D {
@@ -33,30 +31,22 @@ impl ResnetBlock2D {
     /// # Errors
     /// As [`Weights::conv`].
     pub fn load(w: &Weights, inner: usize, out: usize, config: ResnetConfig) -> Result<Self> {
-        let ResnetConfig { groups, eps, time_embed_dim } = config;
+        let ResnetConfig { groups, eps } = config;
         Ok(ResnetBlock2D {
             norm1: GroupNorm::load(&w.at("norm1"), inner, groups, eps)?,
             conv1: Conv2d::load(&w.at("conv1"), inner, out)?,
-            time_emb_proj: time_embed_dim.map(|dim| Linear::load(&w.at("time_emb_proj"), dim, out)).transpose()?,
             norm2: GroupNorm::load(&w.at("norm2"), out, groups, eps)?,
             conv2: Conv2d::load(&w.at("conv2"), out, out)?,
             conv_shortcut: (inner != out).then(|| Linear::load_conv(&w.at("conv_shortcut"), inner, out)).transpose()?,
         })
     }
 
-    /// `x` is `[n, h, w, in]`; `silu_emb` is SiLU of the time embedding, `[n, 1, 1, time_embed_dim]`, and is used only by
-    /// a block that was loaded with one.
+    /// `x` is `[n, h, w, in]`; `time`, the block's projection of the time embedding, `[n, 1, 1, out]`, in networks that have one.
     ///
     /// # Errors
     /// As [`crate::ops::conv2d`] and [`crate::ops::group_norm`].
-    pub fn forward(&self, rec: &mut Recording, x: Tensor, silu_emb: Option<Tensor>) -> Result<Tensor> {
-        let image_add = match (&self.time_emb_proj, silu_emb) {
-            (Some(proj), Some(emb)) => {
-                Some(rec.scoped("time_emb_proj", |rec| rec.in_f32(|rec| proj.forward(rec, emb, Epilogue::default())))?)
-            }
-            _ => None,
-        };
-        let hidden = self.first_half(rec, x, image_add, None)?;
+    pub fn forward(&self, rec: &mut Recording, x: Tensor, time: Option<Tensor>) -> Result<Tensor> {
+        let hidden = self.first_half(rec, x, time, None)?;
         self.second_half(rec, hidden, x, None)
     }
 

@@ -2,7 +2,7 @@
 
 use super::{CrossAttention, GroupNorm, LayerNorm, Linear, ProjectionNames, SelfAttention};
 use crate::Result;
-use crate::ops::{self, Epilogue, geglu};
+use crate::ops::{self, Epilogue};
 use crate::record::{Recording, Tensor};
 use crate::weights::Weights;
 
@@ -146,15 +146,14 @@ struct FeedForward {
 impl FeedForward {
     fn load(w: &Weights, channels: usize) -> Result<Self> {
         Ok(FeedForward {
-            net_0_proj: Linear::load(&w.at("net.0.proj"), channels, 8 * channels)?,
+            net_0_proj: Linear::load_gated(&w.at("net.0.proj"), channels, 4 * channels)?,
             net_2: Linear::load(&w.at("net.2"), 4 * channels, channels)?,
         })
     }
 
     fn forward(&self, rec: &mut Recording, x: Tensor, residual: Tensor) -> Result<Tensor> {
         let gated = rec.scoped("net.0", |rec| {
-            let wide = rec.scoped("proj", |rec| self.net_0_proj.forward(rec, x, Epilogue::default()))?;
-            let gated = geglu(rec, wide)?;
+            let gated = rec.scoped("proj", |rec| self.net_0_proj.forward(rec, x, Epilogue::default()))?;
             Result::Ok(rec.tap(gated))
         })?;
         let epilogue = Epilogue { residual: Some(residual), ..Epilogue::default() };

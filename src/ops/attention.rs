@@ -4,12 +4,11 @@
 //! FlashAttention, algorithm 1), so the scores of a query never exist all at once.
 
 use bytemuck::{Pod, Zeroable};
-use rayon::prelude::*;
 
-use super::gemm::{Rows, multiply, multiply_add};
-use super::{exp, expect, expect_quads, expect_view};
+use super::attention_host::host;
+use super::{expect, expect_quads, expect_view};
 use crate::Result;
-use crate::record::{Caps, HostCall, Kernel, Recording, Tensor, Variant};
+use crate::record::{Caps, Kernel, Recording, Tensor, Variant};
 
 /// What an attention does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,18 +83,18 @@ pub(super) const KERNEL: Kernel =
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    queries: u32,
-    keys: u32,
-    heads: u32,
-    scale: f32,
-    q_stride: u32,
-    q_offset: u32,
-    k_stride: u32,
-    k_offset: u32,
-    v_stride: u32,
-    v_offset: u32,
-    head_dim: u32,
+pub(super) struct Params {
+    pub(super) queries: u32,
+    pub(super) keys: u32,
+    pub(super) heads: u32,
+    pub(super) scale: f32,
+    pub(super) q_stride: u32,
+    pub(super) q_offset: u32,
+    pub(super) k_stride: u32,
+    pub(super) k_offset: u32,
+    pub(super) v_stride: u32,
+    pub(super) v_offset: u32,
+    pub(super) head_dim: u32,
     pad: u32,
 }
 
@@ -187,114 +186,6 @@ fn across(head_quads: u32) -> u32 {
     let padded = |across: u32| head_quads.next_multiple_of(across);
     let few_registers = |across: &u32| head_quads.div_ceil(*across) <= 4;
     [8, 10, 12, 16, 32].into_iter().filter(few_registers).min_by_key(|&a| (padded(a), a)).unwrap_or(32)
-}
-
-/// Queries and keys that the host treats at a time: their scores stay in a core's cache.
-const HOST_QUERIES: usize = 64;
-const HOST_KEYS: usize = 512;
-
-fn host(call: &mut HostCall<'_>) {
-    let p: Params = call.params();
-    let causal = call.variant.has("CAUSAL");
-    let (q, k, v) = (call.read("q"), call.read("k"), call.read("v"));
-    let (queries, keys, channels) = (p.queries as usize, p.keys as usize, (p.heads * p.head_dim) as usize);
-    let block = queries.div_ceil(2 * rayon::current_num_threads()).clamp(1, HOST_QUERIES);
-    call.out().par_chunks_mut(queries * channels).enumerate().for_each(|(image, out)| {
-        let k = &k[image * keys * p.k_stride as usize + p.k_offset as usize..];
-        let v = &v[image * keys * p.v_stride as usize + p.v_offset as usize..];
-        out.par_chunks_mut(block * channels).enumerate().for_each_init(Softmax::default, |state, (index, out)| {
-            let first = index * block;
-            let q = &q[(image * queries + first) * p.q_stride as usize + p.q_offset as usize..];
-            for head in 0..p.heads as usize {
-                let start = head * p.head_dim as usize;
-                let seen = causal.then_some(first);
-                state.attend(&p, &q[start..], &k[start..], &v[start..], &mut out[start..], seen);
-            }
-        });
-    });
-}
-
-/// The state of one block of queries while it visits the keys.
-#[derive(Default)]
-struct Softmax {
-    scores: Vec<f32>,
-    max: Vec<f32>,
-    sum: Vec<f32>,
-}
-
-impl Softmax {
-    /// One head of a block of queries: all slices start at the head's first channel. With `causal`, the position of the
-    /// block's first query.
-    fn attend(&mut self, p: &Params, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32], causal: Option<usize>) {
-        let (head_dim, channels) = (p.head_dim as usize, (p.heads * p.head_dim) as usize);
-        let rows = out.len().div_ceil(channels);
-        let keys = causal.map_or(p.keys as usize, |first| (first + rows).min(p.keys as usize));
-        self.max.clear();
-        self.max.resize(rows, f32::MIN);
-        self.sum.clear();
-        self.sum.resize(rows, 0.0);
-        for row in out.chunks_mut(channels) {
-            row[..head_dim].fill(0.0);
-        }
-        for first_key in (0..keys).step_by(HOST_KEYS) {
-            let width = HOST_KEYS.min(keys - first_key);
-            self.scores.resize(rows * width, 0.0);
-            let queries = Rows { values: q, stride: p.q_stride as usize };
-            let block = Rows { values: &k[first_key * p.k_stride as usize..], stride: p.k_stride as usize };
-            multiply(rows, width, head_dim, queries, block, &mut self.scores, width);
-            for (row, scores) in self.scores.chunks_exact_mut(width).enumerate() {
-                let seen = causal.map_or(width, |first| (first + row + 1).saturating_sub(first_key).min(width));
-                let (seen, masked) = scores.split_at_mut(seen);
-                masked.fill(0.0);
-                // The first key is visible to every query, so max is a score from the first block on.
-                let max = largest(seen, p.scale).max(self.max[row]);
-                let decay = exp(self.max[row] - max);
-                self.sum[row] = self.sum[row] * decay + weigh(seen, p.scale, max);
-                self.max[row] = max;
-                if first_key > 0 {
-                    out[row * channels..row * channels + head_dim].iter_mut().for_each(|v| *v *= decay);
-                }
-            }
-            let weights = Rows { values: &self.scores, stride: width };
-            let block = Rows { values: &v[first_key * p.v_stride as usize..], stride: p.v_stride as usize };
-            multiply_add(rows, head_dim, width, weights, block, out, channels);
-        }
-        for (row, sum) in out.chunks_mut(channels).zip(&self.sum) {
-            row[..head_dim].iter_mut().for_each(|v| *v /= sum);
-        }
-    }
-}
-
-/// The largest of `scale · scores`, in eight interleaved parts.
-fn largest(scores: &[f32], scale: f32) -> f32 {
-    let larger = |a: f32, b: f32| if a > b { a } else { b };
-    let (head, tail) = scores.as_chunks::<8>();
-    let mut parts = [f32::MIN; 8];
-    for chunk in head {
-        for (part, score) in parts.iter_mut().zip(chunk) {
-            *part = larger(score * scale, *part);
-        }
-    }
-    let tail = tail.iter().map(|score| score * scale).fold(f32::MIN, larger);
-    parts.into_iter().fold(tail, larger)
-}
-
-/// Replaces each score by `exp(scale · score - max)` and returns their sum.
-fn weigh(scores: &mut [f32], scale: f32, max: f32) -> f32 {
-    let (head, tail) = scores.as_chunks_mut::<8>();
-    let mut parts = [0.0; 8];
-    for chunk in head {
-        for (part, score) in parts.iter_mut().zip(chunk) {
-            *score = exp(*score * scale - max);
-            *part += *score;
-        }
-    }
-    let mut sum: f32 = parts.iter().sum();
-    for score in tail {
-        *score = exp(*score * scale - max);
-        sum += *score;
-    }
-    sum
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 //!
 //! `out[n, y, x, o] = activation(Σ_{i,j,c} x[n, s·y + i - top, s·x + j - left, c] · weight[o, i, j, c] + …)`, zero outside.
 
-use bytemuck::{Pod, Zeroable};
-use rayon::prelude::*;
+use std::ops::Range;
 
-use super::gemm::{Rows, multiply};
+use bytemuck::{Pod, Zeroable};
+
+use super::gemm;
 use super::matmul::HostEpilogue;
 use super::product::Product;
+use super::simd::{Level, PITCH};
 use super::{Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Shape, Tensor};
@@ -65,7 +67,7 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
         variant.flags.push("UPSAMPLE");
     }
     let mut reads = vec![("x", x), ("weight", weight)];
-    epilogue.bind("conv2d", out, &mut variant, &mut reads)?;
+    epilogue.bind("conv2d", shape, &mut variant, &mut reads)?;
     let params = Params {
         rows: shape.rows() as u32,
         columns: c_out as u32,
@@ -79,6 +81,8 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
         seen_width: seen_w as u32,
         out_width: shape.w as u32,
         pad_before: pad_before as u32,
+        image_add: epilogue.image_add_place(),
+        pad: [0; 2],
     };
     let flops = 2 * shape.len() as u64 * (kernel * kernel * c) as u64;
     rec.dispatch(&KERNEL, variant, &params, &reads, out, product.grid(shape.rows(), c_out), flops);
@@ -103,56 +107,65 @@ struct Params {
     seen_width: u32,
     out_width: u32,
     pad_before: u32,
+    /// From one image to the next, and the first.
+    image_add: [u32; 2],
+    pad: [u32; 2],
 }
-
-/// Rows of patches unfolded at a time: few enough to stay in a core's cache beside the weights' panel.
-const HOST_BLOCK: usize = 64;
 
 fn host(call: &mut HostCall<'_>) {
     let p: Params = call.params();
-    let (x, weight) = (call.read("x"), call.read("weight"));
-    let columns = p.columns as usize;
+    let x = call.read("x");
+    let epilogue = HostEpilogue::of(call, p.columns as usize, p.rows_per_image as usize, p.image_add);
+    let weight = call.weight();
     let inner = (p.kernel * p.kernel * p.channels) as usize;
-    let epilogue = HostEpilogue::of(call, columns, p.rows_per_image as usize);
-    let rows_of_block = (p.rows as usize).div_ceil(2 * rayon::current_num_threads()).clamp(1, HOST_BLOCK);
-    call.out().par_chunks_mut(rows_of_block * columns).enumerate().for_each_init(Vec::new, |patches, (block, out)| {
-        let rows = out.len() / columns;
-        let first = block * rows_of_block;
-        if p.kernel == 1 && p.stride == 1 && p.seen_width == p.width && p.seen_height == p.height {
-            let x = Rows { values: &x[first * inner..], stride: inner };
-            multiply(rows, columns, inner, x, Rows { values: weight, stride: inner }, out, columns);
-        } else {
-            patches.resize(rows_of_block * inner, 0.0);
-            for row in 0..rows {
-                unfold(&p, x, first + row, &mut patches[row * inner..(row + 1) * inner]);
-            }
-            let x = Rows { values: patches, stride: inner };
-            multiply(rows, columns, inner, x, Rows { values: weight, stride: inner }, out, columns);
-        }
-        epilogue.apply(first, 0, out, columns);
-    });
+    assert_eq!((weight.rows(), weight.inner()), (p.columns as usize, inner), "a weight has the shape recorded");
+    let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| pack(&p, x, rows, inner, to);
+    gemm::product(Level::detect(), weight, call.out(), pack, |row, column, block| epilogue.finish(row, column, block));
 }
 
-/// The input patch `[k, k, c]` under result number `row`.
-fn unfold(p: &Params, x: &[f32], row: usize, patch: &mut [f32]) {
-    let row = row as u32;
-    let (image, pixel) = (row / p.rows_per_image, row % p.rows_per_image);
-    let (top, left) = (pixel / p.out_width * p.stride, pixel % p.out_width * p.stride);
-    let channels = p.channels as usize;
-    for (tap, out) in patch.chunks_mut(channels).enumerate() {
-        let y = top + tap as u32 / p.kernel;
-        let x_position = left + tap as u32 % p.kernel;
-        let inside = y >= p.pad_before
-            && x_position >= p.pad_before
-            && y - p.pad_before < p.seen_height
-            && x_position - p.pad_before < p.seen_width;
-        if inside {
-            let y = (y - p.pad_before) as usize * p.height as usize / p.seen_height as usize;
-            let column = (x_position - p.pad_before) as usize * p.width as usize / p.seen_width as usize;
-            let start = ((image as usize * p.height as usize + y) * p.width as usize + column) * channels;
-            out.copy_from_slice(&x[start..start + channels]);
-        } else {
-            out.fill(0.0);
+/// Neighbouring channels under one tap of the kernel.
+#[derive(Clone, Copy, Default)]
+struct Segment {
+    down: usize,
+    right: usize,
+    channel: usize,
+    len: usize,
+}
+
+/// Positions `inner` of the patches `[k, k, c]` under some results.
+fn pack(p: &Params, x: &[f32], rows: Range<usize>, inner: Range<usize>, to: &mut [f32]) {
+    let (channels, kernel, out_width) = (p.channels as usize, p.kernel as usize, p.out_width as usize);
+    let (height, width, rows_per_image) = (p.height as usize, p.width as usize, p.rows_per_image as usize);
+    let (seen_height, seen_width) = (p.seen_height as usize, p.seen_width as usize);
+    let (stride, before) = (p.stride as usize, p.pad_before as usize);
+    // Channels are four or more.
+    let mut segments = [Segment::default(); gemm::DEPTH / 4 + 2];
+    let mut count = 0;
+    let mut at = inner.start;
+    while at < inner.end {
+        let (tap, channel) = (at / channels, at % channels);
+        let len = (channels - channel).min(inner.end - at);
+        segments[count] = Segment { down: tap / kernel, right: tap % kernel, channel, len };
+        (at, count) = (at + len, count + 1);
+    }
+    for (row, to) in rows.zip(to.chunks_mut(PITCH)) {
+        let (image, pixel) = (row / rows_per_image, row % rows_per_image);
+        let (top, left) = (pixel / out_width * stride, pixel % out_width * stride);
+        let mut to = &mut to[..];
+        for segment in &segments[..count] {
+            let (out, rest) = to.split_at_mut(segment.len);
+            to = rest;
+            // Above or left of the input this wraps to a number that is past its end too.
+            let (y, x_position) =
+                ((top + segment.down).wrapping_sub(before), (left + segment.right).wrapping_sub(before));
+            if y >= seen_height || x_position >= seen_width {
+                out.fill(0.0);
+                continue;
+            }
+            let y = if seen_height == height { y } else { y * height / seen_height };
+            let column = if seen_width == width { x_position } else { x_position * width / seen_width };
+            let start = ((image * height + y) * width + column) * channels + segment.channel;
+            out.copy_from_slice(&x[start..start + segment.len]);
         }
     }
 }

@@ -1,84 +1,133 @@
 //! The matrix product behind the host twins of `matmul` and `conv2d`.
+//!
+//! A task owns some rows and some panels of columns. For each part of the inner extent it copies its rows into a block that
+//! stays in the second cache ("packs" them; a convolution gathers its patches so, and never unfolds more), and multiplies them
+//! with one panel of weights after another, each widened to f32 while it is in the first cache.
 
-/// A row-major matrix in a larger storage: first element and elements from one row to the next.
-#[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) stride: usize,
+use std::cell::RefCell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::simd::{Block, Level, Operand, PITCH, Shared, expand, tiles};
+use crate::record::HostWeight;
+
+/// Most positions of the inner extent that are treated at a time.
+pub(super) const DEPTH: usize = 256;
+
+/// Most rows of a task: a multiple of every tile's.
+const ROWS: usize = 144;
+
+/// Rows of a tile at the widest level.
+const TILE: usize = 12;
+
+const PANEL: usize = HostWeight::PANEL;
+
+#[derive(Default)]
+struct Scratch {
+    rows: Vec<f32>,
+    panel: Vec<f32>,
 }
 
-/// `out[m, n] = Σ_k x[m, k] · weight[n, k]`, row-major, on the calling thread; `out` has a row stride of its own.
-pub(super) fn multiply(
-    m: usize,
-    n: usize,
-    k: usize,
-    x: Rows<'_>,
-    weight: Rows<'_>,
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// `out[row, n] = Σ_k x[row, k] · weight[n, k]`, on all cores. `pack(rows, inner, to)` writes part of `x`, each row
+/// [`PITCH`] values after the one before; `finish(row, column, block)` completes results that begin there.
+///
+/// The order of each sum depends on the inner extent alone.
+pub(super) fn product(
+    level: Level,
+    weight: &HostWeight,
     out: &mut [f32],
-    out_stride: usize,
+    pack: impl Fn(Range<usize>, Range<usize>, &mut [f32]) + Sync,
+    finish: impl Fn(usize, usize, &mut Block<'_>) + Sync,
 ) {
-    if m == 0 || n == 0 {
+    let (columns, inner) = (weight.rows(), weight.inner());
+    let rows = out.len() / columns.max(1);
+    if rows == 0 || inner == 0 {
         return;
     }
-    assert!(k > 0 && x.values.len() >= (m - 1) * x.stride + k && weight.values.len() >= (n - 1) * weight.stride + k);
-    assert!(out.len() >= (m - 1) * out_stride + n && out_stride >= n);
-    // SAFETY: the assertions above keep every element that the strides reach inside the three slices; `out` is
-    // borrowed mutably, so it overlaps neither input; with read_dst false its old contents are not read.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            out_stride as isize,
-            false,
-            x.values.as_ptr(),
-            1,
-            x.stride as isize,
-            weight.values.as_ptr(),
-            weight.stride as isize,
-            1,
-            0.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+    let share = Share::choose(rows, columns, rayon::current_num_threads());
+    let depth = inner.div_ceil(inner.div_ceil(DEPTH)).next_multiple_of(4);
+    let out = Shared::new(out, columns);
+    (0..share.row_blocks * share.groups).into_par_iter().with_max_len(1).for_each(|task| {
+        let (block, group) = (task % share.row_blocks, task / share.row_blocks);
+        let own_rows = block * share.rows..((block + 1) * share.rows).min(rows);
+        let panels = group * share.panels..((group + 1) * share.panels).min(columns.div_ceil(PANEL));
+        let first_column = panels.start * PANEL;
+        // SAFETY: tasks differ in their rows or in their columns.
+        let mut own = unsafe { out.block(own_rows.clone(), first_column..(panels.end * PANEL).min(columns)) };
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.rows.resize(ROWS * PITCH, 0.0);
+            scratch.panel.resize(DEPTH * PANEL, 0.0);
+            for start in (0..inner).step_by(depth) {
+                let part = start..(start + depth).min(inner);
+                pack(own_rows.clone(), part.clone(), &mut scratch.rows);
+                for index in panels.clone() {
+                    let panel = &mut scratch.panel[..part.len() * PANEL];
+                    expand(level, weight.panel(index, part.clone()), weight.width(index), panel);
+                    let column = index * PANEL - first_column;
+                    let mut results = own.part(column..column + weight.width(index));
+                    tiles(level, Operand::Rows(&scratch.rows), panel, part.len(), &mut results, start > 0);
+                    if part.end == inner {
+                        finish(own_rows.start, index * PANEL, &mut results);
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// How a product is divided among tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    row_blocks: usize,
+    /// Rows of a block.
+    rows: usize,
+    groups: usize,
+    /// Panels of a group.
+    panels: usize,
+}
+
+impl Share {
+    /// Four tasks or more for each core, by columns where there are few rows: but several panels in a group, which share what
+    /// is packed.
+    fn choose(rows: usize, columns: usize, threads: usize) -> Self {
+        let blocks = rows.div_ceil(ROWS);
+        let of_block = rows.div_ceil(blocks).next_multiple_of(TILE).min(ROWS);
+        let blocks = rows.div_ceil(of_block);
+        let panels = columns.div_ceil(PANEL);
+        let least = if rows <= TILE { 1 } else { 4 };
+        let groups = (4 * threads).div_ceil(blocks).min(panels.div_ceil(least));
+        let of_group = panels.div_ceil(groups);
+        Share { row_blocks: blocks, rows: of_block, groups: panels.div_ceil(of_group), panels: of_group }
     }
 }
 
-/// `out[m, n] += Σ_k x[m, k] · y[k, n]`, row-major, on the calling thread; `out` has a row stride of its own.
-pub(super) fn multiply_add(m: usize, n: usize, k: usize, x: Rows<'_>, y: Rows<'_>, out: &mut [f32], out_stride: usize) {
-    if m == 0 || n == 0 || k == 0 {
-        return;
-    }
-    assert!(x.values.len() >= (m - 1) * x.stride + k && y.values.len() >= (k - 1) * y.stride + n);
-    assert!(out.len() >= (m - 1) * out_stride + n && out_stride >= n);
-    // SAFETY: the assertions above keep every element that the strides reach inside the three slices; `out` is
-    // borrowed mutably, so it overlaps neither input.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            out_stride as isize,
-            true,
-            x.values.as_ptr(),
-            1,
-            x.stride as isize,
-            y.values.as_ptr(),
-            1,
-            y.stride as isize,
-            1.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_cover_every_product_once() {
+        for threads in [1, 2, 7, 64] {
+            for rows in (1..400).chain([1024, 4096, 262_144]) {
+                for columns in [4, 32, 36, 320, 1280, 10_240] {
+                    let share = Share::choose(rows, columns, threads);
+                    assert!(share.rows <= ROWS && share.rows.is_multiple_of(TILE), "{share:?}");
+                    assert!(
+                        (share.row_blocks - 1) * share.rows < rows && share.row_blocks * share.rows >= rows,
+                        "{share:?}"
+                    );
+                    let panels = columns.div_ceil(PANEL);
+                    assert!(
+                        (share.groups - 1) * share.panels < panels && share.groups * share.panels >= panels,
+                        "{share:?}"
+                    );
+                }
+            }
+        }
     }
 }

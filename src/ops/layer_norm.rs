@@ -4,6 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::simd::wide;
 use super::{expect_dense, expect_vector, fold_grid};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Tensor, Variant};
@@ -66,18 +67,24 @@ fn host(call: &mut HostCall<'_>) {
     let p: Params = call.params();
     let (x, gamma, beta) = (call.read("x"), call.read("gamma"), call.read("beta"));
     let columns = p.columns as usize;
-    call.out().par_chunks_mut(columns).zip(x.par_chunks(columns)).with_min_len(16).for_each(|(out, x)| {
-        let mean = sum(x, |v| v) / columns as f64;
-        let variance = sum(x, |v| (v - mean) * (v - mean)) / columns as f64;
-        let scale = (variance + f64::from(p.eps)).sqrt().recip() as f32;
+    let rows = call.out().par_chunks_mut(columns).zip(x.par_chunks(columns));
+    rows.with_min_len(16).for_each(|(out, x)| normalize(x, gamma, beta, p.eps, out));
+}
+
+wide! {
+    fn normalize(x: &[f32], gamma: &[f32], beta: &[f32], eps: f32, out: &mut [f32]) {
+        let mean = sum(x, |v| v) / x.len() as f64;
+        let variance = sum(x, |v| (v - mean) * (v - mean)) / x.len() as f64;
+        let scale = (variance + f64::from(eps)).sqrt().recip() as f32;
         let mean = mean as f32;
         for (((out, x), gamma), beta) in out.iter_mut().zip(x).zip(gamma).zip(beta) {
             *out = (x - mean) * scale * gamma + beta;
         }
-    });
+    }
 }
 
 /// `Σ f(v)` in eight interleaved parts, which the compiler turns into vector arithmetic.
+#[inline(always)]
 fn sum(values: &[f32], f: impl Fn(f64) -> f64) -> f64 {
     let (head, tail) = values.as_chunks::<8>();
     let mut parts = [0.0; 8];

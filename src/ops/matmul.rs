@@ -2,18 +2,21 @@
 //!
 //! `out[row, n] = activation(Σ_k x[row, k] · weight[n, k] + bias[n] + image_add[image(row), n] + residual[row, n])`
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::gemm::{Rows, multiply};
+use super::gemm;
 use super::product::Product;
+use super::simd::{Block, Level, PITCH, wide};
 use super::{Activation, Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
-use crate::record::{HostCall, Kernel, Recording, Shape, Tensor};
+use crate::record::{HostCall, HostWeight, Kernel, Recording, Shape, Tensor};
 
 /// Records `activation(x · weightᵀ + …)`.
 ///
-/// `x` is `[n, h, w, k]` (any channel view), `weight` a constant `[c_out, k]`; the result is `[n, h, w, c_out]`.
+/// `x` is `[n, h, w, k]` (any channel view), `weight` a constant `[c_out, k]`; the result is `[n, h, w, c_out]`, half of that if gated.
 ///
 /// # Errors
 /// When the inner extents differ, a channel count is not a multiple of 4, or an operand of the epilogue does not fit.
@@ -25,12 +28,13 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
     expect_quads("matmul", "x", inner)?;
     expect_quads("matmul", "weight", columns)?;
     expect_blocks("matmul", rec, weight, inner)?;
-    let out = epilogue.tensor(rec, Shape { c: columns, ..x.shape });
+    let shape = Shape { c: columns, ..x.shape };
     let rows = x.shape.rows();
     let product = Product::choose(&rec.caps, rows, columns, inner);
     let mut variant = product.variant(rec, weight);
     let mut reads = vec![("x", x), ("weight", weight)];
-    epilogue.bind("matmul", out, &mut variant, &mut reads)?;
+    epilogue.bind("matmul", shape, &mut variant, &mut reads)?;
+    let out = epilogue.tensor(rec, if epilogue.gated { Shape { c: columns / 2, ..shape } } else { shape });
     let params = Params {
         rows: rows as u32,
         inner: inner as u32,
@@ -38,9 +42,10 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
         rows_per_image: (x.shape.h * x.shape.w) as u32,
         x_stride: x.row_stride as u32,
         x_offset: x.channel_offset as u32,
-        pad: [0; 2],
+        image_add: epilogue.image_add_place(),
     };
-    let flops = 2 * rows as u64 * inner as u64 * columns as u64;
+    let gates = if epilogue.gated { 24 * out.shape.len() as u64 } else { 0 };
+    let flops = 2 * rows as u64 * inner as u64 * columns as u64 + gates;
     rec.dispatch(&KERNEL, variant, &params, &reads, out, product.grid(rows, columns), flops);
     Ok(out)
 }
@@ -57,37 +62,55 @@ struct Params {
     rows_per_image: u32,
     x_stride: u32,
     x_offset: u32,
-    pad: [u32; 2],
+    /// From one image to the next, and the first.
+    image_add: [u32; 2],
 }
 
 fn host(call: &mut HostCall<'_>) {
     let p: Params = call.params();
-    let (rows, inner, columns) = (p.rows as usize, p.inner as usize, p.columns as usize);
-    let (x, weight) = (&call.read("x")[p.x_offset as usize..], call.read("weight"));
-    let epilogue = HostEpilogue::of(call, columns, p.rows_per_image as usize);
-    let out = call.out();
-    // Blocks of rows and columns, so that a product with few rows keeps all cores busy too.
-    let threads = rayon::current_num_threads();
-    let row_block = rows.div_ceil(2 * threads).clamp(1, 256);
-    if rows >= 4 * threads || columns < 64 {
-        out.par_chunks_mut(row_block * columns).enumerate().for_each(|(block, out)| {
-            let first = block * row_block;
-            let x = Rows { values: &x[first * p.x_stride as usize..], stride: p.x_stride as usize };
-            multiply(out.len() / columns, columns, inner, x, Rows { values: weight, stride: inner }, out, columns);
-            epilogue.apply(first, 0, out, columns);
-        });
-        return;
+    let (columns, per_image) = (p.columns as usize, p.rows_per_image as usize);
+    let epilogue = HostEpilogue::of(call, columns, per_image, p.image_add);
+    let (x, weight) = (&call.read("x")[p.x_offset as usize..], call.weight());
+    assert_eq!((weight.rows(), weight.inner()), (columns, p.inner as usize), "a weight has the shape recorded");
+    if !call.variant.has("GATED") {
+        return product(&p, x, weight, &epilogue, 0, call.out());
     }
-    let column_block = columns.div_ceil(2 * threads).next_multiple_of(16);
-    for (row, out) in out.chunks_mut(columns).enumerate() {
-        let x = Rows { values: &x[row * p.x_stride as usize..], stride: p.x_stride as usize };
-        out.par_chunks_mut(column_block).enumerate().for_each(|(block, out)| {
-            let first = block * column_block;
-            let len = out.len();
-            let weight = Rows { values: &weight[first * inner..], stride: inner };
-            multiply(1, len, inner, x, weight, out, len);
-            epilogue.apply(row, first, out, len);
-        });
+    let mut wide = vec![0.0; GATED_VALUES.max(columns).min(p.rows as usize * columns)];
+    let rows = wide.len() / columns;
+    for (block, out) in call.out().chunks_mut(rows * columns / 2).enumerate() {
+        let wide = &mut wide[..2 * out.len()];
+        product(&p, x, weight, &epilogue, block * rows, wide);
+        out.par_chunks_mut(columns / 2).zip(wide.par_chunks(columns)).for_each(|(out, wide)| gate(wide, out));
+    }
+}
+
+/// Results of a gated product before its gates, that are computed at a time.
+const GATED_VALUES: usize = 1 << 20;
+
+/// The rows of the product from `first` on.
+fn product(p: &Params, x: &[f32], weight: &HostWeight, epilogue: &HostEpilogue<'_>, first: usize, out: &mut [f32]) {
+    let stride = p.x_stride as usize;
+    let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| {
+        for (row, to) in rows.zip(to.chunks_mut(PITCH)) {
+            let start = (first + row) * stride;
+            to[..inner.len()].copy_from_slice(&x[start + inner.start..start + inner.end]);
+        }
+    };
+    let finish = |row: usize, column: usize, block: &mut Block<'_>| epilogue.finish(first + row, column, block);
+    gemm::product(Level::detect(), weight, out, pack, finish);
+}
+
+wide! {
+    /// Two values, then their two gates.
+    fn gate(wide: &[f32], out: &mut [f32]) {
+        for (out, quad) in out.chunks_exact_mut(2).zip(wide.chunks_exact(4)) {
+            out.copy_from_slice(&quad[2..]);
+        }
+        Activation::Gelu.apply_here(out);
+        for (out, quad) in out.chunks_exact_mut(2).zip(wide.chunks_exact(4)) {
+            out[0] *= quad[0];
+            out[1] *= quad[1];
+        }
     }
 }
 
@@ -99,44 +122,54 @@ pub(super) struct HostEpilogue<'a> {
     activation: Activation,
     columns: usize,
     rows_per_image: usize,
+    image_stride: usize,
 }
 
 impl<'a> HostEpilogue<'a> {
-    pub(super) fn of(call: &HostCall<'a>, columns: usize, rows_per_image: usize) -> Self {
+    pub(super) fn of(
+        call: &HostCall<'a>,
+        columns: usize,
+        rows_per_image: usize,
+        [image_stride, image_offset]: [u32; 2],
+    ) -> Self {
         let code = call.variant.constants.iter().find(|(name, _)| *name == "ACTIVATION").map_or(0, |&(_, code)| code);
         HostEpilogue {
             bias: call.try_read("bias"),
-            image_add: call.try_read("image_add"),
+            image_add: call.try_read("image_add").map(|values| &values[image_offset as usize..]),
             residual: call.try_read("residual"),
             activation: Activation::from_code(code),
             columns,
             rows_per_image,
+            image_stride: image_stride as usize,
         }
     }
 
-    /// Finishes `block`, whose rows of `width` results start at row `first_row`, column `first_column`.
-    pub(super) fn apply(&self, first_row: usize, first_column: usize, block: &mut [f32], width: usize) {
-        for (i, out) in block.chunks_mut(width).enumerate() {
-            let row = first_row + i;
+    /// Finishes `block`, whose first result is that of `row` and `column`.
+    pub(super) fn finish(&self, row: usize, column: usize, block: &mut Block<'_>) {
+        finish(self, row, column, block);
+    }
+}
+
+wide! {
+    fn finish(epilogue: &HostEpilogue<'_>, first_row: usize, column: usize, block: &mut Block<'_>) {
+        let width = block.columns();
+        for i in 0..block.rows() {
+            let (row, out) = (first_row + i, block.row(i));
             let mut add = |source: &[f32], start: usize| {
-                for (out, v) in out.iter_mut().zip(&source[start + first_column..]) {
+                for (out, v) in out.iter_mut().zip(&source[start + column..][..width]) {
                     *out += v;
                 }
             };
-            if let Some(bias) = self.bias {
+            if let Some(bias) = epilogue.bias {
                 add(bias, 0);
             }
-            if let Some(image_add) = self.image_add {
-                add(image_add, row / self.rows_per_image * self.columns);
+            if let Some(image_add) = epilogue.image_add {
+                add(image_add, row / epilogue.rows_per_image * epilogue.image_stride);
             }
-            if let Some(residual) = self.residual {
-                add(residual, row * self.columns);
+            if let Some(residual) = epilogue.residual {
+                add(residual, row * epilogue.columns);
             }
-            if self.activation != Activation::None {
-                for out in out.iter_mut() {
-                    *out = self.activation.apply(*out);
-                }
-            }
+            epilogue.activation.apply_here(out);
         }
     }
 }

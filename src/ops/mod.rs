@@ -7,22 +7,22 @@
 
 mod add_scaled;
 mod attention;
+mod attention_host;
 mod concat;
 mod conv2d;
 mod elementwise;
-mod geglu;
 mod gemm;
 mod group_norm;
 mod layer_norm;
 mod matmul;
 mod product;
+mod simd;
 
 pub use add_scaled::{Scales, add_scaled};
 pub use attention::{Attention, attention};
 pub use concat::concat;
 pub use conv2d::{Conv2d, conv2d};
 pub use elementwise::elementwise;
-pub use geglu::geglu;
 pub use group_norm::{GroupNorm, group_moments, group_norm, group_norm_by};
 pub use layer_norm::layer_norm;
 pub use matmul::matmul;
@@ -37,9 +37,7 @@ pub const KERNELS: &[&Kernel] = &[
     &concat::KERNEL,
     &conv2d::KERNEL,
     &elementwise::KERNEL,
-    &geglu::KERNEL,
     &group_norm::STATISTICS,
-    &group_norm::FOLD,
     &group_norm::APPLY,
     &layer_norm::KERNEL,
     &matmul::KERNEL,
@@ -94,6 +92,12 @@ impl Activation {
 
     /// The function on the host, in place.
     fn apply_all(self, values: &mut [f32]) {
+        apply_all(self, values);
+    }
+
+    /// [`apply_all`](Self::apply_all) inside a function that is compiled for each level.
+    #[inline(always)]
+    fn apply_here(self, values: &mut [f32]) {
         // One loop per function: each becomes vector arithmetic.
         match self {
             Activation::None => {}
@@ -115,6 +119,12 @@ impl Activation {
             Activation::Relu => x.max(0.0),
             Activation::ScaledTanh => 3.0 * (x / 3.0).tanh(),
         }
+    }
+}
+
+simd::wide! {
+    fn apply_all(activation: Activation, values: &mut [f32]) {
+        activation.apply_here(values);
     }
 }
 
@@ -166,12 +176,15 @@ fn normal_cdf(x: f32) -> f32 {
 pub struct Epilogue {
     /// f32 constant `[c_out]`.
     pub bias: Option<Tensor>,
-    /// `[n, 1, 1, c_out]`, added to every pixel of image `n` (the time embedding).
+    /// `[n, 1, 1, c_out]`, any channel view, added to every pixel of image `n` (the time embedding).
     pub image_add: Option<Tensor>,
     /// Of the output's shape.
     pub residual: Option<Tensor>,
     /// Applied last.
     pub activation: Activation,
+    /// Of `matmul` alone: columns are two values, their two gates, two values and so on; the result has half as many channels,
+    /// `value · gelu(gate)` (Shazeer, "GLU Variants Improve Transformer"). Nothing but a bias goes with it.
+    pub gated: bool,
 }
 
 impl Epilogue {
@@ -185,15 +198,27 @@ impl Epilogue {
         rec.tensor_for(shape, self.residual.as_slice())
     }
 
+    /// Where `image_add` lies in its storage: from one image to the next, and its first channel.
+    fn image_add_place(&self) -> [u32; 2] {
+        self.image_add.map_or([0; 2], |add| [add.row_stride as u32, add.channel_offset as u32])
+    }
+
     /// Checks the shapes and adds the flags, constants and reads of the epilogue.
     fn bind(
         &self,
         op: &'static str,
-        out: Tensor,
+        shape: Shape,
         variant: &mut Variant,
         reads: &mut Vec<(&'static str, Tensor)>,
     ) -> Result<()> {
-        let shape = out.shape;
+        if self.gated {
+            let alone = self.image_add.is_none() && self.residual.is_none() && self.activation == Activation::None;
+            expect(op, "gated", alone && op == "matmul", || "a product with nothing but a bias".into())?;
+            expect(op, "weight", shape.c.is_multiple_of(8), || {
+                format!("a multiple of 8 gated channels, got {}", shape.c)
+            })?;
+            variant.flags.push("GATED");
+        }
         variant.constants.push(("ACTIVATION", self.activation.code()));
         if let Some(bias) = self.bias {
             expect(op, "bias", bias.shape.len() == shape.c, || format!("[{}], got {}", shape.c, bias.shape))?;
@@ -201,9 +226,9 @@ impl Epilogue {
             reads.push(("bias", bias));
         }
         if let Some(add) = self.image_add {
-            let fits =
-                add.shape.n == shape.n && add.shape.c == shape.c && add.shape.rows() == shape.n && add.is_contiguous();
+            let fits = add.shape.n == shape.n && add.shape.c == shape.c && add.shape.rows() == shape.n;
             expect(op, "image_add", fits, || format!("[{}, 1, 1, {}], got {}", shape.n, shape.c, add.shape))?;
+            expect_view(op, "image_add", add)?;
             variant.flags.push("IMAGE_ADD");
             reads.push(("image_add", add));
         }

@@ -115,7 +115,7 @@ impl Pipeline {
             notices.push(format!("the model's own {} is not here, ddim takes its place", self.scheduler.class_name));
         }
         let calls = self.solver(request, request.skip()).map_or(0, |solver| solver.timesteps().len());
-        let acts = |i: &usize| control::sets(&request.controls, calls).iter().any(|(set, _)| set.contains(i));
+        let acts = |i: &usize| (0..calls).any(|call| control::acting(&request.controls, call, calls).contains(i));
         for idle in (0..request.controls.len()).filter(|i| !acts(i)) {
             notices.push(format!("control {}: it acts at none of the {calls} steps", idle + 1));
         }

@@ -11,7 +11,7 @@ use super::inspect::family_of;
 use super::load::DIFFUSION_STEM;
 use super::source::Component;
 use super::stage::Stage;
-use super::{Pipeline, Request, UnetRun};
+use super::{Pipeline, Request, UnetRun, is_between};
 use crate::image::Rgb8Image;
 use crate::models::original::Control;
 use crate::models::{ControlNet, ControlNetConfig, OneOrMany, Unet, UnetConfig, names};
@@ -65,10 +65,9 @@ impl ControlRequest {
         Ok(())
     }
 
-    /// Whether the net runs at a call (`controlnet_keep` of diffusers' pipelines): the whole call must lie between start and end.
+    /// Whether the net runs at a call: the whole of it must lie between start and end.
     fn acts(&self, call: usize, of: usize) -> bool {
-        let (from, to) = (call as f64 / of as f64, (call + 1) as f64 / of as f64);
-        self.weight != 0.0 && from >= self.start && to <= self.end
+        self.weight != 0.0 && is_between((self.start, self.end), call, of)
     }
 
     /// SHA-256 of the picture's size and pixels, in hexadecimal: whether another file is the same picture.
@@ -212,44 +211,51 @@ fn of_unet(unet: &UnetConfig) -> Map<String, Value> {
     .collect()
 }
 
-/// Which controls act at a call, as places in the request's list.
+/// What the UNet is at a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Call {
+    /// The controls that act, as places in the request's list.
+    pub(super) acting: Vec<usize>,
+    /// Rows for each picture: the conditional one, and those that guide.
+    pub(super) rows: usize,
+}
+
+/// Which controls act at a call.
 pub(super) fn acting(controls: &[ControlRequest], call: usize, of: usize) -> Vec<usize> {
     (0..controls.len()).filter(|&i| controls[i].acts(call, of)).collect()
 }
 
-/// Distinct sets of controls over `of` calls, and how many calls each has, in the order of their first.
-pub(super) fn sets(controls: &[ControlRequest], of: usize) -> Vec<(Vec<usize>, usize)> {
-    let mut sets: Vec<(Vec<usize>, usize)> = Vec::new();
-    for call in 0..of {
-        let acting = acting(controls, call, of);
-        match sets.iter_mut().find(|(set, _)| *set == acting) {
-            Some((_, calls)) => *calls += 1,
-            None => sets.push((acting, 1)),
+/// Distinct calls, and how often each is made, in the order of their first.
+fn distinct<T: PartialEq>(calls: impl Iterator<Item = T>) -> Vec<(T, usize)> {
+    let mut found: Vec<(T, usize)> = Vec::new();
+    for call in calls {
+        match found.iter_mut().find(|(known, _)| *known == call) {
+            Some((_, times)) => *times += 1,
+            None => found.push((call, 1)),
         }
     }
-    sets
+    found
 }
 
 impl Pipeline {
-    /// The UNet for a batch of pictures, with each set of controls that acts together at some steps.
+    /// What the UNet is at call `call` of `of`.
+    pub(super) fn call(&self, request: &Request, call: usize, of: usize) -> Call {
+        Call { acting: acting(&request.controls, call, of), rows: self.rows_at(request, call, of) }
+    }
+
+    /// The UNet for a batch of pictures, in each form that it has at some steps.
     pub(super) fn unet_stages(&self, request: &Request, run: UnetRun) -> Result<Vec<Stage<'_>>> {
-        let calls = self.solver(request, run.skip)?.timesteps().len();
+        let of = self.solver(request, run.skip)?.timesteps().len();
         let groups = request.count.div_ceil(run.batch);
-        let sets = sets(&request.controls, calls);
-        sets.iter().map(|(acting, calls)| self.unet_stage(request, run, acting, calls * groups)).collect()
+        let calls = distinct((0..of).map(|call| self.call(request, call, of)));
+        calls.iter().map(|(call, times)| self.unet_stage(request, run, call, times * groups)).collect()
     }
 
     /// The UNet and the ControlNets that act with it as one network.
-    pub(super) fn unet_stage(
-        &self,
-        request: &Request,
-        run: UnetRun,
-        acting: &[usize],
-        runs: usize,
-    ) -> Result<Stage<'_>> {
+    pub(super) fn unet_stage(&self, request: &Request, run: UnetRun, call: &Call, runs: usize) -> Result<Stage<'_>> {
         let latents = self.latent_shape(run.size);
-        let (rows, tokens) = (self.guidance_rows(request) * run.batch, run.tokens);
-        let nets: Vec<_> = acting.iter().map(|&i| &self.controls[request.controls[i].net].net).collect();
+        let (rows, tokens) = (call.rows * run.batch, run.tokens);
+        let nets: Vec<_> = call.acting.iter().map(|&i| &self.controls[request.controls[i].net].net).collect();
         let name = if nets.is_empty() { "UNet" } else { "UNet with ControlNet" };
         let stage = Stage::new(name, runs, move |caps| {
             self.unet.record_controlled(caps, [rows, latents.h, latents.w], tokens, &nets, false)
@@ -328,7 +334,8 @@ mod tests {
         assert_eq!(steps(0.3, 1.0, 4), [2, 3]);
         assert!(steps(0.4, 0.45, 4).is_empty());
         let controls = [control(0.0, 0.6), control(0.2, 0.8)];
-        assert_eq!(sets(&controls, 5), [(vec![0], 1), (vec![0, 1], 2), (vec![1], 1), (vec![], 1)]);
+        let sets = distinct((0..5).map(|call| acting(&controls, call, 5)));
+        assert_eq!(sets, [(vec![0], 1), (vec![0, 1], 2), (vec![1], 1), (vec![], 1)]);
         assert!(!ControlRequest { weight: 0.0, ..control(0.0, 1.0) }.acts(0, 1));
     }
 

@@ -284,6 +284,11 @@ impl Pipeline {
         self.oms.as_ref().map_or(&self.text_encoders, |oms| oms.text_encoders(&self.text_encoders))
     }
 
+    /// Rows of the UNet's batch for each picture at call `call` of `of`: outside of the guidance's interval the conditional one alone.
+    fn rows_at(&self, request: &Request, call: usize, of: usize) -> usize {
+        if is_between(request.guidance_interval, call, of) { self.guidance_rows(request) } else { 1 }
+    }
+
     /// Rows of the UNet's batch under guidance: `[unconditional, conditional]`, or with a picture as guide `[neither, picture, both]`. A
     /// model with a guidance embedding (LCM) takes one.
     fn guidance_rows(&self, request: &Request) -> usize {
@@ -315,4 +320,9 @@ impl Pipeline {
             .map(|dim| embedding::guidance_scale_embedding(request.guidance_scale, dim).repeat(rows));
         TimeInputs { projection: one.repeat(rows), guidance }
     }
+}
+
+/// Whether call `call` of `of` lies between two shares of them, whole (`controlnet_keep` of diffusers' pipelines).
+fn is_between((start, end): (f64, f64), call: usize, of: usize) -> bool {
+    call as f64 / of as f64 >= start && (call + 1) as f64 / of as f64 <= end
 }

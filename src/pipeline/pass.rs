@@ -8,7 +8,7 @@ mod starts;
 
 use std::ops::Range;
 
-use super::control::{ControlInputs, acting};
+use super::control::{Call, ControlInputs};
 use super::generate::Event;
 use super::kind::Shown;
 use super::parameters::{Picture, alone, infotext, parameters};
@@ -94,10 +94,10 @@ struct Origin {
     noise: Vec<f32>,
 }
 
-/// The UNet with the controls that act.
+/// The UNet as it is at some calls.
 struct OpenUnet<'p> {
     stage: OpenStage<'p>,
-    acting: Vec<usize>,
+    call: Call,
 }
 
 enum State<'p> {
@@ -249,8 +249,8 @@ impl<'p> Pass<'p> {
             Some(unet) => unet,
             None => {
                 let calls = self.pipeline.solver(&self.request, self.skip)?.timesteps().len();
-                let acting = acting(&self.request.controls, 0, calls);
-                OpenUnet { stage: self.unet(group.len(), &acting)?.open(self.pipeline.device())?, acting }
+                let call = self.pipeline.call(&self.request, self.done, self.done + calls);
+                OpenUnet { stage: self.unet(group.len(), &call)?.open(self.pipeline.device())?, call }
             }
         };
         let mut solvers = Vec::new();
@@ -266,10 +266,10 @@ impl<'p> Pass<'p> {
         Ok(State::Denoise { encoded, unet, group, solvers, step: 0 })
     }
 
-    /// The UNet for so many pictures, with these controls.
-    fn unet(&self, batch: usize, acting: &[usize]) -> Result<Stage<'p>> {
+    /// The UNet for so many pictures.
+    fn unet(&self, batch: usize, call: &Call) -> Result<Stage<'p>> {
         let run = UnetRun { size: self.size, skip: self.skip, batch, tokens: self.text.unet_tokens() };
-        self.pipeline.unet_stage(&self.request, run, acting, 0)
+        self.pipeline.unet_stage(&self.request, run, call, 0)
     }
 
     /// UNet θ(x_t, t, C_θ) → guidance → solver step, for all pictures of the group in one forward.
@@ -282,20 +282,20 @@ impl<'p> Pass<'p> {
         step: usize,
     ) -> Result<Event> {
         let shape = self.latent_shape();
-        let (rows, batch) = (self.pipeline.guidance_rows(&self.request), group.len());
         let timesteps = solvers[0].timesteps();
         let (t, of) = (timesteps[step], self.until.unwrap_or(timesteps.len()));
         let (at, of_all) = (self.done + step, self.done + timesteps.len());
-        let acting = acting(&self.request.controls, at, of_all);
-        if acting != unet.acting {
-            unet = OpenUnet { stage: unet.stage.exchange(self.unet(batch, &acting)?)?, acting };
+        let call = self.pipeline.call(&self.request, at, of_all);
+        let (rows, batch) = (call.rows, group.len());
+        if call != unet.call {
+            unet = OpenUnet { stage: unet.stage.exchange(self.unet(batch, &call)?)?, call };
         }
         // Of the rows, only the first is not shown a picture that guides.
         let sample: Vec<f32> = (0..rows)
             .flat_map(|row| group.clone().map(move |i| (i, rows == 3 && row == 0)))
             .flat_map(|(i, blind)| self.unet_input(i, &solvers[i - group.start], step, blind))
             .collect();
-        let text = encoded.unet(at, of_all);
+        let text = encoded.unet(at, of_all).last(rows, self.pipeline.guidance_rows(&self.request));
         let states = repeat_rows(&text.states, rows, batch);
         let added = repeat_rows(&text.added, rows, batch);
         let time = self.pipeline.time_inputs(t, rows * batch, &self.request);
@@ -311,7 +311,7 @@ impl<'p> Pass<'p> {
             inputs.push((names::TIMESTEP_COND, guidance));
         }
         let seen = (rows == 2, rows * batch);
-        let control = self.controls.of(&unet.acting, &self.request.controls, &self.pipeline.controls, seen);
+        let control = self.controls.of(&unet.call.acting, &self.request.controls, &self.pipeline.controls, seen);
         inputs.extend(control.iter().map(|(name, values)| (name.as_str(), &**values)));
         let latents: Vec<f32> = match self.pipeline.kind.shown {
             Shown::Masked | Shown::Instructed { .. } if !control.is_empty() => {

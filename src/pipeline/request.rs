@@ -43,6 +43,9 @@ pub struct Request {
     pub num_inference_steps: usize,
     /// ω_θ of classifier-free guidance; at 1 or below the unconditional row is not computed.
     pub guidance_scale: f64,
+    /// The shares of the steps between which guidance acts, from 0 to 1: the whole of a call must lie between them. Outside, the
+    /// conditional row alone is computed, in half the time (Kynkäänniemi et al., arXiv 2404.07724, there in terms of σ).
+    pub guidance_interval: (f64, f64),
     /// How strongly the picture steers a model that changes it as the prompt instructs, at least 1 (InstructPix2Pix, eq. 3).
     pub image_guidance_scale: f64,
     /// Where a refiner takes over, as a share of the noise schedule: above 0, below 1 (diffusers' `denoising_start`).
@@ -167,6 +170,7 @@ impl Default for Request {
             height: None,
             num_inference_steps: 30,
             guidance_scale: 7.5,
+            guidance_interval: (0.0, 1.0),
             image_guidance_scale: 1.5,
             refiner_start: 0.8,
             sampler: None,
@@ -235,6 +239,14 @@ impl Request {
             return Err(Error::Request(format!("batch: expected 1 to 64, got {}", self.batch)));
         }
         finite_in("guidance", self.guidance_scale, 0.0, 100.0)?;
+        let (start, end) = self.guidance_interval;
+        finite_in("guidance-interval", start, 0.0, 1.0)?;
+        finite_in("guidance-interval", end, 0.0, 1.0)?;
+        if start >= end {
+            return Err(Error::Request(format!(
+                "guidance-interval: expected two shares of the steps, the first below the second, got {start} and {end}"
+            )));
+        }
         finite_in("image-guidance", self.image_guidance_scale, 1.0, 100.0)?;
         finite_in("aesthetic-score", self.aesthetic_score, 0.0, 10.0)?;
         finite_in("negative-aesthetic-score", self.negative_aesthetic_score, 0.0, 10.0)?;

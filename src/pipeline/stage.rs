@@ -3,7 +3,9 @@
 use super::Device;
 use super::tiling::{Bands, Chains, Form, VaeTiling, choose};
 use super::weight_types::{Part, Streaming};
-use crate::record::{Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Outputs, Program, Recording, StreamPlan};
+use crate::record::{
+    Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Outputs, Program, Recording, StreamPlan, Traffic,
+};
 use crate::{Error, Result};
 
 /// Makes a stage's recording for given capabilities.
@@ -27,10 +29,14 @@ pub struct StagePlan {
     pub name: &'static str,
     /// How often it runs for the whole request.
     pub runs: usize,
-    /// Floating-point operations of one run (a fused multiply-add is two).
+    /// Floating-point operations of one run (a fused multiply-add is two), without [`once`](Self::once).
     pub flops: u64,
-    /// Kernel launches of one run.
+    /// Kernel launches of one run, without [`once`](Self::once).
     pub dispatches: usize,
+    /// Bytes that the kernels of one run move, and the least that its layers could ([`Traffic`] says what is counted).
+    pub traffic: Traffic,
+    /// What is computed in the first run and in each whose text or control pictures differ from those of the run before.
+    pub once: Traffic,
     /// Its memory; in bands, that of its largest part, as one part is in memory at a time.
     pub memory: MemoryPlan,
     /// Bytes of its weights by element type, most first; of all parts.
@@ -45,6 +51,11 @@ impl StagePlan {
     /// Bytes that the executor allocates for the stage, with what lies beside it.
     pub fn peak_bytes(&self) -> u64 {
         self.memory.peak_bytes() + self.beside_bytes
+    }
+
+    /// Floating-point operations of all its runs.
+    pub fn total_flops(&self) -> u64 {
+        self.flops * self.runs as u64 + self.once.flops
     }
 
     /// Bytes of all its weights.
@@ -84,23 +95,30 @@ impl<'m> Stage<'m> {
             Form::Whole(recording, memory) => StagePlan {
                 name,
                 runs,
-                flops: recording.flops(),
-                dispatches: recording.dispatches.len(),
+                flops: recording.traffic().flops,
+                dispatches: recording.traffic().dispatches,
+                traffic: recording.traffic(),
+                once: recording.prologue_traffic(),
                 memory,
                 weights: recording.constant_bytes(),
                 bands: None,
                 beside_bytes: self.beside,
             },
-            Form::Banded(_, plan, bands) => StagePlan {
-                name,
-                runs,
-                flops: plan.parts.iter().map(|part| part.flops * part.windows.len() as u64).sum(),
-                dispatches: plan.parts.iter().map(|part| part.dispatches * part.windows.len()).sum(),
-                memory: plan.largest().map(|part| part.memory.clone()).unwrap_or_default(),
-                weights: weights(&plan),
-                bands: Some(bands),
-                beside_bytes: self.beside,
-            },
+            Form::Banded(_, plan, bands) => {
+                let traffic: Traffic = plan.parts.iter().map(|part| part.traffic * part.windows.len()).sum();
+                StagePlan {
+                    name,
+                    runs,
+                    flops: traffic.flops,
+                    dispatches: traffic.dispatches,
+                    traffic,
+                    once: Traffic::default(),
+                    memory: plan.largest().map(|part| part.memory.clone()).unwrap_or_default(),
+                    weights: weights(&plan),
+                    bands: Some(bands),
+                    beside_bytes: self.beside,
+                }
+            }
         })
     }
 
@@ -108,7 +126,7 @@ impl<'m> Stage<'m> {
     /// one time.
     pub(super) fn allocate(self, device: &Device) -> Result<u64> {
         match self.form(device, device.storage())? {
-            Form::Whole(recording, _) => Ok(device.backend().compile(recording)?.allocated_bytes()),
+            Form::Whole(recording, _) => Ok(device.backend().compile(*recording)?.allocated_bytes()),
             Form::Banded(chain, plan, _) => {
                 ChainProgram::new(device.backend_arc(), device.caps(), chain, plan).allocate()
             }
@@ -151,7 +169,7 @@ impl<'m> Stage<'m> {
     ) -> Result<(Box<dyn Program + 'm>, Option<String>)> {
         let caps = device.caps_with(storage);
         let recording = match form {
-            Form::Whole(recording, _) => recording,
+            Form::Whole(recording, _) => *recording,
             Form::Banded(chain, plan, _) => return Ok((banded(device, caps, chain, plan), None)),
         };
         let refused = match device.backend().compile(recording) {

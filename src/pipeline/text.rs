@@ -71,6 +71,16 @@ pub(super) struct Conditioning {
     pub(super) added: Vec<f32>,
 }
 
+impl Conditioning {
+    /// The last `rows` of its `of` rows: the conditional one is the last.
+    pub(super) fn last(mut self, rows: usize, of: usize) -> Self {
+        for values in [&mut self.states, &mut self.added] {
+            values.drain(..values.len() / of * (of - rows));
+        }
+        self
+    }
+}
+
 impl Encoded {
     /// For call `call`, from 0, of the `of` calls that the solver makes. A solver that calls the UNet more than once a step has more calls than
     /// steps; they are spread evenly.

@@ -90,7 +90,7 @@ pub(super) type Chains<'m> = Box<dyn Fn(usize) -> Option<Chain<'m>> + Send + 'm>
 
 /// How a stage runs.
 pub(super) enum Form<'m> {
-    Whole(Recording, MemoryPlan),
+    Whole(Box<Recording>, MemoryPlan),
     Banded(Chain<'m>, ChainPlan, Bands),
 }
 
@@ -124,7 +124,7 @@ pub(super) fn choose<'m>(
             Err(Error::Device(refused)) if chains.is_some() => {
                 Err(Error::Device(format!("{refused}, or --vae-tiling auto")))
             }
-            whole => whole.map(|(plan, recording)| Form::Whole(recording, plan)),
+            whole => whole.map(|(plan, recording)| Form::Whole(Box::new(recording), plan)),
         };
     };
     let whole_bytes = match &whole {
@@ -154,7 +154,7 @@ pub(super) fn choose<'m>(
             Ok(Form::Banded(chain, plan, bands))
         }
         (None, Err(error), _) | (None, _, Some(error)) => Err(error),
-        (None, Ok((plan, recording)), None) => Ok(Form::Whole(recording, plan)),
+        (None, Ok((plan, recording)), None) => Ok(Form::Whole(Box::new(recording), plan)),
     }
 }
 

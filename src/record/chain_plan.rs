@@ -1,7 +1,7 @@
 //! How high the bands of a [`Chain`] are, and what memory they take.
 
 use super::chain::MapKind;
-use super::{Caps, Chain, DType, MemoryPlan, Part, Recording, Residual, Shape, Span, Tensor, Window, plan};
+use super::{Caps, Chain, DType, MemoryPlan, Part, Recording, Residual, Shape, Span, Tensor, Traffic, Window, plan};
 use crate::Result;
 
 /// The work and the memory of a chain on a device.
@@ -34,8 +34,8 @@ pub struct PartPlan {
     pub memory: MemoryPlan,
     /// Floating-point operations of one run.
     pub flops: u64,
-    /// Kernel launches of one run.
-    pub dispatches: usize,
+    /// Kernel launches of one run, and what they move.
+    pub traffic: Traffic,
     /// Bytes of its weights by element type.
     pub weights: Vec<(DType, u64)>,
     /// What becomes of the map that it reads.
@@ -110,7 +110,7 @@ fn plan_part(part: &Part<'_>, caps: &Caps, rows: usize, map: MapKind, kept: Opti
         result: (Shape { h: out_height, ..made.shape }, recording.dtype(made)),
         memory: plan(&recording)?,
         flops: recording.flops(),
-        dispatches: recording.dispatches.len(),
+        traffic: recording.traffic(),
         weights: recording.constant_bytes(),
         residual: part.residual,
     })

@@ -2,16 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
 
-use super::{Backend, Caps, Constant, MemoryPlan, Outputs, Program, Recording, Role, Tensor, Variant, plan};
+use super::host_weight::HostWeight;
+use super::{
+    Backend, Caps, Constant, Dispatch, DispatchTime, Kept, MemoryPlan, Outputs, Program, Recording, Role, Tensor,
+    Variant, plan,
+};
 use crate::{Error, Result};
 
-/// One kernel call on the host: the same bindings and parameters as in WGSL, everything in f32.
+/// One kernel call on the host: the same bindings and parameters as in WGSL, everything in f32 but a product's weight.
 pub struct HostCall<'a> {
     /// Which form of the kernel.
     pub variant: &'a Variant,
     params: &'a [u8],
     reads: Vec<(&'static str, &'a [f32])>,
+    weight: Option<&'a HostWeight>,
     out: Option<&'a mut [f32]>,
 }
 
@@ -31,6 +37,11 @@ impl<'a> HostCall<'a> {
         self.reads.iter().find(|(n, _)| *n == name).map(|(_, slice)| *slice)
     }
 
+    /// The constant bound as `weight`, in panels.
+    pub fn weight(&self) -> &'a HostWeight {
+        self.weight.expect("binding weight was recorded")
+    }
+
     /// The whole storage bound as `out`; can be taken once.
     pub fn out(&mut self) -> &'a mut [f32] {
         self.out.take().expect("a host kernel takes its output once")
@@ -40,12 +51,26 @@ impl<'a> HostCall<'a> {
 /// Executes recordings on all cores with rayon.
 pub struct HostBackend {
     caps: Caps,
-    /// Constants as f32, shared between programs by the identity of their `Arc`.
-    constants: Mutex<HashMap<usize, Weak<HostConstant>>>,
+    /// Constants, shared between programs by the identity of their `Arc` and the form.
+    constants: Mutex<HashMap<(usize, Form), Weak<HostConstant>>>,
+}
+
+/// How a constant is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Form {
+    /// In order, as f32.
+    Values,
+    /// In panels, as a matrix of so many rows.
+    Weight(usize),
+}
+
+enum Stored {
+    Values(Vec<f32>),
+    Weight(HostWeight),
 }
 
 struct HostConstant {
-    values: Vec<f32>,
+    stored: Stored,
     /// Keeps the address that is the cache's key from being given to another constant.
     _source: Arc<Constant>,
 }
@@ -61,55 +86,146 @@ impl Backend for HostBackend {
         &self.caps
     }
 
-    fn compile(&self, mut recording: Recording) -> Result<Box<dyn Program>> {
+    fn compile(&self, recording: Recording) -> Result<Box<dyn Program>> {
+        Ok(Box::new(self.compile_program(recording)?))
+    }
+}
+
+impl HostBackend {
+    /// [`compile`](Backend::compile), as the type that can profile itself.
+    ///
+    /// # Errors
+    /// As [`compile`](Backend::compile).
+    pub fn compile_program(&self, mut recording: Recording) -> Result<HostProgram> {
         // A recording made for another device runs here too: storage is f32 and sizes are unlimited.
         recording.caps = self.caps.clone();
         let plan = plan(&recording)?;
         let mut constants = HashMap::new();
         for (index, tensor) in recording.tensors.iter().enumerate() {
             if let Role::Constant(constant) = &tensor.role {
-                constants.insert(index as u32, self.constant(constant)?);
+                for form in forms(&recording, index as u32) {
+                    constants.insert((index as u32, form), self.constant(constant, form)?);
+                }
             }
         }
         // NaN, so that a kernel that reads what nobody wrote shows.
         let lanes = plan.lanes.iter().map(|bytes| vec![f32::NAN; bytes / 4]).collect();
-        Ok(Box::new(HostProgram { recording, plan, lanes, constants }))
+        let kept = Kept::of(&recording);
+        Ok(HostProgram { recording, plan, lanes, constants, kept })
     }
-}
 
-impl HostBackend {
-    fn constant(&self, constant: &Arc<Constant>) -> Result<Arc<HostConstant>> {
-        let key = Arc::as_ptr(constant) as usize;
+    fn constant(&self, constant: &Arc<Constant>, form: Form) -> Result<Arc<HostConstant>> {
+        let key = (Arc::as_ptr(constant) as usize, form);
         let mut cache = self.constants.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(found) = cache.get(&key).and_then(Weak::upgrade) {
             return Ok(found);
         }
         cache.retain(|_, weak| weak.strong_count() > 0);
-        let made = Arc::new(HostConstant { values: constant.values()?, _source: Arc::clone(constant) });
+        let stored = match form {
+            Form::Values => Stored::Values(constant.values()?),
+            Form::Weight(rows) => Stored::Weight(HostWeight::new(constant, rows)?),
+        };
+        let made = Arc::new(HostConstant { stored, _source: Arc::clone(constant) });
         cache.insert(key, Arc::downgrade(&made));
         Ok(made)
     }
 }
 
-struct HostProgram {
+/// Rows of the weight that a dispatch reads: two for each result of a gated product.
+fn weight_rows(dispatch: &Dispatch) -> usize {
+    let results = dispatch.write.shape.c;
+    if dispatch.variant.has("GATED") { 2 * results } else { results }
+}
+
+/// The binding of a product's weight.
+const WEIGHT: &str = "weight";
+
+/// The forms in which a constant is read: as a weight, in order, or (rarely) both.
+fn forms(recording: &Recording, storage: u32) -> Vec<Form> {
+    let mut forms = Vec::new();
+    for dispatch in &recording.dispatches {
+        for (name, _) in dispatch.reads.iter().filter(|(_, tensor)| tensor.storage == storage) {
+            let form = if *name == WEIGHT { Form::Weight(weight_rows(dispatch)) } else { Form::Values };
+            if !forms.contains(&form) {
+                forms.push(form);
+            }
+        }
+    }
+    let is_output = recording.outputs.iter().any(|output| output.tensor.storage == storage);
+    if (is_output || forms.is_empty()) && !forms.contains(&Form::Values) {
+        forms.push(Form::Values);
+    }
+    forms
+}
+
+/// A recording with its memory, ready to run.
+pub struct HostProgram {
     recording: Recording,
     plan: MemoryPlan,
     lanes: Vec<Vec<f32>>,
-    constants: HashMap<u32, Arc<HostConstant>>,
+    constants: HashMap<(u32, Form), Arc<HostConstant>>,
+    kept: Kept,
 }
 
 impl HostProgram {
+    /// Like [`run`](Program::run), with the time of each dispatch that the run takes.
+    ///
+    /// # Errors
+    /// As [`run`](Program::run).
+    pub fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
+        let inputs = match_inputs(&self.recording, inputs)?;
+        let first = self.begin(&inputs);
+        let mut times = Vec::with_capacity(self.recording.dispatches.len() - first);
+        for index in first..self.recording.dispatches.len() {
+            let start = Instant::now();
+            self.execute(index);
+            let seconds = start.elapsed().as_secs_f64();
+            let dispatch = &self.recording.dispatches[index];
+            let (label, kernel, flops) = (dispatch.label.clone(), dispatch.kernel.stem, dispatch.flops);
+            times.push(DispatchTime { label, kernel, seconds, flops });
+        }
+        self.kept.made(first, &inputs);
+        Ok((self.outputs(), times))
+    }
+
+    /// Writes the inputs; gives the first dispatch that they ask for.
+    fn begin(&mut self, inputs: &[(u32, &[f32])]) -> usize {
+        for &(storage, slice) in inputs {
+            if let Some((lane, range)) = self.range(storage) {
+                self.lanes[lane][range].copy_from_slice(slice);
+            }
+        }
+        self.kept.first(&self.recording, inputs)
+    }
+
+    fn outputs(&self) -> Outputs {
+        let outputs = self.recording.outputs.iter();
+        outputs.map(|o| (o.name.clone(), gather(self.slice(o.tensor.storage), o.tensor))).collect()
+    }
+
     fn range(&self, storage: u32) -> Option<(usize, std::ops::Range<usize>)> {
         let len = self.recording.tensors[storage as usize].len;
         self.plan.placements[storage as usize].map(|p| (p.lane, p.offset / 4..p.offset / 4 + len))
     }
 
     fn slice(&self, storage: u32) -> &[f32] {
-        match (self.constants.get(&storage), self.range(storage)) {
-            (Some(constant), _) => &constant.values,
-            (None, Some((lane, range))) => &self.lanes[lane][range],
-            (None, None) => &[],
+        match (self.constants.get(&(storage, Form::Values)).map(|constant| &constant.stored), self.range(storage)) {
+            (Some(Stored::Values(values)), _) => values,
+            (_, Some((lane, range))) => &self.lanes[lane][range],
+            (_, None) => &[],
         }
+    }
+
+    /// The weight that a dispatch reads. One that is no constant is put into panels at every run, in `made`.
+    fn weight<'a>(&'a self, dispatch: &Dispatch, made: &'a mut Option<HostWeight>) -> Option<&'a HostWeight> {
+        let &(_, tensor) = dispatch.reads.iter().find(|(name, _)| *name == WEIGHT)?;
+        let rows = weight_rows(dispatch);
+        if let Some(Stored::Weight(weight)) =
+            self.constants.get(&(tensor.storage, Form::Weight(rows))).map(|c| &c.stored)
+        {
+            return Some(weight);
+        }
+        Some(made.insert(HostWeight::from_f32(self.slice(tensor.storage), rows)))
     }
 
     fn execute(&mut self, index: usize) {
@@ -118,7 +234,9 @@ impl HostProgram {
         // The plan keeps a dispatch's inputs out of its output's lane, so the lane can be taken out meanwhile.
         let mut lane_values = std::mem::take(&mut self.lanes[lane]);
         let dispatch = &self.recording.dispatches[index];
+        let mut made = None;
         let mut call = HostCall {
+            weight: self.weight(dispatch, &mut made),
             variant: &dispatch.variant,
             params: &dispatch.params,
             reads: dispatch.reads.iter().map(|&(name, tensor)| (name, self.slice(tensor.storage))).collect(),
@@ -131,25 +249,22 @@ impl HostProgram {
 
 impl Program for HostProgram {
     fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        for (storage, slice) in match_inputs(&self.recording, inputs)? {
-            if let Some((lane, range)) = self.range(storage) {
-                self.lanes[lane][range].copy_from_slice(slice);
-            }
-        }
-        for index in 0..self.recording.dispatches.len() {
+        let inputs = match_inputs(&self.recording, inputs)?;
+        let first = self.begin(&inputs);
+        for index in first..self.recording.dispatches.len() {
             self.execute(index);
         }
-        Ok(self
-            .recording
-            .outputs
-            .iter()
-            .map(|o| (o.name.clone(), gather(self.slice(o.tensor.storage), o.tensor)))
-            .collect())
+        self.kept.made(first, &inputs);
+        Ok(self.outputs())
     }
 
     fn allocated_bytes(&self) -> u64 {
         let lanes: usize = self.lanes.iter().map(|lane| lane.len() * 4).sum();
-        let constants: usize = self.constants.values().map(|c| c.values.len() * 4).sum();
+        let bytes = |constant: &Arc<HostConstant>| match &constant.stored {
+            Stored::Values(values) => size_of_val(values.as_slice()),
+            Stored::Weight(weight) => weight.bytes(),
+        };
+        let constants: usize = self.constants.values().map(bytes).sum();
         (lanes + constants) as u64
     }
 

@@ -67,7 +67,10 @@ pub fn plan(recording: &Recording) -> Result<MemoryPlan> {
     let lifetimes = lifetimes(recording);
     let mut plan = MemoryPlan { placements: vec![None; recording.tensors.len()], ..MemoryPlan::default() };
     for (index, tensor) in recording.tensors.iter().enumerate() {
-        let bytes = stored_bytes(caps, tensor.len, tensor.dtype);
+        let bytes = match tensor.role {
+            Role::Constant(_) => constant_bytes(caps, tensor.len, tensor.dtype),
+            _ => stored_bytes(caps, tensor.len, tensor.dtype),
+        };
         if bytes as u64 > caps.max_binding_bytes.min(caps.max_buffer_bytes) {
             return Err(too_large(recording, index, bytes));
         }
@@ -195,6 +198,15 @@ fn lifetimes(recording: &Recording) -> Vec<Option<Lifetime>> {
     for output in &recording.outputs {
         touch(output.tensor.storage, recording.dispatches.len() + 1);
     }
+    // What a prologue leaves to other dispatches lives from run to run.
+    let end = recording.dispatches.len() + 1;
+    for dispatch in &recording.dispatches[..recording.prologue] {
+        if let Some(life) = &mut lifetimes[dispatch.write.storage as usize]
+            && life.last > recording.prologue
+        {
+            *life = Lifetime { first: 0, last: end };
+        }
+    }
     for (index, tensor) in recording.tensors.iter().enumerate() {
         if matches!(tensor.role, Role::Constant(_)) {
             lifetimes[index] = None;
@@ -203,8 +215,13 @@ fn lifetimes(recording: &Recording) -> Vec<Option<Lifetime>> {
     lifetimes
 }
 
-/// Bytes of a tensor where it is kept; the host keeps everything as f32.
-pub(crate) fn stored_bytes(caps: &Caps, len: usize, dtype: DType) -> usize {
+/// Bytes of a constant where it is kept; the host keeps blocks as f32.
+pub(crate) fn constant_bytes(caps: &Caps, len: usize, dtype: DType) -> usize {
+    if caps.is_host() && dtype == DType::F16 { dtype.bytes(len) } else { stored_bytes(caps, len, dtype) }
+}
+
+/// Bytes of a tensor where it is kept; the host keeps all but constants as f32.
+pub(super) fn stored_bytes(caps: &Caps, len: usize, dtype: DType) -> usize {
     if caps.is_host() { DType::F32.bytes(len) } else { dtype.bytes(len).next_multiple_of(4) }
 }
 

@@ -1,9 +1,9 @@
 //! A forward pass as plain data.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Caps, Constant, DType, Kernel, Layout, Shape, Tensor, Variant, stored_bytes};
+use super::{Caps, Constant, DType, Kernel, Layout, Shape, Tensor, Variant, constant_bytes};
 
 /// What a tensor is for.
 #[derive(Debug, Clone)]
@@ -55,6 +55,8 @@ pub struct Dispatch {
     pub label: String,
     /// Floating-point operations (a fused multiply-add is two).
     pub flops: u64,
+    /// Which layer it is a part of ([`Recording::layer`]); `None` for what only moves or joins results of layers.
+    pub layer: Option<u32>,
 }
 
 /// A named result. Its elements are read back channels last, `[n, h, w, c]`.
@@ -74,6 +76,8 @@ pub struct Recording {
     pub tensors: Vec<TensorInfo>,
     /// Kernel launches in order.
     pub dispatches: Vec<Dispatch>,
+    /// How many of them, from the first on, a run leaves out when the inputs that they read are those of the run before ([`once`](Self::once)).
+    pub prologue: usize,
     /// Results in the order they were named.
     pub outputs: Vec<Output>,
     /// Bytes that the executor of a GPU may allocate: constants that do not fit then pass through the device in every run. `None` keeps all of them
@@ -84,6 +88,13 @@ pub struct Recording {
     keep_taps: bool,
     /// Element type of new tensors.
     storage: DType,
+    /// Whether new dispatches belong to the prologue.
+    in_prologue: bool,
+    /// Storages that the prologue writes.
+    kept: HashSet<u32>,
+    /// The layer that new dispatches belong to, and how many there were.
+    layer: Option<u32>,
+    layers: u32,
 }
 
 impl Recording {
@@ -93,12 +104,17 @@ impl Recording {
             caps: caps.clone(),
             tensors: Vec::new(),
             dispatches: Vec::new(),
+            prologue: 0,
             outputs: Vec::new(),
             memory_limit: None,
             constants: HashMap::new(),
             scope: Vec::new(),
             keep_taps: false,
             storage: caps.storage,
+            in_prologue: false,
+            kept: HashSet::new(),
+            layer: None,
+            layers: 0,
         }
     }
 
@@ -205,7 +221,7 @@ impl Recording {
         let is_activation = |tensor: Tensor| !matches!(self.tensors[tensor.storage()].role, Role::Constant(_));
         let activations = reads.iter().copied().chain([("out", write)]).filter(|&(_, tensor)| is_activation(tensor));
         variant.types = activations.map(|(name, tensor)| (name, self.dtype(tensor))).collect();
-        self.dispatches.push(Dispatch {
+        let dispatch = Dispatch {
             kernel,
             variant,
             params: bytemuck::bytes_of(params).to_vec(),
@@ -214,7 +230,48 @@ impl Recording {
             grid,
             label: self.path(kernel.stem),
             flops,
-        });
+            layer: self.layer,
+        };
+        if !self.in_prologue {
+            return self.dispatches.push(dispatch);
+        }
+        let early = dispatch.reads.iter().all(|&(_, tensor)| self.is_known_early(tensor));
+        assert!(early, "{}: the prologue reads what a later dispatch writes", dispatch.label);
+        self.kept.insert(dispatch.write.storage);
+        self.dispatches.insert(self.prologue, dispatch);
+        self.prologue += 1;
+    }
+
+    /// Runs `body`, whose dispatches depend on `reads` (and constants) alone, and makes them part of the prologue: what does not change
+    /// from step to step is computed in the first run and in each whose inputs differ, and its results stay in memory. Where one of
+    /// `reads` is the result of a dispatch outside of the prologue, `body` is recorded as anything else.
+    pub fn once<T>(&mut self, reads: &[Tensor], body: impl FnOnce(&mut Self) -> T) -> T {
+        let early = reads.iter().all(|&tensor| self.is_known_early(tensor));
+        let outer = std::mem::replace(&mut self.in_prologue, early);
+        let result = body(self);
+        self.in_prologue = outer;
+        result
+    }
+
+    pub(super) fn is_input(&self, storage: u32) -> bool {
+        matches!(self.tensors[storage as usize].role, Role::Input(_))
+    }
+
+    fn is_known_early(&self, tensor: Tensor) -> bool {
+        !matches!(self.tensors[tensor.storage()].role, Role::Intermediate) || self.kept.contains(&tensor.storage)
+    }
+
+    /// Runs `body`, whose dispatches are one layer: what they read from outside and what others read of theirs is the least that the
+    /// layer moves ([`traffic`](Self::traffic)). Inside of another layer, they are that one's.
+    pub fn layer<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
+        if self.layer.is_some() {
+            return body(self);
+        }
+        self.layer = Some(self.layers);
+        self.layers += 1;
+        let result = body(self);
+        self.layer = None;
+        result
     }
 
     /// Runs `body` with `name` appended to the module path, as the checkpoint names its modules.
@@ -262,7 +319,7 @@ impl Recording {
     pub fn constant_bytes(&self) -> Vec<(DType, u64)> {
         let mut found: Vec<(DType, u64)> = Vec::new();
         for tensor in self.tensors.iter().filter(|tensor| matches!(tensor.role, Role::Constant(_))) {
-            let bytes = stored_bytes(&self.caps, tensor.len, tensor.dtype) as u64;
+            let bytes = constant_bytes(&self.caps, tensor.len, tensor.dtype) as u64;
             match found.iter_mut().find(|(dtype, _)| *dtype == tensor.dtype) {
                 Some((_, sum)) => *sum += bytes,
                 None => found.push((tensor.dtype, bytes)),
@@ -272,7 +329,7 @@ impl Recording {
         found
     }
 
-    /// Floating-point operations of one run.
+    /// Floating-point operations of one run, its prologue included.
     pub fn flops(&self) -> u64 {
         self.dispatches.iter().map(|d| d.flops).sum()
     }

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::plan::stored_bytes;
+use super::plan::constant_bytes;
 use super::{Recording, Role};
 
 /// Arenas: one is read while the other is written.
@@ -34,6 +34,8 @@ pub struct StreamPlan {
     pub stage_bytes: usize,
     /// All dispatches in order. The constants of chunk `k` lie in arena `k % arenas`.
     pub chunks: Vec<Chunk>,
+    /// Dispatches of the recording's prologue; a chunk ends with them.
+    pub prologue: usize,
 }
 
 /// Dispatches whose constants are on the device together.
@@ -67,10 +69,19 @@ impl StreamPlan {
         self.arenas() * self.arena_bytes + STAGES * self.stage_bytes
     }
 
-    /// Bytes that are written to the device in every run.
+    /// Bytes that are written to the device in every run, but for what its prologue reads.
     pub fn bytes_per_run(&self) -> u64 {
-        self.chunks.iter().flat_map(|chunk| &chunk.loads).map(|load| load.bytes as u64).sum()
+        bytes(self.chunks.iter().filter(|chunk| chunk.dispatches.end > self.prologue))
     }
+
+    /// Bytes that are written to the device in a run that computes its prologue too.
+    pub fn bytes_of_first_run(&self) -> u64 {
+        bytes(self.chunks.iter())
+    }
+}
+
+fn bytes<'c>(chunks: impl Iterator<Item = &'c Chunk>) -> u64 {
+    chunks.flat_map(|chunk| &chunk.loads).map(|load| load.bytes as u64).sum()
 }
 
 /// A constant that may pass through.
@@ -78,7 +89,7 @@ struct Candidate {
     bytes: usize,
     /// Bytes in an arena, up to where the next may begin.
     place: usize,
-    /// Dispatches that read it.
+    /// Dispatches that read it in every run.
     uses: usize,
 }
 
@@ -87,6 +98,7 @@ struct Candidates {
     constants: BTreeMap<usize, Candidate>,
     /// For each dispatch, which of them it reads.
     reads: Vec<Vec<usize>>,
+    prologue: usize,
 }
 
 /// A choice of what passes through.
@@ -127,12 +139,9 @@ pub(super) fn stream(recording: &Recording, limit: usize) -> Option<(usize, Stre
 
 /// Constants by storage, with their bytes on the device.
 fn constants(recording: &Recording) -> impl Iterator<Item = (usize, usize)> {
-    recording
-        .tensors
-        .iter()
-        .enumerate()
-        .filter(|(_, tensor)| matches!(tensor.role, Role::Constant(_)))
-        .map(|(storage, tensor)| (storage, stored_bytes(&recording.caps, tensor.len, tensor.dtype).next_multiple_of(4)))
+    recording.tensors.iter().enumerate().filter(|(_, tensor)| matches!(tensor.role, Role::Constant(_))).map(
+        |(storage, tensor)| (storage, constant_bytes(&recording.caps, tensor.len, tensor.dtype).next_multiple_of(4)),
+    )
 }
 
 impl Candidates {
@@ -148,16 +157,19 @@ impl Candidates {
             .map(|(storage, bytes)| (storage, Candidate { bytes, place: bytes.next_multiple_of(align), uses: 0 }))
             .collect();
         let mut reads = Vec::with_capacity(recording.dispatches.len());
-        for dispatch in &recording.dispatches {
+        let mut read = BTreeSet::new();
+        for (index, dispatch) in recording.dispatches.iter().enumerate() {
             let storages: BTreeSet<usize> = dispatch.reads.iter().map(|(_, tensor)| tensor.storage()).collect();
             let own: Vec<usize> = storages.into_iter().filter(|storage| constants.contains_key(storage)).collect();
             for storage in &own {
-                constants.entry(*storage).and_modify(|constant| constant.uses += 1);
+                let every_run = usize::from(index >= recording.prologue);
+                constants.entry(*storage).and_modify(|constant| constant.uses += every_run);
+                read.insert(*storage);
             }
             reads.push(own);
         }
-        constants.retain(|_, constant| constant.uses > 0);
-        Candidates { constants, reads }
+        constants.retain(|storage, _| read.contains(storage));
+        Candidates { constants, reads, prologue: recording.prologue }
     }
 
     /// Bytes that each dispatch would read from an arena.
@@ -195,7 +207,7 @@ impl Candidates {
             };
             let need = |storages: &[usize]| storages.iter().map(|s| self.constants[s].place).sum::<usize>();
             let mut loads = new(&current);
-            if used + need(&loads) > choice.arena {
+            if used + need(&loads) > choice.arena || (index > 0 && index == self.prologue) {
                 let next = Chunk { dispatches: index..index, loads: Vec::new() };
                 chunks.push(std::mem::replace(&mut current, next));
                 used = 0;
@@ -210,7 +222,7 @@ impl Candidates {
             current.dispatches.end = index + 1;
         }
         chunks.push(current);
-        StreamPlan { arena_bytes: largest, stage_bytes: stage_bytes(largest), chunks }
+        StreamPlan { arena_bytes: largest, stage_bytes: stage_bytes(largest), chunks, prologue: self.prologue }
     }
 }
 

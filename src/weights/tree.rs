@@ -72,6 +72,16 @@ impl Weights {
         self.shared.tensors.tensors().iter().map(|(name, view)| (name.as_str(), view.shape()))
     }
 
+    /// The full name of a tensor at this place.
+    pub fn full_name(&self, leaf: &str) -> String {
+        self.name(leaf)
+    }
+
+    /// The root of the same tensors.
+    pub fn root(&self) -> Weights {
+        Weights { path: String::new(), ..self.clone() }
+    }
+
     /// The place one name (or several, joined by dots) further down.
     pub fn at(&self, name: impl Display) -> Weights {
         Weights { path: self.name(&name.to_string()), ..self.clone() }
@@ -119,6 +129,31 @@ impl Weights {
     pub fn fused_matrix(&self, names: &[&str], [out, inner]: [usize; 2]) -> Result<Arc<Constant>> {
         let padded = [(names.len() * out).next_multiple_of(4), inner.next_multiple_of(4)];
         self.packed(names, &[out, inner], &padded, None)
+    }
+
+    /// Matrices `[rows, in]`, each by its name and its number of rows, below each other: one product instead of several.
+    ///
+    /// # Errors
+    /// As [`vector`](Self::vector).
+    pub fn stacked_matrix(&self, parts: &[(String, usize)], inner: usize) -> Result<Arc<Constant>> {
+        let rows: usize = parts.iter().map(|(_, rows)| rows).sum();
+        let padded = [rows.next_multiple_of(4), inner.next_multiple_of(4)];
+        let sources = parts.iter().map(|(name, rows)| self.ask(name, &[*rows, inner])).collect::<Result<_>>()?;
+        Ok(self.pack(self.stacked_name(parts), sources, &[rows, inner], &padded, None))
+    }
+
+    /// Vectors, each by its name and its length, after each other, as [`vector`](Self::vector).
+    ///
+    /// # Errors
+    /// As [`vector`](Self::vector).
+    pub fn stacked_vector(&self, parts: &[(String, usize)]) -> Result<Arc<Constant>> {
+        let len: usize = parts.iter().map(|(_, len)| len).sum();
+        let sources = parts.iter().map(|(name, len)| self.ask(name, &[*len])).collect::<Result<_>>()?;
+        Ok(self.pack(self.stacked_name(parts), sources, &[len], &[len.next_multiple_of(4)], Some(DType::F32)))
+    }
+
+    fn stacked_name(&self, parts: &[(String, usize)]) -> String {
+        self.name(&parts.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("+"))
     }
 
     /// A convolution, stored `[out, in, k, k]`, given as `[out, k, k, in]` (as the matrix `[out, in]` for k = 1), both
@@ -186,16 +221,27 @@ impl Weights {
         padded: &[usize],
         forced: Option<DType>,
     ) -> Result<Arc<Constant>> {
-        let sources: Option<Vec<Source>> = names.iter().map(|name| self.ask(name, stored)).collect::<Result<_>>()?;
-        let label = self.name(&names.join("+"));
+        let sources = names.iter().map(|name| self.ask(name, stored)).collect::<Result<_>>()?;
+        Ok(self.pack(self.name(&names.join("+")), sources, stored, padded, forced))
+    }
+
+    /// The constant of these sources below each other, `stored` but for their rows.
+    fn pack(
+        &self,
+        label: String,
+        sources: Option<Vec<Source>>,
+        stored: &[usize],
+        padded: &[usize],
+        forced: Option<DType>,
+    ) -> Arc<Constant> {
         let Some(sources) = sources else {
             let data = Box::new(Missing(label.clone()));
-            return Ok(Arc::new(Constant { label, shape: padded.to_vec(), dtype: DType::F32, data }));
+            return Arc::new(Constant { label, shape: padded.to_vec(), dtype: DType::F32, data });
         };
         let kept = self.shared.weight_type.kept_blocks(&sources).filter(|_| forced.is_none() && padded.len() == 2);
         if let Some(dtype) = kept {
             let data = Kept { sources, len: padded.iter().product(), dtype };
-            return Ok(Arc::new(Constant { label, shape: padded.to_vec(), dtype, data: Box::new(data) }));
+            return Arc::new(Constant { label, shape: padded.to_vec(), dtype, data: Box::new(data) });
         }
         // A sum is not what was stored: kept as f32, unless all weights are to be f16.
         let stored_as = |s: &Source| if s.patches.is_empty() { s.view.dtype() } else { StoredType::F32 };
@@ -211,7 +257,7 @@ impl Weights {
             dtype,
         };
         let constant = Constant { label, shape: padded.to_vec(), dtype, data: Box::new(data) };
-        Ok(Arc::new(if forced.is_some() { constant } else { quantized(self.shared.weight_type, constant) }))
+        Arc::new(if forced.is_some() { constant } else { quantized(self.shared.weight_type, constant) })
     }
 
     /// Notes that the tensor was asked for and checks it; `None` when the file lacks it.

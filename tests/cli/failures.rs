@@ -17,6 +17,8 @@ fn requests_out_of_range() {
     refuses(&["x", "--count", "0"], 2, &["count"]);
     refuses(&["x", "--guidance", "nan"], 2, &["guidance"]);
     refuses(&["x", "--guidance", "-1"], 2, &["guidance"]);
+    refuses(&["x", "--guidance-interval", "0.2"], 2, &["guidance-interval", "0.2,0.8"]);
+    refuses(&["x", "--guidance-interval", "0.8,0.2"], 2, &["guidance-interval"]);
     refuses(&["x", "--eta", "1.5"], 2, &["eta"]);
     refuses(&["x", "--sampler", "ddimm"], 2, &["ddimm", "ddim", "samplers"]);
     refuses(&["x", "--oms", "off", "--compare"], 2, &["--compare", "--oms"]);

@@ -241,6 +241,22 @@ fn profiling_times_every_dispatch_and_changes_no_result() {
 }
 
 #[test]
+fn profiling_on_the_host_times_every_dispatch_and_changes_no_result() {
+    let weights = chain_weights();
+    let backend = HostBackend::default();
+    let mut recording = Recording::new(backend.caps());
+    chain(&mut recording, 2, &weights);
+    let mut program = backend.compile_program(recording).unwrap();
+    let x = values(51, 48 * 32);
+    let (outputs, times) = program.run_profiled(&[("x", &x)]).unwrap();
+    assert_eq!(outputs, program.run(&[("x", &x)]).unwrap());
+    let labels: Vec<&str> = times.iter().map(|t| t.label.as_str()).collect();
+    assert_eq!(labels, ["layers.0.matmul", "layers.0.matmul", "layers.1.matmul", "layers.1.matmul"]);
+    assert!(times.iter().all(|t| t.kernel == "matmul" && t.flops > 0 && t.seconds < 10.0));
+    assert!(times.iter().any(|t| t.seconds > 0.0));
+}
+
+#[test]
 fn an_input_can_be_an_output_and_a_constant_too() {
     let backend = open(DType::F32);
     let mut recording = Recording::new(backend.caps());

@@ -2,7 +2,7 @@
 
 use chiaro::ops::{
     Activation, Attention, Conv2d, Epilogue, GroupNorm, Scales, add_scaled, attention, concat, conv2d, elementwise,
-    geglu, group_norm, layer_norm, matmul,
+    group_norm, group_norm_by, layer_norm, matmul,
 };
 use chiaro::record::{AdapterKind, Caps, Constant, DType, Recording, Shape, Tensor};
 
@@ -111,7 +111,7 @@ fn epilogues(rec: &mut Recording, mixture: Mixture, out: Shape) -> Vec<Epilogue>
         bias: (set & 1 != 0).then_some(bias),
         image_add: (set & 2 != 0).then_some(image_add),
         residual: (set & 4 != 0).then_some(residual),
-        activation: Activation::None,
+        ..Epilogue::default()
     });
     let functions = ACTIVATIONS.map(|activation| Epilogue { activation, ..Epilogue::bias(Some(bias)) });
     sums.chain(functions).collect()
@@ -124,6 +124,10 @@ fn products(rec: &mut Recording, dtype: DType, mixture: Mixture, shapes: usize) 
     {
         let x = mixture.x(rec, Shape::tokens(2, tokens, inner));
         let weight = constant(rec, &[columns, inner], dtype);
+        for bias in [None, Some(constant(rec, &[columns], DType::F32))] {
+            let gated = Epilogue { gated: true, ..Epilogue::bias(bias) };
+            mixture.record(rec, |rec| matmul(rec, x, weight, gated));
+        }
         for epilogue in epilogues(rec, mixture, Shape::tokens(2, tokens, columns)) {
             mixture.record(rec, |rec| matmul(rec, x, weight, epilogue));
         }
@@ -155,6 +159,8 @@ fn norms(rec: &mut Recording, mixture: Mixture, shapes: usize) {
         for silu in [false, true] {
             mixture.record(rec, |rec| group_norm(rec, x, gamma, beta, GroupNorm { groups, eps: 1e-5, silu }));
         }
+        let moments = rec.in_type(DType::F32, |rec| rec.input("moments", Shape::image(2, 1, 2, channels)));
+        mixture.record(rec, |rec| group_norm_by(rec, x, moments, beta, true));
         mixture.record(rec, |rec| layer_norm(rec, x, gamma, beta, 1e-5));
         for activation in ACTIVATIONS {
             mixture.record(rec, |rec| elementwise(rec, x, activation));
@@ -165,8 +171,6 @@ fn norms(rec: &mut Recording, mixture: Mixture, shapes: usize) {
         for scales in [None, Some(Scales { vectors, at: 13 })] {
             mixture.record(rec, |rec| add_scaled(rec, x, same, scales));
         }
-        let wide = mixture.x(rec, Shape { c: 2 * channels, ..x.shape });
-        mixture.record(rec, |rec| geglu(rec, wide));
     }
 }
 

@@ -161,8 +161,7 @@ fn every_form_of_every_kernel_is_valid() {
     };
     let statistics = BTreeSet::from([
         ("group_norm", "moments"),
-        ("group_norm_fold", "moments_of_chunks"),
-        ("group_norm_fold", "out"),
+        ("group_norm", "moments_of_chunks"),
         ("group_norm_statistics", "out"),
     ]);
     assert_eq!(&bound_as(DType::F32) - &bound_as(DType::F16), statistics, "never bound as f16");
@@ -212,10 +211,11 @@ fn the_check_finds_each_kind_of_fault() {
     assert!(fault(&|d, _| d.reads.push(("bias", d.write))).contains("no binding bias"));
     assert!(fault(&|d, _| d.variant.types[0].1 = DType::F16).contains("16-bit"));
     let half = Caps { shader_f16: true, storage: DType::F16, ..caps.clone() };
-    let mut fold = record_all(&half).dispatches.into_iter().find(|d| d.kernel.stem == "group_norm_fold").unwrap();
-    check(&fold, &half).unwrap();
-    fold.variant.types[0].1 = DType::F16;
-    assert!(check(&fold, &half).expect_err("statistics are f32").contains("the tensor is F16"));
+    let joins = |d: &Dispatch| d.reads.iter().any(|(name, _)| *name == "moments_of_chunks");
+    let mut norm = record_all(&half).dispatches.into_iter().find(joins).unwrap();
+    check(&norm, &half).unwrap();
+    norm.variant.types[1].1 = DType::F16;
+    assert!(check(&norm, &half).expect_err("statistics are f32").contains("the tensor is F16"));
     assert!(fault(&|d, _| d.variant.overrides.push(("SIZE", 1))).contains("SIZE"));
     assert!(fault(&|d, _| d.grid[1] = 70_000).contains("workgroups along y"));
     assert!(fault(&|_, c| c.max_workgroup_bytes = 1024).contains("workgroup memory"));

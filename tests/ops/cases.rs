@@ -42,8 +42,11 @@ pub enum Case {
         x: Shape,
         mean: f32,
     },
+    /// A gated product with `c_out` results.
     Geglu {
         x: Shape,
+        c_out: usize,
+        stored: DType,
     },
     Elementwise {
         x: Shape,
@@ -190,7 +193,12 @@ impl Case {
                 operands.push(("gamma", normal(x.c, 1.0, 0.3)));
                 operands.push(("beta", normal(x.c, 0.0, 0.3)));
             }
-            Case::Geglu { x } => operands.push(("x", normal(x.len(), 0.0, 2.0))),
+            Case::Geglu { x, c_out, stored } => {
+                operands.push(("x", normal(x.len(), 0.0, 1.0)));
+                let weight = normal(2 * c_out * x.c, 0.0, 2.0 / (x.c as f32).sqrt());
+                operands.push(("weight", kept(weight, stored)));
+                operands.push(("bias", normal(2 * c_out, 0.0, 1.0)));
+            }
             Case::Elementwise { x, .. } => operands.push(("x", normal(x.len(), 0.0, 3.0))),
             Case::Concat { x, a, c_b, b } => {
                 operands.push(("a", normal(a.storage(x).len(), 0.0, 1.0)));
@@ -254,9 +262,12 @@ impl Case {
                 let beta = operands.constant(rec, "beta", &[x.c], DType::F32);
                 wide.made(rec, "out", |rec| ops::layer_norm(rec, input, gamma, beta, LAYER_NORM_EPS))
             }
-            Case::Geglu { x } => {
+            Case::Geglu { x, c_out, stored } => {
                 let input = wide.input(rec, "x", x);
-                wide.made(rec, "out", |rec| ops::geglu(rec, input))
+                let weight = operands.constant(rec, "weight", &[2 * c_out, x.c], stored);
+                let bias = Some(operands.constant(rec, "bias", &[2 * c_out], DType::F32));
+                let epilogue = Epilogue { bias, gated: true, ..Epilogue::default() };
+                wide.made(rec, "out", |rec| ops::matmul(rec, input, weight, epilogue))
             }
             Case::Elementwise { x, activation } => {
                 let input = wide.input(rec, "x", x);
@@ -288,7 +299,9 @@ impl Case {
                 sum(t_k) * f64::from(1.0 + spread * spread) + sum(head_dim)
             }
             Case::GroupNorm { mean, .. } | Case::LayerNorm { mean, .. } => 2e-6 + 2e-7 * f64::from(mean.abs()),
-            Case::Geglu { .. } | Case::Elementwise { .. } | Case::AddScaled { .. } => 1e-6,
+            // Both factors are products.
+            Case::Geglu { x, .. } => 3.0 * sum(x.c),
+            Case::Elementwise { .. } | Case::AddScaled { .. } => 1e-6,
             Case::Concat { .. } => 0.0,
         }
     }
@@ -307,7 +320,8 @@ impl Extras {
             operands.push(("bias", normal(out.c, 0.0, 1.0)));
         }
         if self.image_add {
-            operands.push(("image_add", normal(out.n * out.c, 0.0, 1.0)));
+            let wide = IMAGE_ADD.storage(Shape::image(out.n, 1, 1, out.c));
+            operands.push(("image_add", normal(wide.len(), 0.0, 1.0)));
         }
         if self.residual {
             operands.push(("residual", normal(out.len(), 0.0, 1.0)));
@@ -317,9 +331,12 @@ impl Extras {
     fn epilogue(self, rec: &mut Recording, operands: &Operands, wide: Wide, out: Shape) -> Epilogue {
         Epilogue {
             bias: self.bias.then(|| operands.constant(rec, "bias", &[out.c], DType::F32)),
-            image_add: self.image_add.then(|| wide.input(rec, "image_add", Shape::image(out.n, 1, 1, out.c))),
+            image_add: self
+                .image_add
+                .then(|| IMAGE_ADD.input(rec, wide, "image_add", Shape::image(out.n, 1, 1, out.c))),
             residual: self.residual.then(|| wide.input(rec, "residual", out)),
             activation: self.activation,
+            gated: false,
         }
     }
 }
@@ -351,6 +368,9 @@ fn normal_values(seed: u64, len: usize, mean: f32, spread: f32) -> Vec<f32> {
     };
     (0..len).map(value).collect()
 }
+
+/// What is added to an image is a part of what all layers add.
+pub const IMAGE_ADD: View = View { before: 8, after: 12 };
 
 const PLAIN: Extras = Extras { bias: false, image_add: false, residual: false, activation: Activation::None };
 const BIAS: Extras = Extras { bias: true, ..PLAIN };
@@ -554,10 +574,11 @@ fn layer_norm() -> Vec<Case> {
 /// Ops on each value alone.
 fn flat() -> Vec<Case> {
     let mut cases = vec![
-        Case::Geglu { x: Shape::tokens(2, 256, 2560) },
-        Case::Geglu { x: Shape::tokens(1, 64, 10240) },
-        Case::Geglu { x: Shape::tokens(3, 7, 8) },
-        Case::Geglu { x: Shape::tokens(1, 1, 24) },
+        Case::Geglu { x: Shape::tokens(2, 128, 320), c_out: 1280, stored: DType::F16 },
+        Case::Geglu { x: Shape::tokens(1, 16, 640), c_out: 2560, stored: DType::F16 },
+        Case::Geglu { x: Shape::tokens(2, 65, 32), c_out: 36, stored: DType::Q8_0 },
+        Case::Geglu { x: Shape::tokens(3, 7, 8), c_out: 4, stored: DType::F32 },
+        Case::Geglu { x: Shape::tokens(1, 1, 24), c_out: 132, stored: DType::F32 },
         Case::Concat { x: Shape::image(2, 16, 16, 640), a: WHOLE, c_b: 320, b: WHOLE },
         Case::Concat { x: Shape::image(1, 5, 7, 4), a: WHOLE, c_b: 12, b: WHOLE },
         Case::Concat {

@@ -86,14 +86,16 @@ fn norms() {
 
 #[test]
 fn flat() {
-    refused("geglu: x", |rec| {
-        let x = rec.input("x", Shape::tokens(1, 4, 12));
-        ops::geglu(rec, x)
-    });
-    refused("geglu: x", |rec| {
-        let x = rec.input("x", Shape::tokens(1, 0, 16));
-        ops::geglu(rec, x)
-    });
+    let gated = |rows: usize, residual: bool| {
+        move |rec: &mut Recording| {
+            let x = rec.input("x", Shape::tokens(1, 4, 8));
+            let weight = rec.constant(&Constant::from_f32("w", &[rows, 8], &vec![0.0; 8 * rows]));
+            let residual = residual.then(|| rec.input("residual", Shape::tokens(1, 4, rows)));
+            ops::matmul(rec, x, weight, Epilogue { residual, gated: true, ..Epilogue::default() })
+        }
+    };
+    refused("matmul: weight", gated(12, false));
+    refused("matmul: gated", gated(16, true));
     refused("elementwise: x", |rec| {
         let x = rec.input("x", Shape::tokens(1, 4, 3));
         ops::elementwise(rec, x, Activation::Silu)

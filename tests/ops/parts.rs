@@ -63,3 +63,35 @@ fn norms_in_parts_on_the_host() {
 fn norms_in_parts_on_the_gpu() {
     run(&adapter::open_with(DType::F32, adapter::test_options()), 20_000);
 }
+
+/// A part of the channels of a tensor is normed as the same values without gaps.
+#[test]
+fn a_view_is_normed_as_a_copy() {
+    let (shape, before, after) = (Shape::image(2, 9, 7, 40), 8, 12);
+    let norm = GroupNorm { groups: 4, eps: 1e-5, silu: true };
+    let wide = Shape { c: before + shape.c + after, ..shape };
+    let values: Vec<f32> = (0..wide.len()).map(|i| ((i * 7919) % 1013) as f32 / 500.0 - 1.0).collect();
+    let dense: Vec<f32> = values.chunks(wide.c).flat_map(|row| row[before..before + shape.c].iter().copied()).collect();
+    let of_channels = |rec: &mut Recording, label: &str, from: f32| {
+        let values: Vec<f32> = (0..shape.c).map(|c| from + c as f32 / 16.0).collect();
+        rec.constant(&Constant::from_f32(label, &[shape.c], &values))
+    };
+    let normed = |backend: &dyn Backend, storage: Shape, offset: usize, x: &[f32]| {
+        let mut rec = Recording::new(backend.caps());
+        let input = rec.input("x", storage).channels(offset, shape.c);
+        let (gamma, beta) = (of_channels(&mut rec, "gamma", 0.5), of_channels(&mut rec, "beta", -1.0));
+        let whole = ops::group_norm(&mut rec, input, gamma, beta, norm).expect("shapes fit");
+        let moments = rec.in_type(DType::F32, |rec| rec.input("moments", Shape::image(2, 1, 2, shape.c)));
+        let given = ops::group_norm_by(&mut rec, input, moments, beta, true).expect("shapes fit");
+        rec.output("whole", whole);
+        rec.output("given", given);
+        let moments: Vec<f32> = (0..4 * shape.c).map(|i| i as f32 / 64.0).collect();
+        backend.compile(rec).and_then(|mut program| program.run(&[("x", x), ("moments", &moments)])).expect("it runs")
+    };
+    let gpu = adapter::open(DType::F32);
+    for backend in [&gpu as &dyn Backend, &HostBackend::default()] {
+        let of_view = normed(backend, wide, before, &values);
+        assert_eq!(of_view, normed(backend, shape, 0, &dense), "{}", backend.caps().name);
+        assert_ne!(of_view, normed(backend, wide, before + 4, &values));
+    }
+}

@@ -4,7 +4,7 @@ use chiaro::ops::{Activation, Conv2d};
 use chiaro::record::Shape;
 use rayon::prelude::*;
 
-use super::cases::{Case, Extras, LAYER_NORM_EPS, Operands, View, conv2d_shape};
+use super::cases::{Case, Extras, IMAGE_ADD, LAYER_NORM_EPS, Operands, View, conv2d_shape};
 
 /// What the case's op must give.
 pub fn reference(case: &Case, operands: &Operands) -> Vec<f64> {
@@ -85,12 +85,17 @@ pub fn reference(case: &Case, operands: &Operands) -> Vec<f64> {
                 }
             })
         }
-        Case::Geglu { x } => {
-            let (values, c) = (operands.of("x"), x.c / 2);
-            rows(x.rows(), c, |row, out| {
+        Case::Geglu { x, c_out, .. } => {
+            let (values, weight, bias) = (operands.of("x"), operands.of("weight"), operands.of("bias"));
+            rows(x.rows(), c_out, |row, out| {
+                let product = |o: usize| {
+                    let term = |k: usize| f64::from(values[row * x.c + k]) * f64::from(weight[o * x.c + k]);
+                    (0..x.c).map(term).sum::<f64>() + f64::from(bias[o])
+                };
                 for (i, out) in out.iter_mut().enumerate() {
-                    let gate = activate(Activation::Gelu, f64::from(values[row * x.c + c + i]));
-                    *out = f64::from(values[row * x.c + i]) * gate;
+                    // Two values, then their gates.
+                    let value = i / 2 * 4 + i % 2;
+                    *out = product(value) * activate(Activation::Gelu, product(value + 2));
                 }
             })
         }
@@ -142,7 +147,7 @@ fn finish(shape: Shape, extras: Extras, operands: &Operands, product: impl Fn(us
             let image = row / (shape.h * shape.w);
             let value = product(row, o)
                 + add(extras.bias, "bias", o)
-                + add(extras.image_add, "image_add", image * shape.c + o)
+                + add(extras.image_add, "image_add", image * IMAGE_ADD.storage(shape).c + IMAGE_ADD.before + o)
                 + add(extras.residual, "residual", row * shape.c + o);
             *out = activate(extras.activation, value);
         }

@@ -5,6 +5,7 @@ mod adapters;
 mod budget;
 mod controls;
 mod embeddings;
+mod guidance;
 mod host_memory;
 mod lookup;
 mod memory;

@@ -2,4 +2,6 @@
 
 mod layers;
 mod plan;
+mod prologue;
 mod stream;
+mod traffic;

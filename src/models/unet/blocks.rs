@@ -2,15 +2,32 @@
 
 use super::config::{DownBlockType, Level, UnetConfig, UpBlockType};
 use crate::Result;
-use crate::nn::{Downsample2D, ResnetBlock2D, ResnetConfig, Transformer2D, Transformer2DConfig, Upsample2D};
+use crate::nn::{
+    BlockTimes, Downsample2D, ResnetBlock2D, ResnetConfig, TimeBlocks, Transformer2D, Transformer2DConfig, Upsample2D,
+};
 use crate::ops::concat;
 use crate::record::{Recording, Tensor};
 use crate::weights::Weights;
 
-fn load_resnet(w: &Weights, config: &UnetConfig, i: usize, inner: usize, out: usize) -> Result<ResnetBlock2D> {
-    let shared =
-        ResnetConfig { groups: config.norm_num_groups, eps: config.norm_eps, time_embed_dim: config.time_embed_dim() };
-    ResnetBlock2D::load(&w.at("resnets").at(i), inner, out, shared)
+/// What the levels of a network are loaded from.
+pub(super) struct Loader<'c> {
+    pub(super) config: &'c UnetConfig,
+    /// The residual blocks so far that take the time.
+    pub(super) times: TimeBlocks,
+}
+
+/// A residual block and its number among those that take the time.
+struct Resnet {
+    block: ResnetBlock2D,
+    time: Option<usize>,
+}
+
+fn load_resnet(w: &Weights, loader: &mut Loader<'_>, i: usize, inner: usize, out: usize) -> Result<Resnet> {
+    let config = loader.config;
+    let w = w.at("resnets").at(i);
+    let shared = ResnetConfig { groups: config.norm_num_groups, eps: config.norm_eps };
+    let block = ResnetBlock2D::load(&w, inner, out, shared)?;
+    Ok(Resnet { block, time: config.has_time().then(|| loader.times.add(&w, out)) })
 }
 
 fn load_attention(w: &Weights, config: &UnetConfig, i: usize, level: Level) -> Result<Transformer2D> {
@@ -26,24 +43,25 @@ fn load_attention(w: &Weights, config: &UnetConfig, i: usize, level: Level) -> R
 }
 
 /// What every residual block and attention of a call sees.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Conditioning {
     /// Text states `[n, 1, tokens, cross_attention_dim]`.
     pub(super) context: Tensor,
-    /// SiLU of the time embedding, `[n, 1, 1, time_embed_dim]`.
-    pub(super) silu_emb: Option<Tensor>,
+    /// What the time adds in each residual block.
+    pub(super) times: Option<BlockTimes>,
 }
 
 /// Residual block number `i`, then attention number `i` if the level has attentions.
 fn layer(
     rec: &mut Recording,
     i: usize,
-    resnet: &ResnetBlock2D,
+    resnet: &Resnet,
     attention: Option<&Transformer2D>,
     hidden: Tensor,
-    condition: Conditioning,
+    condition: &Conditioning,
 ) -> Result<Tensor> {
-    let hidden = rec.scoped(format!("resnets.{i}"), |rec| resnet.forward(rec, hidden, condition.silu_emb))?;
+    let time = resnet.time.and_then(|block| Some(condition.times.as_ref()?.of(block)));
+    let hidden = rec.scoped(format!("resnets.{i}"), |rec| resnet.block.forward(rec, hidden, time))?;
     match attention {
         Some(attention) => {
             rec.scoped(format!("attentions.{i}"), |rec| attention.forward(rec, hidden, condition.context))
@@ -53,7 +71,7 @@ fn layer(
 }
 
 pub(super) struct DownBlock {
-    resnets: Vec<ResnetBlock2D>,
+    resnets: Vec<Resnet>,
     attentions: Vec<Transformer2D>,
     downsampler: Option<Downsample2D>,
 }
@@ -62,16 +80,17 @@ impl DownBlock {
     /// Level `index`, which receives `inner` channels.
     pub(super) fn load(
         w: &Weights,
-        config: &UnetConfig,
+        loader: &mut Loader<'_>,
         index: usize,
         inner: usize,
         level: Level,
         downsamples: bool,
     ) -> Result<Self> {
+        let config = loader.config;
         let attends = config.down_block_types[index] == DownBlockType::CrossAttnDownBlock2D;
         Ok(DownBlock {
             resnets: (0..level.layers)
-                .map(|i| load_resnet(w, config, i, if i == 0 { inner } else { level.channels }, level.channels))
+                .map(|i| load_resnet(w, loader, i, if i == 0 { inner } else { level.channels }, level.channels))
                 .collect::<Result<_>>()?,
             attentions: (0..if attends { level.layers } else { 0 })
                 .map(|i| load_attention(w, config, i, level))
@@ -87,7 +106,7 @@ impl DownBlock {
         &self,
         rec: &mut Recording,
         mut hidden: Tensor,
-        condition: Conditioning,
+        condition: &Conditioning,
         skips: &mut Vec<Tensor>,
     ) -> Result<Tensor> {
         for (i, resnet) in self.resnets.iter().enumerate() {
@@ -103,17 +122,17 @@ impl DownBlock {
 }
 
 pub(super) struct MidBlock {
-    resnets: [ResnetBlock2D; 2],
+    resnets: [Resnet; 2],
     attention: Transformer2D,
 }
 
 impl MidBlock {
-    pub(super) fn load(w: &Weights, config: &UnetConfig, level: Level) -> Result<Self> {
-        let resnet = |i| load_resnet(w, config, i, level.channels, level.channels);
-        Ok(MidBlock { resnets: [resnet(0)?, resnet(1)?], attention: load_attention(w, config, 0, level)? })
+    pub(super) fn load(w: &Weights, loader: &mut Loader<'_>, level: Level) -> Result<Self> {
+        let mut resnet = |i| load_resnet(w, loader, i, level.channels, level.channels);
+        Ok(MidBlock { resnets: [resnet(0)?, resnet(1)?], attention: load_attention(w, loader.config, 0, level)? })
     }
 
-    pub(super) fn forward(&self, rec: &mut Recording, hidden: Tensor, condition: Conditioning) -> Result<Tensor> {
+    pub(super) fn forward(&self, rec: &mut Recording, hidden: Tensor, condition: &Conditioning) -> Result<Tensor> {
         let hidden = layer(rec, 0, &self.resnets[0], Some(&self.attention), hidden, condition)?;
         let hidden = layer(rec, 1, &self.resnets[1], None, hidden, condition)?;
         Ok(rec.tap(hidden))
@@ -121,7 +140,7 @@ impl MidBlock {
 }
 
 pub(super) struct UpBlock {
-    resnets: Vec<ResnetBlock2D>,
+    resnets: Vec<Resnet>,
     attentions: Vec<Transformer2D>,
     upsampler: Option<Upsample2D>,
 }
@@ -129,7 +148,8 @@ pub(super) struct UpBlock {
 impl UpBlock {
     /// Block `index` on the way up; `levels` are the finest first. Its residual blocks receive, beside the running
     /// state, the states that the same level left on the way down, the last of them from the next finer level.
-    pub(super) fn load(w: &Weights, config: &UnetConfig, index: usize, levels: &[Level]) -> Result<Self> {
+    pub(super) fn load(w: &Weights, loader: &mut Loader<'_>, index: usize, levels: &[Level]) -> Result<Self> {
+        let config = loader.config;
         let attends = config.up_block_types[index] == UpBlockType::CrossAttnUpBlock2D;
         let at = levels.len() - 1 - index;
         let level = levels[at];
@@ -142,7 +162,7 @@ impl UpBlock {
             running + skip
         };
         Ok(UpBlock {
-            resnets: (0..count).map(|i| load_resnet(w, config, i, inner(i), level.channels)).collect::<Result<_>>()?,
+            resnets: (0..count).map(|i| load_resnet(w, loader, i, inner(i), level.channels)).collect::<Result<_>>()?,
             attentions: (0..if attends { count } else { 0 })
                 .map(|i| load_attention(w, config, i, level))
                 .collect::<Result<_>>()?,
@@ -156,7 +176,7 @@ impl UpBlock {
         &self,
         rec: &mut Recording,
         mut hidden: Tensor,
-        condition: Conditioning,
+        condition: &Conditioning,
         skips: &mut Vec<Tensor>,
     ) -> Result<Tensor> {
         for (i, resnet) in self.resnets.iter().enumerate() {

@@ -133,7 +133,7 @@ impl ControlNet {
             .flat_map(|(i, level)| std::iter::repeat_n(level.channels, level.layers + usize::from(i < last)));
         let zero = |(i, channels)| Linear::load_conv(&w.at("controlnet_down_blocks").at(i), channels, channels);
         let net = ControlNet {
-            trunk: Trunk::load(&config.unet, w)?,
+            trunk: Trunk::load(&config.unet, w, |_| Ok(()))?.0,
             cond_embedding,
             down: std::iter::once(levels[0].channels).chain(states).enumerate().map(zero).collect::<Result<_>>()?,
             mid: Linear::load_conv(&w.at("controlnet_mid_block"), coarsest, coarsest)?,
@@ -226,10 +226,10 @@ impl ControlNet {
                 taken += 1;
             }
             if level < self.trunk.down_blocks.len() {
-                hidden = self.trunk.down(rec, level, hidden, condition, &mut states)?;
+                hidden = self.trunk.down(rec, level, hidden, &condition, &mut states)?;
             }
         }
-        let hidden = self.trunk.mid(rec, hidden, condition)?;
+        let hidden = self.trunk.mid(rec, hidden, &condition)?;
         let added = zero(rec, "controlnet_mid_block".into(), &self.mid, hidden)?;
         take(rec, taken, added)
     }
@@ -238,9 +238,11 @@ impl ControlNet {
     fn embed(&self, rec: &mut Recording, index: usize, latents: Shape) -> Result<Tensor> {
         let factor = self.config.pixels_per_latent();
         let shape = Shape::image(1, latents.h * factor, latents.w * factor, 4);
-        let mut hidden = input(rec, &names::control_image(index), shape);
+        let image = input(rec, &names::control_image(index), shape);
         let last = self.cond_embedding.len() - 1;
-        rec.scoped("controlnet_cond_embedding", |rec| {
+        let mut hidden = image;
+        // The picture is the same in every step.
+        let embed = |rec: &mut Recording| {
             for (i, conv) in self.cond_embedding.iter().enumerate() {
                 // conv_in, then pairs of which the second halves the size, then conv_out.
                 let stride = if i > 0 && i < last && i % 2 == 0 { 2 } else { 1 };
@@ -250,6 +252,7 @@ impl ControlNet {
                 hidden = conv.forward_as(rec, hidden, geometry, epilogue)?;
             }
             Ok(rec.tap(hidden))
-        })
+        };
+        rec.scoped("controlnet_cond_embedding", |rec| rec.once(&[image], embed))
     }
 }

@@ -36,11 +36,11 @@ impl Unet {
     pub fn load(config: UnetConfig, w: &Weights) -> Result<Self> {
         let levels = config.levels()?;
         let finest = levels[0];
-        let up_blocks = (0..levels.len())
-            .map(|i| UpBlock::load(&w.at("up_blocks").at(i), &config, i, &levels))
-            .collect::<Result<_>>()?;
+        let (trunk, up_blocks) = Trunk::load(&config, w, |loader| {
+            (0..levels.len()).map(|i| UpBlock::load(&w.at("up_blocks").at(i), loader, i, &levels)).collect()
+        })?;
         let unet = Unet {
-            trunk: Trunk::load(&config, w)?,
+            trunk,
             up_blocks,
             conv_norm_out: GroupNorm::load(
                 &w.at("conv_norm_out"),
@@ -99,9 +99,9 @@ impl Unet {
             let mut hidden = self.trunk.enter(rec, inputs.sample)?;
             skips.push(hidden);
             for i in 0..self.trunk.down_blocks.len() {
-                hidden = self.trunk.down(rec, i, hidden, condition, &mut skips)?;
+                hidden = self.trunk.down(rec, i, hidden, &condition, &mut skips)?;
             }
-            hidden = self.trunk.mid(rec, hidden, condition)?;
+            hidden = self.trunk.mid(rec, hidden, &condition)?;
             if !controls.is_empty() {
                 let seen = inputs.of_controls(rec, &self.config);
                 for (i, net) in controls.iter().enumerate() {
@@ -112,7 +112,7 @@ impl Unet {
             Result::Ok(hidden)
         })?;
         for (i, block) in self.up_blocks.iter().enumerate() {
-            hidden = rec.scoped(format!("up_blocks.{i}"), |rec| block.forward(rec, hidden, condition, &mut skips))?;
+            hidden = rec.scoped(format!("up_blocks.{i}"), |rec| block.forward(rec, hidden, &condition, &mut skips))?;
         }
         hidden = rec.scoped("conv_norm_out", |rec| self.conv_norm_out.forward_silu(rec, hidden))?;
         rec.tap_as("silu(conv_norm_out)", hidden);

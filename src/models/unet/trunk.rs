@@ -1,10 +1,10 @@
 //! What a UNet and its ControlNets have in common: the way down and the middle, and what tells them the time.
 
 use super::UnetConfig;
-use super::blocks::{Conditioning, DownBlock, MidBlock};
+use super::blocks::{Conditioning, DownBlock, Loader, MidBlock};
 use crate::Result;
 use crate::models::{input, names};
-use crate::nn::{Conv2d, TimestepEmbedding};
+use crate::nn::{Conv2d, TimeBlocks, TimeProjections, TimestepEmbedding};
 use crate::ops::{Activation, Epilogue, elementwise};
 use crate::record::{Recording, Shape, Tensor};
 use crate::weights::Weights;
@@ -16,6 +16,8 @@ pub(super) struct Trunk {
     add_embedding: Option<TimestepEmbedding>,
     pub(super) down_blocks: Vec<DownBlock>,
     pub(super) mid_block: MidBlock,
+    /// Of the residual blocks here, and of those that the network has besides.
+    time_projections: Option<TimeProjections>,
 }
 
 /// The inputs of a recording that every network in it reads.
@@ -62,7 +64,13 @@ impl Inputs {
 }
 
 impl Trunk {
-    pub(super) fn load(config: &UnetConfig, w: &Weights) -> Result<Self> {
+    /// The trunk, and what `rest` loads of the network behind it.
+    pub(super) fn load<T>(
+        config: &UnetConfig,
+        w: &Weights,
+        rest: impl FnOnce(&mut Loader<'_>) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        let mut loader = Loader { config, times: TimeBlocks::default() };
         let levels = config.levels()?;
         let (finest, coarsest) = (levels[0], levels[levels.len() - 1]);
         let time_embed_dim = config.time_embed_dim();
@@ -79,16 +87,21 @@ impl Trunk {
         let down_blocks = (0..levels.len())
             .map(|i| {
                 let inner = if i == 0 { finest.channels } else { levels[i - 1].channels };
-                DownBlock::load(&w.at("down_blocks").at(i), config, i, inner, levels[i], i < last)
+                DownBlock::load(&w.at("down_blocks").at(i), &mut loader, i, inner, levels[i], i < last)
             })
             .collect::<Result<_>>()?;
-        Ok(Trunk {
+        let mid_block = MidBlock::load(&w.at("mid_block"), &mut loader, coarsest)?;
+        let rest = rest(&mut loader)?;
+        let projections = |dim| TimeProjections::load(w, &loader.times, dim);
+        let trunk = Trunk {
+            time_projections: time_embed_dim.map(projections).transpose()?,
             conv_in: Conv2d::load(&w.at("conv_in"), config.in_channels, finest.channels)?,
             time_embedding,
             add_embedding,
             down_blocks,
-            mid_block: MidBlock::load(&w.at("mid_block"), config, coarsest)?,
-        })
+            mid_block,
+        };
+        Ok((trunk, rest))
     }
 
     /// The first convolution.
@@ -99,12 +112,18 @@ impl Trunk {
         })
     }
 
-    /// What every block sees: the text, and SiLU of the time embedding `[n, 1, 1, time_embed_dim]`, once for all residual blocks.
+    /// What every block sees: the text, and what each residual block makes of the time.
     pub(super) fn condition(&self, rec: &mut Recording, inputs: &Inputs) -> Result<Conditioning> {
-        let silu_emb = rec.in_f32(|rec| self.time(rec, inputs))?;
-        Ok(Conditioning { context: inputs.context, silu_emb })
+        let times = rec.in_f32(|rec| {
+            let (Some(projections), Some(emb)) = (&self.time_projections, self.time(rec, inputs)?) else {
+                return Ok(None);
+            };
+            rec.scoped("time_emb_proj", |rec| projections.forward(rec, emb)).map(Some)
+        })?;
+        Ok(Conditioning { context: inputs.context, times })
     }
 
+    /// SiLU of the time embedding, `[n, 1, 1, time_embed_dim]`.
     fn time(&self, rec: &mut Recording, inputs: &Inputs) -> Result<Option<Tensor>> {
         let (Some(time_embedding), Some(time_proj)) = (&self.time_embedding, inputs.time_proj) else {
             return Ok(None);
@@ -126,13 +145,13 @@ impl Trunk {
         rec: &mut Recording,
         i: usize,
         hidden: Tensor,
-        condition: Conditioning,
+        condition: &Conditioning,
         skips: &mut Vec<Tensor>,
     ) -> Result<Tensor> {
         rec.scoped(format!("down_blocks.{i}"), |rec| self.down_blocks[i].forward(rec, hidden, condition, skips))
     }
 
-    pub(super) fn mid(&self, rec: &mut Recording, hidden: Tensor, condition: Conditioning) -> Result<Tensor> {
+    pub(super) fn mid(&self, rec: &mut Recording, hidden: Tensor, condition: &Conditioning) -> Result<Tensor> {
         rec.scoped("mid_block", |rec| self.mid_block.forward(rec, hidden, condition))
     }
 }

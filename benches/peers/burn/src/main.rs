@@ -5,12 +5,12 @@
 
 use std::time::Instant;
 
-use burn::backend::wgpu::{Vulkan, WgpuDevice};
+use burn::backend::wgpu::{Wgpu, WgpuDevice};
 use burn::tensor::module::{conv2d, linear};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, TensorData};
 
-type B = Vulkan<f32>;
+type B = Wgpu<f32>;
 
 /// Uniform values from -1 to 1 of a linear congruential generator.
 fn noise(len: usize, mut state: u64) -> Vec<f32> {

@@ -1,0 +1,105 @@
+//! Reading AMD's machine code as Mesa prints it: labels `BB3:`, one instruction a line.
+
+/// What the hottest innermost loop consists of.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Loop {
+    /// Instructions that take an issue slot; waits and hints do not count.
+    pub(crate) slots: usize,
+    /// Those that multiply and add.
+    pub(crate) multiply_adds: usize,
+    /// Of them, those that do more than one at once in each lane.
+    pub(crate) packed: usize,
+    /// Loads from memory and from workgroup memory.
+    pub(crate) loads: usize,
+    /// Of them, those of 16 bytes a lane.
+    pub(crate) wide_loads: usize,
+}
+
+impl Loop {
+    pub(crate) fn share(&self) -> f64 {
+        self.multiply_adds as f64 / self.slots.max(1) as f64
+    }
+}
+
+/// The innermost loop with the most multiply-adds. A loop goes from a label to the last branch back to it.
+pub(crate) fn inner_loop(assembly: &str) -> Option<Loop> {
+    let mut labels = std::collections::HashMap::new();
+    let mut lines = Vec::new();
+    for line in assembly.lines() {
+        let code = line.split(';').next().unwrap_or_default().trim();
+        match code.strip_suffix(':') {
+            Some(label) => {
+                labels.insert(label.to_owned(), lines.len());
+            }
+            None if !code.is_empty() => lines.push(code),
+            None => {}
+        }
+    }
+    let mut loops: Vec<(usize, usize)> = Vec::new();
+    for (at, code) in lines.iter().enumerate() {
+        let mut words = code.split_whitespace();
+        let jumps = words.next().is_some_and(|op| op.starts_with("s_branch") || op.starts_with("s_cbranch"));
+        let target = words.last().and_then(|label| labels.get(label)).filter(|&&target| jumps && target <= at);
+        if let Some(&first) = target {
+            match loops.iter_mut().find(|(known, _)| *known == first) {
+                Some(known) => known.1 = at,
+                None => loops.push((first, at)),
+            }
+        }
+    }
+    let holds_another =
+        |outer: &(usize, usize)| loops.iter().any(|inner| inner != outer && outer.0 <= inner.0 && inner.1 <= outer.1);
+    let innermost = loops.iter().filter(|range| !holds_another(range));
+    innermost.map(|&(first, last)| count(&lines[first..=last])).max_by_key(|found| found.multiply_adds)
+}
+
+fn count(lines: &[&str]) -> Loop {
+    let mut found = Loop::default();
+    for code in lines {
+        let op = code.split_whitespace().next().unwrap_or_default();
+        if ["s_waitcnt", "s_wait_", "s_nop", "s_delay_alu", "s_clause", "s_inst_prefetch", "s_set_inst"]
+            .iter()
+            .any(|hint| op.starts_with(hint))
+        {
+            continue;
+        }
+        found.slots += 1;
+        let packed = ["v_pk_fma", "v_dot", "v_wmma", "v_mfma"].iter().any(|name| op.starts_with(name))
+            || (op.starts_with("v_dual_fma") && code.matches("v_dual_fma").count() == 2);
+        let single = ["v_fma_", "v_fmac_", "v_fmaak", "v_fmamk", "v_mac_", "v_mad_f", "v_mad_mix", "v_dual_fma"]
+            .iter()
+            .any(|name| op.starts_with(name));
+        found.packed += usize::from(packed);
+        found.multiply_adds += usize::from(packed || single);
+        let load =
+            ["buffer_load", "global_load", "ds_load", "ds_read", "s_buffer_load"].iter().any(|n| op.starts_with(n));
+        if load && !op.starts_with("s_") {
+            found.loads += 1;
+            let wide = ["b128", "dwordx4", "format_xyzw"].iter().any(|size| op.contains(size))
+                || op.contains("2addr_b64")
+                || op.contains("read2_b64");
+            found.wide_loads += usize::from(wide);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hottest_innermost_loop_is_counted() {
+        let text = "BB0:\n s_mov_b32 s0, 0 ; 1234\nBB1:\n v_add_u32 v1, v1, v2\nBB2:\n ds_load_b128 v[0:3], v9\n s_waitcnt lgkmcnt(0)\n \
+                    v_fmac_f32_e32 v4, v0, v1\n v_dual_fmac_f32 v5, v0, v1 :: v_dual_fmac_f32 v6, v2, v3\n v_pk_fma_f16 v7, v0, v1, v7\n \
+                    s_cbranch_scc1 BB2\nBB3:\n buffer_load_dword v0, v1\n s_cbranch_scc1 BB3\n s_cbranch_scc1 BB1\n s_endpgm";
+        let found = inner_loop(text).expect("a loop");
+        assert_eq!(found, Loop { slots: 5, multiply_adds: 3, packed: 2, loads: 1, wide_loads: 1 });
+        assert!((found.share() - 0.6).abs() < 1e-9);
+    }
+
+    #[test]
+    fn no_loop_is_none() {
+        assert_eq!(inner_loop("BB0:\n v_fmac_f32 v0, v1, v2\n s_cbranch_scc1 BB1\nBB1:\n s_endpgm"), None);
+    }
+}

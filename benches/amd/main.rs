@@ -1,0 +1,67 @@
+//! What AMD's compiler makes of the hot kernels, for GPUs that are not there: Mesa's RADV compiles for the family in
+//! `RADV_FORCE_FAMILY` and reports registers, spills, workgroup memory, waves, and the machine code, of which the inner loop is
+//! counted. `benches/amd/run.sh` fetches the driver and runs this for each family. Nothing is executed: it tells no time.
+
+mod isa;
+mod kernels;
+mod radv;
+
+use isa::{Loop, inner_loop};
+
+/// Waves per SIMD below which latency is no longer hidden.
+const WAVES: u64 = 4;
+/// Share of the inner loop's slots that multiply and add, in products of f32.
+const SHARE: f64 = 0.7;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let filter = std::env::args().nth(1).filter(|argument| !argument.starts_with("--")).unwrap_or_default();
+    let shows = std::env::var_os("CHIARO_AMD_ISA").is_some();
+    let device = radv::Device::open()?;
+    println!("\n## {}\n", device.name);
+    println!("| kernel | VGPRs | spills | LDS | waves per SIMD | inner loop | multiply-adds | loads | |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    let mut failed = 0;
+    for (label, wgsl) in kernels::all()?.into_iter().filter(|(label, _)| label.contains(&filter)) {
+        let compiled = device.compile(&wgsl).map_err(|e| format!("{label}: {e}"))?;
+        if shows {
+            println!("{}", compiled.assembly);
+        }
+        let spills = compiled.statistic("Spilled VGPRs") + compiled.statistic("Spilled SGPRs");
+        let waves = compiled.statistic("Subgroups per SIMD");
+        let found = inner_loop(&compiled.assembly);
+        let mut faults = Vec::new();
+        if spills > 0 {
+            faults.push("spills");
+        }
+        if waves < WAVES {
+            faults.push("few waves");
+        }
+        let is_product = label.starts_with("matmul") || label.starts_with("conv2d");
+        if let (Some(found), true) = (&found, is_product) {
+            if found.share() < SHARE {
+                faults.push("few multiply-adds");
+            }
+            if found.wide_loads < found.loads - found.wide_loads {
+                faults.push("narrow loads");
+            }
+        }
+        failed += usize::from(!faults.is_empty());
+        let [slots, share, loads] = found.as_ref().map_or_else(Default::default, describe);
+        println!(
+            "| {label} | {} | {spills} | {} | {waves} | {slots} | {share} | {loads} | {} |",
+            compiled.statistic("VGPRs"),
+            compiled.statistic("LDS size"),
+            if faults.is_empty() { "ok".into() } else { faults.join(", ") },
+        );
+    }
+    println!("\n{failed} kernels with a fault");
+    Ok(())
+}
+
+fn describe(found: &Loop) -> [String; 3] {
+    [
+        format!("{} slots", found.slots),
+        format!("{:.0} %{}", 100.0 * found.share(), if found.packed > 0 { " (packed or matrix)" } else { "" }),
+        format!("{} of {} of 16 bytes", found.wide_loads, found.loads),
+    ]
+}

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# gpu.sh [PART OF THE ADAPTER'S NAME] [WORK FOLDER]: everything that needs a real GPU, in one go, for a machine that has one for an hour.
+#
+#   1. the whole test suite on that adapter (goldens and ops in every tier that it offers);
+#   2. kernels at Stable Diffusion's shapes, and f16 matmul at 4096 x 1280 x 1280;
+#   3. a step of full-size Stable Diffusion 1.5 at SIZE² (512), f16, and its decoder;
+#   4. stable-diffusion.cpp's Vulkan back end and PyTorch beside it, where PYTHON and VULKAN_PYTHON have them (benches/peers/run.py).
+#
+# Results go to WORK FOLDER/report.md; a part that fails is said there, and the next ones still run. PARTS="2 3" picks some.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+adapter=${1:-}
+work=${2:-target/gpu}
+size=${SIZE:-512}
+python=${PYTHON:-python3}
+parts=${PARTS:-1 2 3 4}
+mkdir -p "$work"
+report=$work/report.md
+device=${adapter:-0}
+
+has() { case " $parts " in *" $1 "*) true ;; *) false ;; esac }
+say() { printf '%s\n' "$*" | tee -a "$report"; }
+part() { # title, command ...
+    local title=$1 status
+    shift
+    say "" "## $title" '```'
+    "$@" 2>&1 | tee -a "$report"
+    status=${PIPESTATUS[0]}
+    say '```'
+    [ "$status" = 0 ] || say "FAILED with status $status"
+}
+
+: >"$report"
+say "# On a GPU" "" "\`$(git rev-parse --short HEAD 2>/dev/null || echo unknown)\`, SIZE $size"
+part "Devices" cargo run --release --locked --quiet -- devices
+if has 1; then
+    part "Tests" env ${adapter:+CHIARO_TEST_ADAPTER="$adapter"} cargo test --release --all-features --locked -- --test-threads 4
+fi
+if has 2; then
+    part "Kernels" env CHIARO_BENCH_DEVICES="cpu,$device" cargo bench --locked --bench ops
+fi
+if has 3; then
+    [ -e "$work/random_sd15/unet" ] || part "Model" cargo run --release --locked --example random_sd15 -- "$work/random_sd15"
+    part "UNet step, guidance pair" env CHIARO_BENCH_DEVICES="$device" CHIARO_BENCH_MODEL="$work/random_sd15" CHIARO_BENCH_SIZE="$size" \
+        CHIARO_BENCH_STEPS=12 cargo bench --locked --bench unet_step
+    part "Decoder" env CHIARO_BENCH_DEVICES="$device" CHIARO_BENCH_MODEL="$work/random_sd15" CHIARO_BENCH_SIZE="$size" CHIARO_BENCH_BANDS=0 \
+        cargo bench --locked --bench vae
+fi
+if has 4 && "$python" -c "import torch, diffusers, safetensors" 2>/dev/null; then
+    tools="chiaro-gpu torch"
+    [ -z "${VULKAN_PYTHON:-}" ] || tools="$tools sdcpp-vulkan"
+    # shellcheck disable=SC2086
+    part "Others" "$python" benches/peers/run.py --work "$work/peers" --sizes "$size" --runs 3 --steps 10 --gpu "$device" --tools $tools \
+        ${VULKAN_PYTHON:+--vulkan-python "$VULKAN_PYTHON"}
+    say "" "Wanted: stable-diffusion.cpp's Vulkan back end at least 1.5 times chiaro's step, PyTorch at least 0.5 times."
+fi
+say "" "Report: $report"
