@@ -12,13 +12,14 @@ use chiaro::gpu::{GpuBackend, GpuOptions, choose_adapter};
 use chiaro::ops::{self, Attention, Conv2d, Epilogue, GroupNorm};
 use chiaro::record::{AdapterKind, Backend, Caps, Constant, DType, HostBackend, Outputs, Recording, Shape, Tensor};
 
-type Record = dyn Fn(&mut Recording, Tensor) -> chiaro::Result<Tensor>;
+/// How a layer is recorded.
+type Record = Box<dyn Fn(&mut Recording, Tensor) -> chiaro::Result<Tensor>>;
 
 /// One layer: a name, its input, and how it is recorded.
 struct Case {
     name: String,
     input: Shape,
-    record: Box<Record>,
+    record: Record,
 }
 
 fn weight(rec: &mut Recording, shape: &[usize]) -> Tensor {

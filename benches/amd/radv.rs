@@ -87,10 +87,17 @@ impl Device {
     pub(crate) fn compile(&self, wgsl: &str) -> Result<Compiled, Box<dyn Error>> {
         let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| e.emit_to_string(wgsl))?;
         let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module)?;
-        // As the engine compiles them: without checks, so that loops are unrolled.
+        // The checks that the engine turns off (gpu::pipeline); with them, loops are not unrolled.
+        let unchecked = naga::proc::BoundsCheckPolicy::Unchecked;
         let options = spv::Options {
             lang_version: (1, 4),
             force_loop_bounding: false,
+            bounds_check_policies: naga::proc::BoundsCheckPolicies {
+                index: unchecked,
+                buffer: unchecked,
+                image_load: unchecked,
+                binding_array: unchecked,
+            },
             zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
             ..spv::Options::default()
         };
