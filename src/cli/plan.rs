@@ -29,6 +29,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
                     "once": { "flops": s.once.flops, "dispatches": s.once.dispatches, "moved_bytes": s.once.moved },
                     "peak_bytes": s.peak_bytes(), "weight_bytes": s.weight_bytes(),
                     "resident_weight_bytes": s.memory.constant_bytes, "streamed_bytes_per_run": s.streamed_bytes_per_run(),
+                    "streamed_bytes_once": s.memory.stream.as_ref().map_or(0, |stream| stream.bytes_of_first_run() - stream.bytes_per_run()),
                     "stream_buffer_bytes": s.memory.stream.as_ref().map_or(0, StreamPlan::allocated_bytes),
                     "weight_bytes_by_type": s.weights.iter().map(|(t, bytes)| (t.name(), *bytes)).collect::<BTreeMap<_, _>>(),
                     "tensor_bytes": s.memory.lanes.iter().sum::<usize>(), "unshared_tensor_bytes": s.memory.unshared_bytes,
