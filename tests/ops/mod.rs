@@ -150,6 +150,11 @@ fn gpu_with_half_precision() {
 /// Every product whose sums are whole blocks long, with weights in blocks: exactly the values that the definition gives, so the
 /// limits are those of f32. Cheap cases in f16 too, and with only what WebGPU guarantees.
 fn run_blocks(backend: &dyn Backend, most: usize) {
+    run_blocks_for(backend, backend.caps(), most);
+}
+
+/// [`run_blocks`], recorded for `caps`.
+fn run_blocks_for(backend: &dyn Backend, caps: &Caps, most: usize) {
     let cases = table().into_iter().flat_map(|case| [DType::Q8_0, DType::Q4_0].map(|stored| case.in_blocks(stored)));
     let (mut failures, mut checked) = (Vec::new(), 0);
     for case in cases.flatten() {
@@ -158,7 +163,7 @@ fn run_blocks(backend: &dyn Backend, most: usize) {
             continue;
         }
         let expected = reference(&case, &operands);
-        let (out, stored) = run_case(backend, backend.caps(), &case, &operands, Wide::default());
+        let (out, stored) = run_case(backend, caps, &case, &operands, Wide::default());
         failures.extend(check(&case, stored, &out, &expected).err());
         checked += 1;
     }
@@ -174,6 +179,13 @@ fn blocks_on_the_host() {
 #[test]
 fn blocks_on_the_gpu() {
     run_blocks(&adapter::open_with(DType::F32, adapter::test_options()), usize::MAX);
+}
+
+#[test]
+fn blocks_in_shared_tiles() {
+    let backend = adapter::open_with(DType::F32, adapter::test_options());
+    let caps = Caps { kind: AdapterKind::Integrated, ..backend.caps().clone() };
+    run_blocks_for(&backend, &caps, 60_000);
 }
 
 #[test]
