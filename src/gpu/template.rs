@@ -180,7 +180,7 @@ mod tests {
         let weights = Variant { flags: vec!["WEIGHT_F16"], constants: vec![("N", 3)], ..Variant::default() };
         assert_eq!(expand(&kernel, &weights).unwrap(), "enable f16;\nconst N: u32 = 3u;\ntext\n");
         let mixed = Variant { types: vec![("x", DType::F16), ("out", DType::F32)], ..Variant::default() };
-        let text = "enable f16;\nalias x4 = vec4<f16>;\nalias out4 = vec4<f32>;\ntext\n";
+        let text = "enable f16;\nalias x4 = vec4<f16>;\nalias out4 = vec4<f32>;\nalias out2 = vec2<f32>;\ntext\n";
         assert_eq!(expand(&kernel, &mixed).unwrap(), text);
         let single = Variant { types: vec![("x", DType::F32)], ..Variant::default() };
         assert_eq!(expand(&kernel, &single).unwrap(), "alias x4 = vec4<f32>;\ntext\n");
