@@ -2,7 +2,7 @@
 # gpu.sh [PART OF THE ADAPTER'S NAME] [WORK FOLDER]: everything that needs a real GPU, in one go, for a machine that has one for an hour.
 #
 #   1. the whole test suite on that adapter (goldens and ops in every tier that it offers);
-#   2. kernels at Stable Diffusion's shapes, and f16 matmul at 4096 x 1280 x 1280;
+#   2. kernels at Stable Diffusion's shapes;
 #   3. a step of full-size Stable Diffusion 1.5 at SIZE² (512), f16, and its decoder;
 #   4. stable-diffusion.cpp's Vulkan back end and PyTorch beside it, where PYTHON and VULKAN_PYTHON have them (benches/peers/run.py).
 #
@@ -16,6 +16,7 @@ python=${PYTHON:-python3}
 parts=${PARTS:-1 2 3 4}
 mkdir -p "$work"
 report=$work/report.md
+failed=0
 device=${adapter:-0}
 
 has() { case " $parts " in *" $1 "*) true ;; *) false ;; esac }
@@ -27,7 +28,7 @@ part() { # title, command ...
     "$@" 2>&1 | tee -a "$report"
     status=${PIPESTATUS[0]}
     say '```'
-    [ "$status" = 0 ] || say "FAILED with status $status"
+    [ "$status" = 0 ] || { say "FAILED with status $status"; failed=1; }
 }
 
 : >"$report"
@@ -46,7 +47,9 @@ if has 3; then
     part "Decoder" env CHIARO_BENCH_DEVICES="$device" CHIARO_BENCH_MODEL="$work/random_sd15" CHIARO_BENCH_SIZE="$size" CHIARO_BENCH_BANDS=0 \
         cargo bench --locked --bench vae
 fi
-if has 4 && "$python" -c "import torch, diffusers, safetensors" 2>/dev/null; then
+if has 4 && ! "$python" -c "import torch, diffusers, safetensors" 2>/dev/null; then
+    say "" "SKIPPED: $python has no torch, diffusers and safetensors; name one that has them: PYTHON"
+elif has 4; then
     tools="chiaro-gpu torch"
     [ -z "${VULKAN_PYTHON:-}" ] || tools="$tools sdcpp-vulkan"
     # shellcheck disable=SC2086
@@ -55,3 +58,4 @@ if has 4 && "$python" -c "import torch, diffusers, safetensors" 2>/dev/null; the
     say "" "Wanted: stable-diffusion.cpp's Vulkan back end at least 1.5 times chiaro's step, PyTorch at least 0.5 times."
 fi
 say "" "Report: $report"
+exit "$failed"

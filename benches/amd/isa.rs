@@ -64,11 +64,18 @@ fn count(lines: &[&str]) -> Loop {
             continue;
         }
         found.slots += 1;
-        let packed = ["v_pk_fma", "v_dot", "v_wmma", "v_mfma"].iter().any(|name| op.starts_with(name))
-            || (op.starts_with("v_dual_fma") && code.matches("v_dual_fma").count() == 2);
-        let single = ["v_fma_", "v_fmac_", "v_fmaak", "v_fmamk", "v_mac_", "v_mad_f", "v_mad_mix", "v_dual_fma"]
-            .iter()
-            .any(|name| op.starts_with(name));
+        // A dual instruction has two operations in one slot.
+        let operations = code.split("::").map(|half| half.split_whitespace().next().unwrap_or_default());
+        let packs = |op: &str| {
+            ["v_pk_fma", "v_dot", "v_dual_dot", "v_wmma", "v_swmma", "v_mfma"].iter().any(|name| op.starts_with(name))
+        };
+        let singles = |op: &str| {
+            ["v_fma_", "v_fmac_", "v_fmaak", "v_fmamk", "v_mac_", "v_mad_f", "v_mad_mix", "v_dual_fma"]
+                .iter()
+                .any(|name| op.starts_with(name))
+        };
+        let packed = operations.clone().any(packs) || operations.clone().filter(|op| singles(op)).count() == 2;
+        let single = operations.clone().any(singles);
         found.packed += usize::from(packed);
         found.multiply_adds += usize::from(packed || single);
         let load =
@@ -96,6 +103,15 @@ mod tests {
         let found = inner_loop(text).expect("a loop");
         assert_eq!(found, Loop { slots: 5, multiply_adds: 3, packed: 2, loads: 1, wide_loads: 1 });
         assert!((found.share() - 0.6).abs() < 1e-9);
+    }
+
+    #[test]
+    fn both_halves_of_a_dual_instruction_are_seen() {
+        let text = "BB0:\n v_dual_mul_f32 v0, v1, v2 :: v_dual_fmac_f32 v3, v4, v5\n \
+                    v_dual_dot2acc_f32_f16 v0, v1, v2 :: v_dual_mov_b32 v3, v4\n \
+                    v_dual_mul_f32 v0, v1, v2 :: v_dual_mul_f32 v3, v4, v5\n s_cbranch_scc1 BB0";
+        let found = inner_loop(text).expect("a loop");
+        assert_eq!((found.slots, found.multiply_adds, found.packed), (4, 2, 1));
     }
 
     #[test]

@@ -26,8 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if shows {
             println!("{}", compiled.assembly);
         }
-        let spills = compiled.statistic("Spilled VGPRs") + compiled.statistic("Spilled SGPRs");
-        let waves = compiled.statistic("Subgroups per SIMD");
+        let spills = compiled.statistic("Spilled VGPRs")? + compiled.statistic("Spilled SGPRs")?;
+        let waves = compiled.statistic("Subgroups per SIMD")?;
         let found = inner_loop(&compiled.assembly);
         let mut faults = Vec::new();
         if spills > 0 {
@@ -37,25 +37,29 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             faults.push("few waves");
         }
         let is_product = label.starts_with("matmul") || label.starts_with("conv2d");
-        if let (Some(found), true) = (&found, is_product) {
-            if found.share() < SHARE {
-                faults.push("few multiply-adds");
+        match &found {
+            Some(found) if is_product => {
+                if found.share() < SHARE {
+                    faults.push("few multiply-adds");
+                }
+                if 2 * found.wide_loads < found.loads {
+                    faults.push("narrow loads");
+                }
             }
-            if found.wide_loads < found.loads - found.wide_loads {
-                faults.push("narrow loads");
-            }
+            None if is_product => faults.push("no loop found"),
+            _ => {}
         }
         failed += usize::from(!faults.is_empty());
         let [slots, share, loads] = found.as_ref().map_or_else(Default::default, describe);
         println!(
             "| {label} | {} | {spills} | {} | {waves} | {slots} | {share} | {loads} | {} |",
-            compiled.statistic("VGPRs"),
-            compiled.statistic("LDS size"),
+            compiled.statistic("VGPRs")?,
+            compiled.statistic("LDS size")?,
             if faults.is_empty() { "ok".into() } else { faults.join(", ") },
         );
     }
     println!("\n{failed} kernels with a fault");
-    Ok(())
+    if failed > 0 { Err(format!("{failed} kernels with a fault").into()) } else { Ok(()) }
 }
 
 fn describe(found: &Loop) -> [String; 3] {

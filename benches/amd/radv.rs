@@ -22,8 +22,13 @@ pub(crate) struct Compiled {
 }
 
 impl Compiled {
-    pub(crate) fn statistic(&self, name: &str) -> u64 {
-        self.statistics.iter().find(|(known, _)| known == name).map_or(0, |&(_, value)| value)
+    /// # Errors
+    /// When the driver reports no statistic of that name: it must not read as 0.
+    pub(crate) fn statistic(&self, name: &str) -> Result<u64, String> {
+        let found = self.statistics.iter().find(|(known, _)| known == name);
+        found
+            .map(|&(_, value)| value)
+            .ok_or_else(|| format!("the driver reports no {name:?}, only {:?}", self.statistics))
     }
 }
 

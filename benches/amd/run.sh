@@ -15,5 +15,6 @@ fi
 cargo build --release --quiet --locked --example amd
 for family in $families; do
     RADV_FORCE_FAMILY=$family RADV_DEBUG=nocache VK_DRIVER_FILES=$cache/radv.json VK_ICD_FILENAMES=$cache/radv.json \
-        target/release/examples/amd "$@"
+        target/release/examples/amd "$@" || failed=1
 done
+exit "${failed:-0}"

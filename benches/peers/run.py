@@ -86,14 +86,20 @@ def torch_(work, size, steps, vae):
 
 
 def sdcpp(work, python, size, steps, env):
-    command = [python, "-m", "cyllama.sd", "txt2img", "--model", work / "model.safetensors", "-W", size, "-H", size, "--steps", steps,
-               "--threads", os.cpu_count(), "--verbose", "--output", work / "sdcpp.png", *PROMPT]
-    run = subprocess.run(list(map(str, command)), env=dict(os.environ, **env), capture_output=True, text=True)
-    out = run.stdout + run.stderr
-    seconds = lambda what: float(re.search(what + r" completed, taking ([\d.]+)s", out)[1])
+    def run(steps):
+        command = [python, "-m", "cyllama.sd", "txt2img", "--model", work / "model.safetensors", "-W", size, "-H", size, "--steps", steps,
+                   "--threads", os.cpu_count(), "--verbose", "--output", work / "sdcpp.png", *PROMPT]
+        done = subprocess.run(list(map(str, command)), env=dict(os.environ, **env), capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"stable-diffusion.cpp ended with {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
+        return done.stdout + done.stderr
+    seconds = lambda out, what: float(re.search(what + r" completed, taking ([\d.]+)s", out)[1])
+    # Its first step compiles kernels: only what further ones add counts.
+    first, out = run(1), run(1 + steps)
     buffers = [float(m) for m in re.findall(r"compute buffer size: +([\d.]+) MB", out)]
     weights = re.search(r"diffusion_model ([\d.]+)MB", out)
-    return dict(step=seconds("sampling") / steps, vae=seconds("decode_first_stage"), mib=int(float(weights[1]) + max(buffers[:-1])))
+    step = (seconds(out, "sampling") - seconds(first, "sampling")) / steps
+    return dict(step=step, vae=seconds(out, "decode_first_stage"), mib=int(float(weights[1]) + max(buffers[:-1])))
 
 
 def main():
@@ -101,7 +107,9 @@ def main():
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3, help="UNet steps that are timed in each run (Vulkan of stable-diffusion.cpp: one)")
+    parser.add_argument("--steps", type=int, default=3, help="UNet steps that are timed in each run, after one that warms up")
+    parser.add_argument("--vulkan-steps", type=int, help="another number for sdcpp-vulkan, which takes minutes a step on llvmpipe")
+    parser.add_argument("--vulkan-device", default="0", help="ggml's number of the same adapter")
     parser.add_argument("--tools", nargs="+", default=["chiaro-cpu", "torch", "sdcpp-cpu"])
     parser.add_argument("--gpu", default="llvmpipe", help="a part of the adapter's name, for chiaro-gpu")
     parser.add_argument("--vulkan-python", default=sys.executable)
@@ -114,9 +122,9 @@ def main():
         "chiaro-gpu": lambda size: ours(a.work, a.gpu, size, a.steps, not a.no_vae),
         "torch": lambda size: torch_(a.work, size, a.steps, not a.no_vae),
         "sdcpp-cpu": lambda size: sdcpp(a.work, sys.executable, size, a.steps, {}),
-        "sdcpp-vulkan": lambda size: sdcpp(a.work, a.vulkan_python, size, 1, {"GGML_VK_VISIBLE_DEVICES": "0"}),
+        "sdcpp-vulkan": lambda size: sdcpp(a.work, a.vulkan_python, size, a.vulkan_steps or a.steps, {"GGML_VK_VISIBLE_DEVICES": a.vulkan_device}),
     }
-    print("| picture | engine | step, guidance pair | times chiaro's | decoder | times chiaro's | UNet's memory |\n| --- | --- | --- | --- | --- | --- | --- |")
+    print("| picture | engine | step, guidance pair | times chiaro's | decoder | times chiaro's | memory as each tool tells it |\n| --- | --- | --- | --- | --- | --- | --- |")
     for size in a.sizes:
         found = {tool: [] for tool in a.tools}
         for run in range(a.runs):
