@@ -223,7 +223,7 @@ fn gpu_with_only_what_webgpu_guarantees() {
     });
 }
 
-/// The products of real GPUs, which a software adapter does not choose.
+/// The products and the attention of real GPUs, which a software adapter does not choose.
 #[test]
 fn gpu_with_shared_tiles() {
     // With 16 KiB there are fewer slices, with less none.
@@ -236,7 +236,7 @@ fn gpu_with_shared_tiles() {
         let backend = adapter::open_with(storage, adapter::test_options());
         let caps = Caps { kind: AdapterKind::Integrated, max_workgroup_bytes, ..backend.caps().clone() };
         run_table(&backend, &caps, |case| {
-            matches!(case, Case::Matmul { .. } | Case::Conv2d { .. } | Case::Geglu { .. })
+            matches!(case, Case::Matmul { .. } | Case::Conv2d { .. } | Case::Geglu { .. } | Case::Attention { .. })
                 && case.operands().0.iter().all(|(_, values)| values.len() <= most)
         });
     }
