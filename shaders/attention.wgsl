@@ -7,9 +7,10 @@
 // KEYS = 4 * ACROSS at a time. Of each such block, invocation (across, down) owns the scores of four queries (down,
 // DOWN + down, ...) and four neighbouring keys; of the result, the same queries and every ACROSS-th vector of the head. So a
 // query's running maximum and sum stay in registers of the ACROSS invocations that share it, and all inner products read
-// workgroup memory 16 bytes at a time, eight reads per 64 products.
+// workgroup memory a vector at a time, eight reads per 64 products.
 // Queries and keys pass through workgroup memory DEPTH vectors of the head at a time, values VALUE_KEYS rows at a time,
-// through the same tile as the keys. With QUERIES_STAY, DEPTH is the whole head and the queries are loaded once.
+// through the same tile as the keys. With QUERIES_STAY, DEPTH is the whole head and the queries are loaded once. With
+// OPERANDS_STAY, they pass in their own type, which is one.
 // Preconditions: strides, offsets and head_dim = 4 * HEAD_QUADS are multiples of 4; VALUE_KEYS is a multiple of 4 that
 // divides KEYS; keys is not 0.
 
@@ -46,11 +47,19 @@ const VALUE_PITCH: u32 = COLUMNS * ACROSS;
 // The score of a pair that does not count, and the maximum of none.
 const LOWEST: f32 = -1e30;
 
-var<workgroup> query_tile: array<vec4<f32>, QUERIES * PITCH>;
+//#if OPERANDS_STAY
+// The operands have one type and stay what they are: half the bytes where that is f16, which is what bounds the speed, and no
+// rounding, since the scores are scaled instead of q. Weights, from 0 to 1, are rounded to it.
+alias tile4 = k4;
+//#else
+alias tile4 = vec4<f32>;
+//#endif
+
+var<workgroup> query_tile: array<tile4, QUERIES * PITCH>;
 // Keys, then values. Key 4 a + b of the block stands in row b * ACROSS + a.
-var<workgroup> shared_tile: array<vec4<f32>, SHARED_QUADS>;
+var<workgroup> shared_tile: array<tile4, SHARED_QUADS>;
 // The weights of a query, four keys per vector.
-var<workgroup> weight_tile: array<vec4<f32>, QUERIES * WEIGHT_PITCH>;
+var<workgroup> weight_tile: array<tile4, QUERIES * WEIGHT_PITCH>;
 // One value per query of each invocation, to be reduced over ACROSS.
 var<workgroup> exchange: array<vec4<f32>, INVOCATIONS>;
 
@@ -58,11 +67,10 @@ fn load_queries(image: u32, head: u32, first_query: u32, first_quad: u32, local:
     for (var i = local; i < QUERIES * DEPTH; i += INVOCATIONS) {
         let query = first_query + i / DEPTH;
         let quad = first_quad + i % DEPTH;
-        var value = vec4<f32>();
+        var value = tile4();
         if (query < params.queries && quad < HEAD_QUADS) {
             let row = (image * params.queries + query) * params.q_stride + params.q_offset;
-            // exp2 is the faster exponential: the factor turns its base into e.
-            value = vec4<f32>(q[row / 4u + head * HEAD_QUADS + quad]) * (params.scale * 1.44269504);
+            value = tile4(q[row / 4u + head * HEAD_QUADS + quad]);
         }
         query_tile[i / DEPTH * PITCH + i % DEPTH] = value;
     }
@@ -73,10 +81,10 @@ fn load_keys(image: u32, head: u32, first_key: u32, first_quad: u32, local: u32)
         let in_block = i / DEPTH;
         let key = first_key + in_block;
         let quad = first_quad + i % DEPTH;
-        var value = vec4<f32>();
+        var value = tile4();
         if (key < params.keys && quad < HEAD_QUADS) {
             let row = (image * params.keys + key) * params.k_stride + params.k_offset;
-            value = vec4<f32>(k[row / 4u + head * HEAD_QUADS + quad]);
+            value = tile4(k[row / 4u + head * HEAD_QUADS + quad]);
         }
         shared_tile[(in_block % 4u * ACROSS + in_block / 4u) * PITCH + i % DEPTH] = value;
     }
@@ -86,10 +94,10 @@ fn load_values(image: u32, head: u32, first_key: u32, local: u32) {
     for (var i = local; i < VALUE_KEYS * VALUE_PITCH; i += INVOCATIONS) {
         let key = first_key + i / VALUE_PITCH;
         let quad = i % VALUE_PITCH;
-        var value = vec4<f32>();
+        var value = tile4();
         if (key < params.keys && quad < HEAD_QUADS) {
             let row = (image * params.keys + key) * params.v_stride + params.v_offset;
-            value = vec4<f32>(v[row / 4u + head * HEAD_QUADS + quad]);
+            value = tile4(v[row / 4u + head * HEAD_QUADS + quad]);
         }
         shared_tile[i] = value;
     }
@@ -126,16 +134,16 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             load_keys(image, head, first_key, first_quad, local);
             workgroupBarrier();
             for (var i = 0u; i < DEPTH; i++) {
-                let key_0 = shared_tile[across * PITCH + i];
-                let key_1 = shared_tile[(ACROSS + across) * PITCH + i];
-                let key_2 = shared_tile[(2u * ACROSS + across) * PITCH + i];
-                let key_3 = shared_tile[(3u * ACROSS + across) * PITCH + i];
+                let key_0 = vec4<f32>(shared_tile[across * PITCH + i]);
+                let key_1 = vec4<f32>(shared_tile[(ACROSS + across) * PITCH + i]);
+                let key_2 = vec4<f32>(shared_tile[(2u * ACROSS + across) * PITCH + i]);
+                let key_3 = vec4<f32>(shared_tile[(3u * ACROSS + across) * PITCH + i]);
                 let x = vec4<f32>(key_0.x, key_1.x, key_2.x, key_3.x);
                 let y = vec4<f32>(key_0.y, key_1.y, key_2.y, key_3.y);
                 let z = vec4<f32>(key_0.z, key_1.z, key_2.z, key_3.z);
                 let w = vec4<f32>(key_0.w, key_1.w, key_2.w, key_3.w);
                 for (var r = 0u; r < 4u; r++) {
-                    let query = query_tile[(r * DOWN + down) * PITCH + i];
+                    let query = vec4<f32>(query_tile[(r * DOWN + down) * PITCH + i]);
                     scores[r] += query.x * x;
                     scores[r] += query.y * y;
                     scores[r] += query.z * z;
@@ -151,7 +159,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 //#if CAUSAL
             counts = counts & (keys <= vec4<u32>(first_query + r * DOWN + down));
 //#endif
-            scores[r] = select(vec4<f32>(LOWEST), scores[r], counts);
+            // exp2 is the faster exponential: the factor turns its base into e.
+            scores[r] = select(vec4<f32>(LOWEST), scores[r] * (params.scale * 1.44269504), counts);
             largest[r] = max(max(scores[r].x, scores[r].y), max(scores[r].z, scores[r].w));
         }
         exchange[local] = largest;
@@ -166,9 +175,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         maximum = new_maximum;
         weight_sum *= decay;
         for (var r = 0u; r < 4u; r++) {
-            let weights = exp2(scores[r] - maximum[r]);
+            let stored = tile4(exp2(scores[r] - maximum[r]));
+            // What is added up is what multiplies the values: weights that were rounded still sum to 1.
+            let weights = vec4<f32>(stored);
             weight_sum[r] += weights.x + weights.y + weights.z + weights.w;
-            weight_tile[(r * DOWN + down) * WEIGHT_PITCH + across] = weights;
+            weight_tile[(r * DOWN + down) * WEIGHT_PITCH + across] = stored;
             for (var c = 0u; c < COLUMNS; c++) {
                 sums[r * COLUMNS + c] *= decay[r];
             }
@@ -184,14 +195,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             for (var i = 0u; i < VALUE_KEYS / 4u; i++) {
                 var weights: array<vec4<f32>, 4>;
                 for (var r = 0u; r < 4u; r++) {
-                    weights[r] = weight_tile[(r * DOWN + down) * WEIGHT_PITCH + part / 4u + i];
+                    weights[r] = vec4<f32>(weight_tile[(r * DOWN + down) * WEIGHT_PITCH + part / 4u + i]);
                 }
                 for (var c = 0u; c < COLUMNS; c++) {
                     let place = 4u * i * VALUE_PITCH + c * ACROSS + across;
-                    let value_0 = shared_tile[place];
-                    let value_1 = shared_tile[place + VALUE_PITCH];
-                    let value_2 = shared_tile[place + 2u * VALUE_PITCH];
-                    let value_3 = shared_tile[place + 3u * VALUE_PITCH];
+                    let value_0 = vec4<f32>(shared_tile[place]);
+                    let value_1 = vec4<f32>(shared_tile[place + VALUE_PITCH]);
+                    let value_2 = vec4<f32>(shared_tile[place + 2u * VALUE_PITCH]);
+                    let value_3 = vec4<f32>(shared_tile[place + 3u * VALUE_PITCH]);
                     for (var r = 0u; r < 4u; r++) {
                         var sum = sums[r * COLUMNS + c];
                         sum += weights[r].x * value_0;

@@ -47,13 +47,18 @@ pub fn attention(rec: &mut Recording, q: Tensor, k: Tensor, v: Tensor, attention
 
     let out = rec.tensor(q.shape);
     let (queries, keys) = (q.shape.h * q.shape.w, k.shape.h * k.shape.w);
-    let way = Way::choose(&rec.caps, head_dim, queries, q.shape.n * heads);
+    let one_type = [k, v].iter().all(|operand| rec.dtype(*operand) == rec.dtype(q));
+    let quad_bytes = if one_type { rec.dtype(q).bytes(4) as u32 } else { 16 };
+    let way = Way::choose(&rec.caps, head_dim, queries, q.shape.n * heads, quad_bytes);
     let mut variant = Variant { constants: way.constants(), ..Variant::default() };
     if causal {
         variant.flags.push("CAUSAL");
     }
     if way.queries_stay() {
         variant.flags.push("QUERIES_STAY");
+    }
+    if one_type && matches!(way, Way::Tiled(_)) {
+        variant.flags.push("OPERANDS_STAY");
     }
     let params = Params {
         queries: queries as u32,
@@ -110,11 +115,11 @@ enum Way {
 }
 
 impl Way {
-    /// `heads` is their number in all images.
-    fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize) -> Self {
+    /// `heads` is their number in all images, `quad_bytes` what four values take in workgroup memory.
+    fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize, quad_bytes: u32) -> Self {
         match Direct::choose(caps, head_dim, queries) {
             Some(direct) => Way::Direct(direct),
-            None => Way::Tiled(choose(caps, head_dim, queries, heads)),
+            None => Way::Tiled(choose(caps, head_dim, queries, heads, quad_bytes)),
         }
     }
 
@@ -211,11 +216,11 @@ impl Tile {
         (self.keys() * (self.depth | 1)).max(self.value_keys * value_pitch)
     }
 
-    /// Bytes of workgroup memory, as the kernel declares it.
-    fn bytes(self) -> u32 {
+    /// Bytes of workgroup memory, as the kernel declares it with tiles of `quad_bytes` for four values.
+    fn bytes(self, quad_bytes: u32) -> u32 {
         let query_tile = self.queries() * (self.depth | 1);
         let weight_tile = self.queries() * (self.across | 1);
-        16 * (query_tile + weight_tile + self.shared_quads() + self.across * self.down)
+        quad_bytes * (query_tile + weight_tile + self.shared_quads()) + 16 * self.across * self.down
     }
 
     fn constants(self) -> Vec<(&'static str, u32)> {
@@ -233,7 +238,7 @@ impl Tile {
 /// The largest tile that fits into workgroup memory, preferring to keep q there, but into 32 KiB of it, so that a GPU
 /// keeps two workgroups or more on each of its cores (64 to 128 KiB); fewer queries per workgroup when there
 /// would be too few workgroups to keep a GPU busy.
-fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize) -> Tile {
+fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize, quad_bytes: u32) -> Tile {
     let head_quads = head_dim as u32 / 4;
     let across = across(head_quads);
     let bytes = caps.max_workgroup_bytes.min(32 << 10);
@@ -247,7 +252,7 @@ fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize) -> Tile {
         for steps in [1, 2, 4, 8, 16, 32] {
             let depth = head_quads.div_ceil(steps);
             tile = Tile { head_quads, across, down, depth, value_keys: value_keys(head_quads, across, depth) };
-            if depth >= 4.min(head_quads) && tile.bytes() <= bytes {
+            if depth >= 4.min(head_quads) && tile.bytes(quad_bytes) <= bytes {
                 return tile;
             }
         }
@@ -281,9 +286,12 @@ mod tests {
         for bytes in [16 << 10, 32 << 10, 48 << 10] {
             let caps = Caps { max_workgroup_bytes: bytes, ..Caps::webgpu() };
             for head_dim in (4..=512).step_by(4) {
-                for (queries, heads) in [(1, 1), (77, 8), (4096, 16)] {
-                    let tile = choose(&caps, head_dim, queries, heads);
-                    assert!(tile.bytes() <= bytes, "{head_dim}: {tile:?} needs {} bytes", tile.bytes());
+                for ((queries, heads), quad) in
+                    [(1, 1), (77, 8), (4096, 16)].into_iter().zip([16, 8, 8]).chain([((4096, 16), 16)])
+                {
+                    let tile = choose(&caps, head_dim, queries, heads, quad);
+                    let needed = tile.bytes(quad);
+                    assert!(needed <= bytes, "{head_dim}: {tile:?} needs {needed} bytes");
                     assert!(tile.across * tile.down <= 256, "{head_dim}: {tile:?}");
                     assert!(
                         tile.keys().is_multiple_of(tile.value_keys) && tile.value_keys.is_multiple_of(4),
@@ -329,7 +337,7 @@ mod tests {
     fn tiles_of_stable_diffusion() {
         let caps = Caps { max_workgroup_bytes: 32 << 10, ..Caps::webgpu() };
         for head_dim in [8, 16, 32, 40, 64, 80, 128, 160, 512] {
-            let tile = choose(&caps, head_dim, 4096, 16);
+            let tile = choose(&caps, head_dim, 4096, 16, 16);
             assert!(tile.head_quads.div_ceil(tile.across) <= 4, "{head_dim}: {tile:?} spills registers");
         }
     }

@@ -242,6 +242,23 @@ fn gpu_with_shared_tiles() {
     }
 }
 
+/// Attention of real GPUs whose operands do and do not have one type: heads that fit workgroup memory whole only in f16, many keys, and scores
+/// in the thousands.
+#[test]
+fn gpu_with_shared_tiles_of_mixed_types() {
+    let backend = adapter::open_with(DType::F16, adapter::test_options());
+    let caps = Caps { kind: AdapterKind::Integrated, ..backend.caps().clone() };
+    for wide in [&[] as &[_], &["q"], &["k", "v"], &["v"], &["q", "k", "v", "qkv"]].map(Wide) {
+        run_table_with(&backend, &caps, wide, |case| match case {
+            Case::Attention { head_dim, t_q, t_k, fused, spread, .. } => {
+                let every_mixture = *spread > 1.0 || *head_dim == 160 || *head_dim == 36;
+                every_mixture && !fused || wide.0.is_empty() && head_dim * t_q.max(t_k) <= 170_000
+            }
+            _ => false,
+        });
+    }
+}
+
 /// A few workgroups per dimension, so that the grids of small cases fold as those of huge ones do.
 #[test]
 fn gpu_with_folded_grids() {
