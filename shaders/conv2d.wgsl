@@ -109,6 +109,24 @@ fn locate_inner(quad: u32) -> InnerPlace {
     return InnerPlace(i32(tap / params.kernel), i32(tap % params.kernel), quad % channel_quads);
 }
 
+//#if COOP
+// Without the divisions of locate_inner.
+fn advance_inner(place: InnerPlace, quads: u32) -> InnerPlace {
+    let channel_quads = params.channels / 4u;
+    var moved = place;
+    moved.channel_quad += quads;
+    while (moved.channel_quad >= channel_quads) {
+        moved.channel_quad -= channel_quads;
+        moved.j += 1;
+        if (moved.j == i32(params.kernel)) {
+            moved.j = 0;
+            moved.i += 1;
+        }
+    }
+    return moved;
+}
+
+//#endif
 fn load_x(corner: RowPlace, tap: InnerPlace) -> vec4<f32> {
     let pixel = locate_pixel(corner, tap.i, tap.j);
     if (!pixel.inside) {
@@ -117,5 +135,9 @@ fn load_x(corner: RowPlace, tap: InnerPlace) -> vec4<f32> {
     return vec4<f32>(x[pixel.first + tap.channel_quad]);
 }
 
+//#if COOP
+//#include "shared/coop.wgsl"
+//#else
 //#include "shared/tile.wgsl"
+//#endif
 //#endif

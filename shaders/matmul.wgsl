@@ -62,9 +62,19 @@ fn locate_inner(quad: u32) -> InnerPlace {
     return quad;
 }
 
+//#if COOP
+fn advance_inner(quad: InnerPlace, quads: u32) -> InnerPlace {
+    return quad + quads;
+}
+
+//#endif
 fn load_x(row: RowPlace, quad: InnerPlace) -> vec4<f32> {
     return vec4<f32>(x[row + quad]);
 }
 
+//#if COOP
+//#include "shared/coop.wgsl"
+//#else
 //#include "shared/tile.wgsl"
+//#endif
 //#endif

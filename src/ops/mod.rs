@@ -9,6 +9,7 @@ mod add_scaled;
 mod attention;
 mod concat;
 mod conv2d;
+mod coop;
 mod elementwise;
 mod geglu;
 mod gemm;

@@ -1,6 +1,7 @@
 //! How a product of activations and weights is divided among invocations: what `matmul` and `conv2d` share.
 
-use crate::record::{AdapterKind, Caps, DType, Layout, Recording, Tensor, Variant};
+use super::coop::Coop;
+use crate::record::{AdapterKind, DType, Layout, Recording, Tensor, Variant};
 
 /// One way of computing a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,25 +12,32 @@ pub(super) enum Product {
     /// subgroup, own neighbouring columns of the same rows. What software adapters are good at: no barriers, no workgroup
     /// memory, and rows that the whole subgroup reads at one address. Weights lie in panels as wide as the subgroup's columns.
     Direct { lanes: u32, rows: u32, quads: u32 },
+    /// `shaders/shared/coop.wgsl`: subgroups multiply matrices of f16 operands that a workgroup shares.
+    Coop { coop: Coop, split: bool },
 }
 
 /// Workgroups along the first dimension; the rest goes along the last.
 const MOST: u32 = 32_768;
 
 impl Product {
-    /// Large tiles reuse more of what they load; small ones keep a GPU busy when the product has few results.
-    pub(super) fn choose(caps: &Caps, rows: usize, columns: usize) -> Self {
+    /// The way for a product of `x`. Large tiles reuse more of what they load; small ones keep a GPU busy when the product has few results.
+    pub(super) fn choose(rec: &Recording, x: Tensor, rows: usize, columns: usize) -> Self {
+        let caps = &rec.caps;
         if caps.kind == AdapterKind::Software {
             let lanes = if caps.subgroup_size.1 == 0 { 8 } else { caps.subgroup_size.1.min(32) };
             return Product::Direct { lanes, rows: 8, quads: 2 };
+        }
+        let split = rec.dtype(x) == DType::F32 && std::env::var("NOSPLIT").is_err();
+        if let Some(coop) = Coop::choose(caps, rows, columns, split) {
+            return Product::Coop { coop, split };
         }
         let workgroups = rows.div_ceil(64) * columns.div_ceil(64);
         let (m, thread) = if workgroups >= 64 { (64, 8) } else { (32, 4) };
         Product::Tiled { m, n: m, thread }
     }
 
-    /// The variant for a weight of this type, whose layout it settles.
-    pub(super) fn variant(self, rec: &mut Recording, weight: Tensor) -> Variant {
+    /// The variant for operands of these types; settles the weight's layout.
+    pub(super) fn variant(self, rec: &mut Recording, x: Tensor, weight: Tensor) -> Variant {
         let mut variant = Variant::default();
         match self {
             Product::Tiled { m, n, thread } => {
@@ -40,6 +48,12 @@ impl Product {
                 variant.constants.extend([("LANES", lanes), ("ROWS", rows), ("QUADS", quads)]);
                 rec.lay_out(weight, Layout::Panels(4 * lanes * quads));
             }
+            Product::Coop { coop, split } => {
+                variant.flags.extend(coop.flags());
+                variant.flags.extend((rec.dtype(x) == DType::F32).then_some("X_F32"));
+                variant.flags.extend(split.then_some("SPLIT"));
+                variant.constants.extend(coop.constants());
+            }
         }
         variant.flags.extend(self.weight_flags(rec, weight));
         variant
@@ -48,7 +62,7 @@ impl Product {
     /// The flags for a weight's element type: half-precision weights and blocks need no device feature, they are unpacked by
     /// bits where shaders have no 16-bit type, and where loads cost more than arithmetic.
     fn weight_flags(self, rec: &Recording, weight: Tensor) -> &'static [&'static str] {
-        let typed = rec.caps.shader_f16 && matches!(self, Product::Tiled { .. });
+        let typed = rec.caps.shader_f16 && !matches!(self, Product::Direct { .. });
         match (rec.dtype(weight), typed) {
             (DType::F32, _) => &[],
             (DType::F16, true) => &["WEIGHT_F16"],
@@ -63,14 +77,17 @@ impl Product {
     pub(super) fn grid(self, rows: usize, columns: usize) -> [u32; 3] {
         let (rows, columns) = (rows as u32, columns as u32);
         match self {
-            Product::Tiled { m, n, .. } => {
-                let tiles = rows.div_ceil(m);
-                [columns.div_ceil(n), tiles.min(MOST), tiles.div_ceil(MOST)]
-            }
+            Product::Tiled { m, n, .. } => tiles(rows, columns, [m, n]),
+            Product::Coop { coop, .. } => tiles(rows, columns, coop.tile()),
             Product::Direct { lanes, rows: owned, quads } => {
                 let tiles = rows.div_ceil(owned);
                 [tiles.min(MOST), columns.div_ceil(4 * lanes * quads), tiles.div_ceil(MOST)]
             }
         }
     }
+}
+
+fn tiles(rows: u32, columns: u32, [m, n]: [u32; 2]) -> [u32; 3] {
+    let tiles = rows.div_ceil(m);
+    [columns.div_ceil(n), tiles.min(MOST), tiles.div_ceil(MOST)]
 }

@@ -215,10 +215,27 @@ fn gpu_with_only_what_webgpu_guarantees() {
 fn gpu_with_shared_tiles() {
     for (storage, most) in [(DType::F32, 60_000), (DType::F16, 20_000)] {
         let backend = adapter::open_with(storage, adapter::test_options());
-        let caps = Caps { kind: AdapterKind::Integrated, ..backend.caps().clone() };
+        let caps = Caps { kind: AdapterKind::Integrated, matrices: Vec::new(), ..backend.caps().clone() };
         run_table(&backend, &caps, |case| {
             matches!(case, Case::Matmul { .. } | Case::Conv2d { .. })
                 && case.operands().0.iter().all(|(_, values)| values.len() <= most)
+        });
+    }
+}
+
+/// Cooperative matrices, where the device has them; a software adapter does not choose them by itself.
+#[test]
+fn gpu_with_cooperative_matrices() {
+    let backend = adapter::open_with(DType::F16, adapter::test_options());
+    let caps = Caps { kind: AdapterKind::Integrated, ..backend.caps().clone() };
+    if caps.matrix_size().is_none() {
+        println!("{} has no cooperative matrices: nothing was checked", caps.name);
+        return;
+    }
+    for wide in [&[] as &[_], &["x"], &["residual", "image_add"], &["out"]].map(Wide) {
+        run_table_with(&backend, &caps, wide, |case| {
+            matches!(case, Case::Matmul { .. } | Case::Conv2d { .. })
+                && (wide.0.is_empty() || case.operands().0.iter().all(|(_, values)| values.len() <= 60_000))
         });
     }
 }

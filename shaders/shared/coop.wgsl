@@ -1,0 +1,217 @@
+// The product in cooperative matrices that matmul and conv2d share. The including file declares what shared/tile.wgsl asks for, and
+// advance_inner(place, quads): the place that lies so many quads further on.
+//
+// A workgroup owns TILE_M rows x TILE_N columns, cut into BLOCKS_M x BLOCKS_N blocks of FRAGMENTS_M x FRAGMENTS_N matrices of
+// SIZE x SIZE (MATRIX_16: 16, else 8); a subgroup owns a block, or one after the other where there are fewer subgroups than
+// blocks. A step stages TILE_K values of k as f16: it asks for the next step's while it multiplies, and writes them to the other
+// half of workgroup memory, so that one barrier a step is enough. The pitch of 16 bytes more than TILE_K keeps the rows of a
+// matrix in different banks. Sums are f32 and leave through workgroup memory, a row of matrices at a time.
+//
+// An x of f32 is scaled by 1/16 so that all values below 10^6 fit f16; with SPLIT its rounding error is a second f16 operand,
+// and the product as good as one of f32 values (down to 2^-21).
+
+//#include "shared/epilogue.wgsl"
+
+//#if MATRIX_16
+const SIZE: u32 = 16u;
+alias Left = coop_mat16x16<f16, A>;
+alias Right = coop_mat16x16<f16, B>;
+alias Sum = coop_mat16x16<f32, C>;
+//#else
+const SIZE: u32 = 8u;
+alias Left = coop_mat8x8<f16, A>;
+alias Right = coop_mat8x8<f16, B>;
+alias Sum = coop_mat8x8<f32, C>;
+//#endif
+
+const BLOCKS: u32 = BLOCKS_M * BLOCKS_N;
+const BLOCK_M: u32 = FRAGMENTS_M * SIZE;
+const BLOCK_N: u32 = FRAGMENTS_N * SIZE;
+const TILE_M: u32 = BLOCKS_M * BLOCK_M;
+const TILE_N: u32 = BLOCKS_N * BLOCK_N;
+const PITCH: u32 = TILE_K + 8u;
+// An invocation loads two neighbouring quads (16 bytes of f16) of every ROW_STEP-th row.
+const PAIRS: u32 = TILE_K / 8u;
+const ROW_STEP: u32 = INVOCATIONS / PAIRS;
+const ROWS_LOADED: u32 = TILE_M / ROW_STEP;
+const COLUMNS_LOADED: u32 = TILE_N / ROW_STEP;
+const X_STAGE: u32 = TILE_M * PITCH;
+const WEIGHT_STAGE: u32 = TILE_N * PITCH;
+// A row of matrices of each block.
+const STRIP_ROWS: u32 = BLOCKS_M * SIZE;
+const STRIP_PITCH: u32 = TILE_N + 4u;
+const STRIP_QUADS: u32 = TILE_N / 4u;
+
+var<workgroup> x_tile: array<f16, 2u * X_STAGE>;
+//#if SPLIT
+var<workgroup> x_rest: array<f16, 2u * X_STAGE>;
+//#endif
+var<workgroup> weight_tile: array<f16, 2u * WEIGHT_STAGE>;
+var<workgroup> strip: array<f32, STRIP_ROWS * STRIP_PITCH>;
+
+//#if X_F32
+const X_SCALE: f32 = 0.0625;
+//#if SPLIT
+alias Staged = vec4<f32>;
+fn stage(value: vec4<f32>) -> Staged {
+    return value * X_SCALE;
+}
+//#else
+alias Staged = vec4<f16>;
+fn stage(value: vec4<f32>) -> Staged {
+    return vec4<f16>(value * X_SCALE);
+}
+//#endif
+//#else
+const X_SCALE: f32 = 1.0;
+alias Staged = vec4<f16>;
+fn stage(value: vec4<f32>) -> Staged {
+    return vec4<f16>(value);
+}
+//#endif
+
+fn store_x(place: u32, staged: Staged) {
+    let value = vec4<f16>(staged);
+    x_tile[place] = value.x;
+    x_tile[place + 1u] = value.y;
+    x_tile[place + 2u] = value.z;
+    x_tile[place + 3u] = value.w;
+//#if SPLIT
+    let rest = vec4<f16>(staged - vec4<f32>(value));
+    x_rest[place] = rest.x;
+    x_rest[place + 1u] = rest.y;
+    x_rest[place + 2u] = rest.z;
+    x_rest[place + 3u] = rest.w;
+//#endif
+}
+
+fn store_weight(place: u32, value: vec4<f16>) {
+    weight_tile[place] = value.x;
+    weight_tile[place + 1u] = value.y;
+    weight_tile[place + 2u] = value.z;
+    weight_tile[place + 3u] = value.w;
+}
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(num_subgroups) subgroups: u32,
+) {
+    let first_column = workgroup.x * TILE_N;
+    let first_row = (workgroup.z * workgroups.y + workgroup.y) * TILE_M;
+    let quads = inner_quads();
+    let steps = (4u * quads + TILE_K - 1u) / TILE_K;
+    let loaded_quad = local % PAIRS * 2u;
+    let loaded_row = local / PAIRS;
+    var places: array<RowPlace, ROWS_LOADED>;
+    for (var i = 0u; i < ROWS_LOADED; i++) {
+        places[i] = locate_row(first_row + loaded_row + i * ROW_STEP);
+    }
+
+    for (var first_block = 0u; first_block < BLOCKS; first_block += subgroups) {
+        let block = min(first_block + subgroup, BLOCKS - 1u);
+        let block_row = block / BLOCKS_N;
+        let block_column = block % BLOCKS_N;
+        var sums: array<Sum, FRAGMENTS_M * FRAGMENTS_N>;
+        var x_next: array<Staged, 2u * ROWS_LOADED>;
+        var weight_next: array<vec4<f16>, 2u * COLUMNS_LOADED>;
+        var inner = locate_inner(loaded_quad);
+
+        for (var step = 0u; step <= steps; step++) {
+            if (step < steps) {
+                let quad = step * (TILE_K / 4u) + loaded_quad;
+                let neighbour = advance_inner(inner, 1u);
+                for (var i = 0u; i < ROWS_LOADED; i++) {
+                    let inside = first_row + loaded_row + i * ROW_STEP < params.rows;
+                    x_next[2u * i] = Staged();
+                    x_next[2u * i + 1u] = Staged();
+                    if (inside && quad < quads) {
+                        x_next[2u * i] = stage(load_x(places[i], inner));
+                    }
+                    if (inside && quad + 1u < quads) {
+                        x_next[2u * i + 1u] = stage(load_x(places[i], neighbour));
+                    }
+                }
+                for (var i = 0u; i < COLUMNS_LOADED; i++) {
+                    let column = first_column + loaded_row + i * ROW_STEP;
+                    let place = column * quads + quad;
+                    weight_next[2u * i] = vec4<f16>();
+                    weight_next[2u * i + 1u] = vec4<f16>();
+                    if (column < params.columns && quad < quads) {
+                        weight_next[2u * i] = vec4<f16>(load_weight(place, place / 8u));
+                    }
+                    if (column < params.columns && quad + 1u < quads) {
+                        weight_next[2u * i + 1u] = vec4<f16>(load_weight(place + 1u, (place + 1u) / 8u));
+                    }
+                }
+                inner = advance_inner(inner, TILE_K / 4u);
+            }
+            if (step > 0u) {
+                let stage = (step + 1u) % 2u;
+                let first_x = stage * X_STAGE + block_row * BLOCK_M * PITCH;
+                let first_weight = stage * WEIGHT_STAGE + block_column * BLOCK_N * PITCH;
+                for (var k = 0u; k < TILE_K; k += SIZE) {
+                    var rights: array<Right, FRAGMENTS_N>;
+                    for (var j = 0u; j < FRAGMENTS_N; j++) {
+                        rights[j] = coopLoad<Right>(&weight_tile[first_weight + j * SIZE * PITCH + k], PITCH);
+                    }
+                    for (var i = 0u; i < FRAGMENTS_M; i++) {
+                        let left = coopLoadT<Left>(&x_tile[first_x + i * SIZE * PITCH + k], PITCH);
+                        for (var j = 0u; j < FRAGMENTS_N; j++) {
+                            let sum = sums[i * FRAGMENTS_N + j];
+                            sums[i * FRAGMENTS_N + j] = coopMultiplyAdd(left, rights[j], sum);
+                        }
+//#if SPLIT
+                        let rest = coopLoadT<Left>(&x_rest[first_x + i * SIZE * PITCH + k], PITCH);
+                        for (var j = 0u; j < FRAGMENTS_N; j++) {
+                            let sum = sums[i * FRAGMENTS_N + j];
+                            sums[i * FRAGMENTS_N + j] = coopMultiplyAdd(rest, rights[j], sum);
+                        }
+//#endif
+                    }
+                }
+            }
+            if (step < steps) {
+                let first = loaded_row * PITCH + loaded_quad * 4u;
+                for (var i = 0u; i < ROWS_LOADED; i++) {
+                    let place = step % 2u * X_STAGE + i * ROW_STEP * PITCH + first;
+                    store_x(place, x_next[2u * i]);
+                    store_x(place + 4u, x_next[2u * i + 1u]);
+                }
+                for (var i = 0u; i < COLUMNS_LOADED; i++) {
+                    let place = step % 2u * WEIGHT_STAGE + i * ROW_STEP * PITCH + first;
+                    store_weight(place, weight_next[2u * i]);
+                    store_weight(place + 4u, weight_next[2u * i + 1u]);
+                }
+            }
+            workgroupBarrier();
+        }
+
+        for (var i = 0u; i < FRAGMENTS_M; i++) {
+            if (first_block + subgroup < BLOCKS) {
+                let first = block_row * SIZE * STRIP_PITCH + block_column * BLOCK_N;
+                for (var j = 0u; j < FRAGMENTS_N; j++) {
+                    coopStoreT(sums[i * FRAGMENTS_N + j], &strip[first + j * SIZE], STRIP_PITCH);
+                }
+            }
+            workgroupBarrier();
+            for (var index = local; index < STRIP_ROWS * STRIP_QUADS; index += INVOCATIONS) {
+                let strip_row = index / STRIP_QUADS;
+                let strip_column = index % STRIP_QUADS * 4u;
+                let owner = strip_row / SIZE * BLOCKS_N + strip_column / BLOCK_N;
+                let row = first_row + strip_row / SIZE * BLOCK_M + i * SIZE + strip_row % SIZE;
+                let column = first_column + strip_column;
+                let written = owner >= first_block && owner - first_block < subgroups;
+                if (written && row < params.rows && column < params.columns) {
+                    let place = strip_row * STRIP_PITCH + strip_column;
+                    let sum = vec4<f32>(strip[place], strip[place + 1u], strip[place + 2u], strip[place + 3u]);
+                    finish(row, column, sum / X_SCALE);
+                }
+            }
+            workgroupBarrier();
+        }
+    }
+}
