@@ -29,7 +29,16 @@ const BLOCK_M: u32 = FRAGMENTS_M * SIZE;
 const BLOCK_N: u32 = FRAGMENTS_N * SIZE;
 const TILE_M: u32 = BLOCKS_M * BLOCK_M;
 const TILE_N: u32 = BLOCKS_N * BLOCK_N;
-const PITCH: u32 = TILE_K + 8u;
+// Tiles in workgroup memory are arrays of quads (MATRIX_QUADS: Vulkan, where a matrix is loaded from elements of any width) or of
+// single values (Metal); UNIT values are an element.
+//#if MATRIX_QUADS
+const UNIT: u32 = 4u;
+alias Element = vec4<f16>;
+//#else
+const UNIT: u32 = 1u;
+alias Element = f16;
+//#endif
+const PITCH: u32 = (TILE_K + 8u) / UNIT;
 // An invocation loads two neighbouring quads (16 bytes of f16) of every ROW_STEP-th row.
 const PAIRS: u32 = TILE_K / 8u;
 const ROW_STEP: u32 = INVOCATIONS / PAIRS;
@@ -42,11 +51,11 @@ const STRIP_ROWS: u32 = BLOCKS_M * SIZE;
 const STRIP_PITCH: u32 = TILE_N + 4u;
 const STRIP_QUADS: u32 = TILE_N / 4u;
 
-var<workgroup> x_tile: array<f16, 2u * X_STAGE>;
+var<workgroup> x_tile: array<Element, 2u * X_STAGE>;
 //#if SPLIT
-var<workgroup> x_rest: array<f16, 2u * X_STAGE>;
+var<workgroup> x_rest: array<Element, 2u * X_STAGE>;
 //#endif
-var<workgroup> weight_tile: array<f16, 2u * WEIGHT_STAGE>;
+var<workgroup> weight_tile: array<Element, 2u * WEIGHT_STAGE>;
 var<workgroup> strip: array<f32, STRIP_ROWS * STRIP_PITCH>;
 
 //#if X_F32
@@ -70,26 +79,35 @@ fn stage(value: vec4<f32>) -> Staged {
 }
 //#endif
 
+// `place` counts elements of the tile.
 fn store_x(place: u32, staged: Staged) {
     let value = vec4<f16>(staged);
-    x_tile[place] = value.x;
-    x_tile[place + 1u] = value.y;
-    x_tile[place + 2u] = value.z;
-    x_tile[place + 3u] = value.w;
 //#if SPLIT
     let rest = vec4<f16>(staged - vec4<f32>(value));
-    x_rest[place] = rest.x;
-    x_rest[place + 1u] = rest.y;
-    x_rest[place + 2u] = rest.z;
-    x_rest[place + 3u] = rest.w;
+//#endif
+//#if MATRIX_QUADS
+    x_tile[place] = value;
+//#if SPLIT
+    x_rest[place] = rest;
+//#endif
+//#else
+    for (var c = 0u; c < 4u; c++) {
+        x_tile[place + c] = value[c];
+//#if SPLIT
+        x_rest[place + c] = rest[c];
+//#endif
+    }
 //#endif
 }
 
 fn store_weight(place: u32, value: vec4<f16>) {
-    weight_tile[place] = value.x;
-    weight_tile[place + 1u] = value.y;
-    weight_tile[place + 2u] = value.z;
-    weight_tile[place + 3u] = value.w;
+//#if MATRIX_QUADS
+    weight_tile[place] = value;
+//#else
+    for (var c = 0u; c < 4u; c++) {
+        weight_tile[place + c] = value[c];
+    }
+//#endif
 }
 
 @compute @workgroup_size(INVOCATIONS)
@@ -156,16 +174,16 @@ fn main(
                 for (var k = 0u; k < TILE_K; k += SIZE) {
                     var rights: array<Right, FRAGMENTS_N>;
                     for (var j = 0u; j < FRAGMENTS_N; j++) {
-                        rights[j] = coopLoad<Right>(&weight_tile[first_weight + j * SIZE * PITCH + k], PITCH);
+                        rights[j] = coopLoad<Right>(&weight_tile[first_weight + j * SIZE * PITCH + k / UNIT], PITCH);
                     }
                     for (var i = 0u; i < FRAGMENTS_M; i++) {
-                        let left = coopLoadT<Left>(&x_tile[first_x + i * SIZE * PITCH + k], PITCH);
+                        let left = coopLoadT<Left>(&x_tile[first_x + i * SIZE * PITCH + k / UNIT], PITCH);
                         for (var j = 0u; j < FRAGMENTS_N; j++) {
                             let sum = sums[i * FRAGMENTS_N + j];
                             sums[i * FRAGMENTS_N + j] = coopMultiplyAdd(left, rights[j], sum);
                         }
 //#if SPLIT
-                        let rest = coopLoadT<Left>(&x_rest[first_x + i * SIZE * PITCH + k], PITCH);
+                        let rest = coopLoadT<Left>(&x_rest[first_x + i * SIZE * PITCH + k / UNIT], PITCH);
                         for (var j = 0u; j < FRAGMENTS_N; j++) {
                             let sum = sums[i * FRAGMENTS_N + j];
                             sums[i * FRAGMENTS_N + j] = coopMultiplyAdd(rest, rights[j], sum);
@@ -175,16 +193,16 @@ fn main(
                 }
             }
             if (step < steps) {
-                let first = loaded_row * PITCH + loaded_quad * 4u;
+                let first = loaded_row * PITCH + loaded_quad * 4u / UNIT;
                 for (var i = 0u; i < ROWS_LOADED; i++) {
                     let place = step % 2u * X_STAGE + i * ROW_STEP * PITCH + first;
                     store_x(place, x_next[2u * i]);
-                    store_x(place + 4u, x_next[2u * i + 1u]);
+                    store_x(place + 4u / UNIT, x_next[2u * i + 1u]);
                 }
                 for (var i = 0u; i < COLUMNS_LOADED; i++) {
                     let place = step % 2u * WEIGHT_STAGE + i * ROW_STEP * PITCH + first;
                     store_weight(place, weight_next[2u * i]);
-                    store_weight(place + 4u, weight_next[2u * i + 1u]);
+                    store_weight(place + 4u / UNIT, weight_next[2u * i + 1u]);
                 }
             }
             workgroupBarrier();

@@ -79,3 +79,44 @@ impl Coop {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::MatrixShape;
+
+    fn caps(size: u32, lanes: u32, workgroup_bytes: u32) -> Caps {
+        Caps {
+            storage: DType::F16,
+            shader_f16: true,
+            subgroups: true,
+            subgroup_size: (lanes, lanes),
+            matrices: vec![MatrixShape::square(size)],
+            max_workgroup_bytes: workgroup_bytes,
+            max_invocations: 1024,
+            ..Caps::webgpu()
+        }
+    }
+
+    #[test]
+    fn tiles_shrink_with_the_product_and_with_the_memory() {
+        let tile = |caps: &Caps, rows, columns| Coop::choose(caps, rows, columns, false).map(Coop::tile);
+        let large = caps(16, 32, 64 << 10);
+        assert_eq!(tile(&large, 4096, 1280), Some([128, 128]));
+        assert_eq!(tile(&large, 1024, 640), Some([128, 64]));
+        assert_eq!(tile(&large, 1024, 320), Some([64, 64]));
+        assert_eq!(tile(&large, 64, 320), Some([32, 32]));
+        assert_eq!(tile(&caps(8, 32, 32 << 10), 4096, 320), Some([64, 64]));
+        assert_eq!(tile(&caps(16, 32, 4 << 10), 4096, 1280), None, "4 KiB hold no tile");
+    }
+
+    #[test]
+    fn only_for_f16_storage_and_the_shapes_that_kernels_use() {
+        let full = caps(16, 32, 64 << 10);
+        assert!(Coop::choose(&full, 64, 64, true).is_some());
+        assert_eq!(Coop::choose(&Caps { storage: DType::F32, ..full.clone() }, 64, 64, true), None);
+        let half_sums = MatrixShape { sums: DType::F16, ..MatrixShape::square(16) };
+        assert_eq!(Coop::choose(&Caps { matrices: vec![half_sums], ..full.clone() }, 64, 64, true), None);
+        assert_eq!(Coop::choose(&Caps { subgroups: false, ..full }, 64, 64, true), None);
+    }
+}

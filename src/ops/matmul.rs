@@ -27,7 +27,7 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
     expect_blocks("matmul", rec, weight, inner)?;
     let out = epilogue.tensor(rec, Shape { c: columns, ..x.shape });
     let rows = x.shape.rows();
-    let product = Product::choose(rec, x, rows, columns);
+    let product = Product::choose(rec, x, weight, rows, columns);
     let mut variant = product.variant(rec, x, weight);
     let mut reads = vec![("x", x), ("weight", weight)];
     epilogue.bind("matmul", out, &mut variant, &mut reads)?;

@@ -56,6 +56,8 @@ pub struct Caps {
     pub subgroup_size: (u32, u32),
     /// What subgroups can multiply at once; empty where the device was opened without it.
     pub matrices: Vec<MatrixShape>,
+    /// Whether matrices are loaded from workgroup arrays of vectors (Vulkan), not of single values (Metal).
+    pub matrix_quads: bool,
     /// Largest range of a storage buffer that one binding can name, in bytes.
     pub max_binding_bytes: u64,
     /// Largest buffer, in bytes.
@@ -83,6 +85,7 @@ impl Caps {
             subgroups: false,
             subgroup_size: (0, 0),
             matrices: Vec::new(),
+            matrix_quads: false,
             max_binding_bytes: 128 << 20,
             max_buffer_bytes: 256 << 20,
             max_workgroup_bytes: 16 << 10,

@@ -44,6 +44,7 @@ pub(super) fn all_caps() -> Vec<Caps> {
         name: format!("matrices of {size}, subgroups of {lanes}"),
         subgroup_size: (lanes, lanes),
         matrices: vec![MatrixShape::square(size)],
+        matrix_quads: (size, lanes) != (8, 32),
         ..large.clone()
     };
     // A Mac, Mesa's software driver seen as a GPU, Radeons, GeForces.

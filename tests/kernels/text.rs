@@ -13,13 +13,6 @@ use super::cases::{all_caps, record_all};
 /// Everything that can be wrong with a kernel's text before a device sees it.
 fn check(dispatch: &Dispatch, caps: &Caps) -> Result<(), String> {
     let wgsl = expand(dispatch.kernel, &dispatch.variant).map_err(|e| e.to_string())?;
-    if let Ok(dir) = std::env::var("DUMP") {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut h = DefaultHasher::new();
-        dispatch.variant.hash(&mut h);
-        let name = format!("{dir}/{}_{}_{:x}.wgsl", dispatch.kernel.stem, caps.name.replace([' ', ','], "_"), h.finish());
-        std::fs::write(name, format!("// {:?}\n{wgsl}", dispatch.variant)).unwrap();
-    }
     let interface = Interface::of(dispatch.kernel.stem, &wgsl).map_err(|e| e.to_string())?;
     let names: Vec<&str> = dispatch.reads.iter().map(|(name, _)| *name).collect();
     interface.check("bindings", &names).map_err(|e| e.to_string())?;
@@ -231,6 +224,11 @@ fn the_check_finds_each_kind_of_fault() {
     check(&fold, &half).unwrap();
     fold.variant.types[0].1 = DType::F16;
     assert!(check(&fold, &half).expect_err("statistics are f32").contains("the tensor is F16"));
+    let matrices = all_caps().pop().expect("the last has matrices");
+    let product = record_all(&matrices).dispatches.swap_remove(0);
+    check(&product, &matrices).unwrap();
+    let without = Caps { matrices: Vec::new(), ..matrices };
+    assert!(check(&product, &without).expect_err("matrices").contains("cooperative matrices"));
     assert!(fault(&|d, _| d.variant.overrides.push(("SIZE", 1))).contains("SIZE"));
     assert!(fault(&|d, _| d.grid[1] = 70_000).contains("workgroups along y"));
     assert!(fault(&|_, c| c.max_workgroup_bytes = 1024).contains("workgroup memory"));

@@ -216,27 +216,33 @@ fn gpu_with_shared_tiles() {
     for (storage, most) in [(DType::F32, 60_000), (DType::F16, 20_000)] {
         let backend = adapter::open_with(storage, adapter::test_options());
         let caps = Caps { kind: AdapterKind::Integrated, matrices: Vec::new(), ..backend.caps().clone() };
-        run_table(&backend, &caps, |case| {
-            matches!(case, Case::Matmul { .. } | Case::Conv2d { .. })
-                && case.operands().0.iter().all(|(_, values)| values.len() <= most)
-        });
+        run_table(&backend, &caps, is_product(most));
     }
 }
 
 /// Cooperative matrices, where the device has them; a software adapter does not choose them by itself.
 #[test]
 fn gpu_with_cooperative_matrices() {
-    let backend = adapter::open_with(DType::F16, adapter::test_options());
-    let caps = Caps { kind: AdapterKind::Integrated, ..backend.caps().clone() };
-    if caps.matrix_size().is_none() {
-        println!("{} has no cooperative matrices: nothing was checked", caps.name);
+    let adapter = adapter::test_adapter();
+    if adapter.caps.matrix_size().is_none() {
+        println!("{adapter} has no cooperative matrices: nothing was checked");
         return;
     }
-    for wide in [&[] as &[_], &["x"], &["residual", "image_add"], &["out"]].map(Wide) {
-        run_table_with(&backend, &caps, wide, |case| {
-            matches!(case, Case::Matmul { .. } | Case::Conv2d { .. })
-                && (wide.0.is_empty() || case.operands().0.iter().all(|(_, values)| values.len() <= 60_000))
-        });
+    let backend = adapter::open_with(DType::F16, adapter::test_options());
+    let caps = Caps { kind: AdapterKind::Integrated, ..backend.caps().clone() };
+    run_table(&backend, &caps, is_product(1_000_000));
+    for wide in [&["x"] as &[_], &["residual", "image_add"], &["out"]].map(Wide) {
+        run_table_with(&backend, &caps, wide, is_product(20_000));
+    }
+    // As Metal loads them.
+    run_table(&backend, &Caps { matrix_quads: false, ..caps }, is_product(60_000));
+}
+
+/// Products whose operands have at most so many values each.
+fn is_product(most: usize) -> impl Fn(&Case) -> bool {
+    move |case| {
+        matches!(case, Case::Matmul { .. } | Case::Conv2d { .. })
+            && case.operands().0.iter().all(|(_, values)| values.len() <= most)
     }
 }
 
