@@ -25,7 +25,7 @@ impl Coop {
     pub(super) fn choose(caps: &Caps, rows: usize, columns: usize, split: bool) -> Option<Self> {
         let size = caps.matrix_size().filter(|_| caps.storage == DType::F16)?;
         let fitting = || FRAGMENTS.iter().filter_map(|&fragments| Self::fitting(caps, size, fragments, split));
-        fitting().find(|coop| coop.workgroups(rows, columns) >= 64).or_else(|| fitting().last())
+        fitting().find(|coop| coop.workgroups(rows, columns) >= 64).or_else(|| fitting().next_back())
     }
 
     /// The tile with the first depth for which the invocations share its loads evenly, within the device's limits.
