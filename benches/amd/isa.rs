@@ -5,7 +5,7 @@
 pub(crate) struct Loop {
     /// Instructions that take an issue slot; waits and hints do not count.
     pub(crate) slots: usize,
-    /// Those that multiply and add.
+    /// Those that multiply and add onto a sum: not conversions and unpacked weights, which GPUs do with the same instructions.
     pub(crate) multiply_adds: usize,
     /// Of them, those that do more than one at once in each lane.
     pub(crate) packed: usize,
@@ -65,14 +65,14 @@ fn count(lines: &[&str]) -> Loop {
         }
         found.slots += 1;
         // A dual instruction has two operations in one slot.
-        let operations = code.split("::").map(|half| half.split_whitespace().next().unwrap_or_default());
+        let operations = code.split("::").map(str::trim);
         let packs = |op: &str| {
             ["v_pk_fma", "v_dot", "v_dual_dot", "v_wmma", "v_swmma", "v_mfma"].iter().any(|name| op.starts_with(name))
         };
         let singles = |op: &str| {
-            ["v_fma_", "v_fmac_", "v_fmaak", "v_fmamk", "v_mac_", "v_mad_f", "v_mad_mix", "v_dual_fma"]
-                .iter()
-                .any(|name| op.starts_with(name))
+            let adds = ["v_fma_", "v_mad_f", "v_mad_mix", "v_dual_fma_"].iter().any(|name| op.starts_with(name));
+            ["v_fmac_", "v_fmaak", "v_fmamk", "v_mac_", "v_dual_fmac"].iter().any(|name| op.starts_with(name))
+                || adds && onto_itself(op)
         };
         let packed = operations.clone().any(packs) || operations.clone().filter(|op| singles(op)).count() == 2;
         let single = operations.clone().any(singles);
@@ -91,6 +91,13 @@ fn count(lines: &[&str]) -> Loop {
     found
 }
 
+/// Whether what an instruction of four operands adds to is what it writes.
+fn onto_itself(code: &str) -> bool {
+    let operands = code.split_once(' ').map_or("", |(_, operands)| operands);
+    let mut operands = operands.split(',').map(|operand| operand.split_whitespace().next().unwrap_or_default());
+    operands.next().is_some_and(|written| operands.nth(2) == Some(written))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +110,14 @@ mod tests {
         let found = inner_loop(text).expect("a loop");
         assert_eq!(found, Loop { slots: 5, multiply_adds: 3, packed: 2, loads: 1, wide_loads: 1 });
         assert!((found.share() - 0.6).abs() < 1e-9);
+    }
+
+    #[test]
+    fn conversions_and_unpacked_weights_are_not_multiply_adds() {
+        let text = "BB0:\n v_fma_mix_f32 v63, v32, 1.0, neg(0) op_sel_hi:[1,0,0]\n v_fma_f32 v1, v2, v3, v4\n v_fma_f32 v1, v2, v3, v1\n \
+                    v_fma_mix_f32 v5, v32, v6, v5 op_sel_hi:[1,0,0]\n s_cbranch_scc1 BB0";
+        let found = inner_loop(text).expect("a loop");
+        assert_eq!((found.slots, found.multiply_adds), (5, 2));
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("| kernel | VGPRs | spills | LDS | waves per SIMD | inner loop | multiply-adds | loads | |");
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     let mut failed = 0;
-    for (label, wgsl) in kernels::all()?.into_iter().filter(|(label, _)| label.contains(&filter)) {
+    for (label, wgsl) in kernels::all(device.matrices)?.into_iter().filter(|(label, _)| label.contains(&filter)) {
         let compiled = device.compile(&wgsl).map_err(|e| format!("{label}: {e}"))?;
         if shows {
             println!("{}", compiled.assembly);
@@ -39,7 +39,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let is_product = label.starts_with("matmul") || label.starts_with("conv2d");
         match &found {
             Some(found) if is_product => {
-                if found.share() < SHARE {
+                if label.contains(" COOP") {
+                    if !compiled.assembly.contains("v_wmma") {
+                        faults.push("no matrix instructions");
+                    }
+                } else if found.share() < SHARE {
                     faults.push("few multiply-adds");
                 }
                 if 2 * found.wide_loads < found.loads {

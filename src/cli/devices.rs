@@ -16,6 +16,7 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
                     "index": a.index, "name": a.name, "kind": format!("{:?}", a.kind).to_lowercase(), "backend": a.backend,
                     "driver": a.driver, "shader_f16": a.caps.shader_f16, "subgroups": a.caps.subgroups,
                     "subgroup_size": [a.caps.subgroup_size.0, a.caps.subgroup_size.1],
+                    "matrix_size": a.caps.matrix_size(),
                     "max_buffer_bytes": a.caps.max_buffer_bytes, "max_binding_bytes": a.caps.max_binding_bytes,
                     "max_workgroup_bytes": a.caps.max_workgroup_bytes, "max_invocations": a.caps.max_invocations,
                     "timestamps": a.timestamps,
@@ -33,7 +34,7 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
         print_line(&format!("{}: {} ({:?}, {}, {})", a.index, a.name, a.kind, a.backend, a.driver))?;
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
         print_line(&format!(
-            "   buffer {}, binding {}, workgroup {} KiB of {} invocations, {}{}",
+            "   buffer {}, binding {}, workgroup {} KiB of {} invocations, {}{}{}",
             mib(a.caps.max_buffer_bytes),
             mib(a.caps.max_binding_bytes),
             a.caps.max_workgroup_bytes >> 10,
@@ -43,7 +44,8 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
                 _ if !a.caps.subgroups => String::new(),
                 (low, high) if low == high => format!(", subgroups of {low}"),
                 (low, high) => format!(", subgroups of {low} to {high}"),
-            }
+            },
+            a.caps.matrix_size().map_or(String::new(), |size| format!(", matrices of {size}×{size}"))
         ))?;
     }
     print_line(&format!("cpu: the host executor, {} threads", rayon::current_num_threads()))

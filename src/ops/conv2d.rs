@@ -61,7 +61,7 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
     let shape =
         Shape { n, h: (seen_h + padding - kernel) / stride + 1, w: (seen_w + padding - kernel) / stride + 1, c: c_out };
     let out = epilogue.tensor(rec, shape);
-    let product = Product::choose(&rec.caps, shape.rows(), c_out, kernel * kernel * c);
+    let product = Product::choose(rec, x, weight, [shape.rows(), c_out], [kernel * kernel, c]);
     let mut variant = product.variant(rec, weight);
     if upsample_to.is_some() {
         variant.flags.push("UPSAMPLE");

@@ -10,6 +10,7 @@ mod attention;
 mod attention_host;
 mod concat;
 mod conv2d;
+mod coop;
 mod elementwise;
 mod gemm;
 mod group_norm;

@@ -1,17 +1,20 @@
 //! How a product of activations and weights is divided among invocations: what `matmul` and `conv2d` share.
 
-use crate::record::{AdapterKind, Caps, DType, Layout, Recording, Tensor, Variant};
+use super::coop::Coop;
+use crate::record::{AdapterKind, DType, Layout, Recording, Tensor, Variant};
 
 /// One way of computing a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Product {
     /// `shaders/shared/tile.wgsl`: a workgroup owns `tile` results (rows, columns) and shares what it loads; each of its `slices` takes a part
-    /// of the sums, an invocation of a slice [`THREAD`] results.
-    Tiled { tile: [u32; 2], slices: u32 },
+    /// of the sums, an invocation of a slice [`THREAD`] results. `whole` where runs are whole steps.
+    Tiled { tile: [u32; 2], slices: u32, whole: bool },
     /// `shaders/shared/direct.wgsl`: an invocation owns `rows`×(4 `quads`) results and shares nothing; `lanes` of them, a
     /// subgroup, own neighbouring columns of the same rows. What software adapters are good at: no barriers, no workgroup
     /// memory, and rows that the whole subgroup reads at one address. Weights lie in panels as wide as the subgroup's columns.
     Direct { lanes: u32, rows: u32, quads: u32 },
+    /// `shaders/shared/coop.wgsl`: subgroups multiply matrices of f16 operands that a workgroup shares.
+    Coop { coop: Coop, split: bool },
 }
 
 /// Workgroups along the first dimension; the rest goes along the last.
@@ -21,16 +24,32 @@ const MOST: u32 = 32_768;
 /// on AMD (8×8: 6 to 8 instead of 8 to 14 on RDNA, 1 instead of 2 or 3 on Vega) at the same estimated rate.
 const THREAD: [u32; 2] = [8, 4];
 
+/// Terms of a step of the tiled product.
+const STEP: usize = 16;
+
 impl Product {
-    /// Large tiles reuse more of what they load; products with few results have smaller ones and slices, since what keeps a GPU busy is the
-    /// number of subgroups.
-    pub(super) fn choose(caps: &Caps, rows: usize, columns: usize, inner: usize) -> Self {
+    /// The way for a product of `x` and `weight` with so many rows and columns, whose sums have `runs` times `run` terms (shared/run.wgsl).
+    /// Large tiles reuse more of what they load; products with few results have smaller ones and slices, since what keeps a GPU busy is
+    /// the number of subgroups.
+    pub(super) fn choose(
+        rec: &Recording,
+        x: Tensor,
+        weight: Tensor,
+        [rows, columns]: [usize; 2],
+        [runs, run]: [usize; 2],
+    ) -> Self {
+        let caps = &rec.caps;
         if caps.kind == AdapterKind::Software {
             let lanes = if caps.subgroup_size.1 == 0 { 8 } else { caps.subgroup_size.1.min(32) };
             return Product::Direct { lanes, rows: 8, quads: 2 };
         }
+        let split = rec.dtype(x) == DType::F32;
+        if let Some(coop) = Coop::choose(caps, rows, columns, split).filter(|_| rec.dtype(weight) != DType::F32) {
+            return Product::Coop { coop, split };
+        }
+        let whole = run.is_multiple_of(STEP);
         if rows.div_ceil(64) * columns.div_ceil(64) >= 256 {
-            return Product::Tiled { tile: [64, 64], slices: 1 };
+            return Product::Tiled { tile: [64, 64], slices: 1, whole };
         }
         let tile = [32, 64];
         // Four values of k of each row and column and a pitch of 16 bytes, in f32.
@@ -39,16 +58,17 @@ impl Product {
         let fits = |slices: u32| {
             slices * bytes <= caps.max_workgroup_bytes
                 && slices * invocations <= caps.max_invocations
-                && inner >= 64 * slices as usize
+                && runs * run >= 64 * slices as usize
         };
-        Product::Tiled { tile, slices: [4, 2].into_iter().find(|&slices| fits(slices)).unwrap_or(1) }
+        Product::Tiled { tile, slices: [4, 2].into_iter().find(|&slices| fits(slices)).unwrap_or(1), whole }
     }
 
-    /// The variant for a weight of this type, whose layout it settles.
+    /// The variant for operands of these types; settles the weight's layout.
     pub(super) fn variant(self, rec: &mut Recording, weight: Tensor) -> Variant {
         let mut variant = Variant::default();
         match self {
-            Product::Tiled { tile: [m, n], slices } => {
+            Product::Tiled { tile: [m, n], slices, whole } => {
+                variant.flags.extend(whole.then_some("WHOLE"));
                 let [rows, columns] = THREAD;
                 variant.constants.extend([("TILE_M", m), ("TILE_N", n), ("THREAD_M", rows), ("THREAD_N", columns)]);
                 variant.constants.push(("SLICES", slices));
@@ -58,6 +78,12 @@ impl Product {
                 variant.constants.extend([("LANES", lanes), ("ROWS", rows), ("QUADS", quads)]);
                 rec.lay_out(weight, Layout::Panels(4 * lanes * quads));
             }
+            Product::Coop { coop, split } => {
+                variant.flags.extend(coop.flags());
+                variant.flags.extend(split.then_some("SPLIT"));
+                variant.flags.extend(rec.caps.matrix_quads.then_some("MATRIX_QUADS"));
+                variant.constants.extend(coop.constants());
+            }
         }
         variant.flags.extend(self.weight_flags(rec, weight));
         variant
@@ -66,7 +92,7 @@ impl Product {
     /// The flags for a weight's element type: half-precision weights and blocks need no device feature, they are unpacked by
     /// bits where shaders have no 16-bit type, and where loads cost more than arithmetic.
     fn weight_flags(self, rec: &Recording, weight: Tensor) -> &'static [&'static str] {
-        let typed = rec.caps.shader_f16 && matches!(self, Product::Tiled { .. });
+        let typed = rec.caps.shader_f16 && !matches!(self, Product::Direct { .. });
         match (rec.dtype(weight), typed) {
             (DType::F32, _) => &[],
             (DType::F16, true) => &["WEIGHT_F16"],
@@ -81,14 +107,17 @@ impl Product {
     pub(super) fn grid(self, rows: usize, columns: usize) -> [u32; 3] {
         let (rows, columns) = (rows as u32, columns as u32);
         match self {
-            Product::Tiled { tile: [m, n], .. } => {
-                let tiles = rows.div_ceil(m);
-                [columns.div_ceil(n), tiles.min(MOST), tiles.div_ceil(MOST)]
-            }
+            Product::Tiled { tile, .. } => tiles(rows, columns, tile),
+            Product::Coop { coop, .. } => tiles(rows, columns, coop.tile()),
             Product::Direct { lanes, rows: owned, quads } => {
                 let tiles = rows.div_ceil(owned);
                 [tiles.min(MOST), columns.div_ceil(4 * lanes * quads), tiles.div_ceil(MOST)]
             }
         }
     }
+}
+
+fn tiles(rows: u32, columns: u32, [m, n]: [u32; 2]) -> [u32; 3] {
+    let tiles = rows.div_ceil(m);
+    [columns.div_ceil(n), tiles.min(MOST), tiles.div_ceil(MOST)]
 }

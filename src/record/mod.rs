@@ -26,7 +26,7 @@ mod traffic;
 mod window;
 
 pub use backend::{Backend, Outputs, Program};
-pub use caps::{AdapterKind, Caps};
+pub use caps::{AdapterKind, Caps, MatrixShape};
 pub use chain::{Band, Chain, ChainProgram, Part, Residual, Span};
 pub use chain_plan::{ChainPlan, PartPlan};
 pub(crate) use constant::decoded;
