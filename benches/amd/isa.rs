@@ -1,4 +1,5 @@
-//! Reading AMD's machine code as Mesa prints it: labels `BB3:`, one instruction a line.
+//! Reading AMD's machine code as Mesa prints it: labels `BB3:`, one instruction a line. For a GPU that its LLVM does not know it prints the
+//! compiler's own list instead, after the last pass: labels `BB3`, results before an equals sign, `%7:v[9]` for a value in a register.
 
 /// What the hottest innermost loop consists of.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -27,19 +28,19 @@ pub(crate) fn inner_loop(assembly: &str) -> Option<Loop> {
     let mut lines = Vec::new();
     for line in assembly.lines() {
         let code = line.split(';').next().unwrap_or_default().trim();
-        match code.strip_suffix(':') {
-            Some(label) => {
-                labels.insert(label.to_owned(), lines.len());
-            }
-            None if !code.is_empty() => lines.push(code),
-            None => {}
+        let label = code.strip_suffix(':').unwrap_or(code);
+        if label.strip_prefix("BB").is_some_and(|number| number.parse::<u32>().is_ok()) {
+            labels.insert(label.to_owned(), lines.len());
+        } else if !code.is_empty() && !code.starts_with("/*") {
+            lines.push(assembler(code));
         }
     }
     let mut loops: Vec<(usize, usize)> = Vec::new();
     for (at, code) in lines.iter().enumerate() {
         let mut words = code.split_whitespace();
         let jumps = words.next().is_some_and(|op| op.starts_with("s_branch") || op.starts_with("s_cbranch"));
-        let target = words.last().and_then(|label| labels.get(label)).filter(|&&target| jumps && target <= at);
+        let target = words.last().and_then(|label| labels.get(label.trim_start_matches("block:")));
+        let target = target.filter(|&&target| jumps && target <= at);
         if let Some(&first) = target {
             match loops.iter_mut().find(|(known, _)| *known == first) {
                 Some(known) => known.1 = at,
@@ -53,7 +54,25 @@ pub(crate) fn inner_loop(assembly: &str) -> Option<Loop> {
     innermost.map(|&(first, last)| count(&lines[first..=last])).max_by_key(|found| found.multiply_adds)
 }
 
-fn count(lines: &[&str]) -> Loop {
+/// An instruction of the compiler's list as an assembler has it, `v_fma_f32 v[1], v[2], v[3], v[1]`; any other line as it is.
+fn assembler(code: &str) -> String {
+    let registers = |text: &str| {
+        let words = text.split(' ').map(|word| word.split_once(":").map_or(word, |(_, register)| register));
+        words.collect::<Vec<_>>().join(" ")
+    };
+    match code.split_once(" = ") {
+        Some((results, rest)) if results.contains('%') => {
+            let written = results.split('%').nth(1).unwrap_or_default();
+            let written =
+                written.split_once(':').map_or("", |(_, register)| register).trim_end_matches([',', ' ', 's']);
+            let (op, operands) = rest.split_once(' ').unwrap_or((rest, ""));
+            format!("{op} {written}, {}", registers(operands))
+        }
+        _ => code.to_owned(),
+    }
+}
+
+fn count(lines: &[String]) -> Loop {
     let mut found = Loop::default();
     for code in lines {
         let op = code.split_whitespace().next().unwrap_or_default();
@@ -127,6 +146,18 @@ mod tests {
                     v_dual_mul_f32 v0, v1, v2 :: v_dual_mul_f32 v3, v4, v5\n s_cbranch_scc1 BB0";
         let found = inner_loop(text).expect("a loop");
         assert_eq!((found.slots, found.multiply_adds, found.packed), (4, 2, 1));
+    }
+
+    #[test]
+    fn the_compilers_own_list_is_read() {
+        let text = "BB0\n/* kind: top-level, */\n\t v1: %3:v[9] = v_mov_b32 0\nBB1\n/* kind: loop-header, */\n\ts_waitcnt_depctr va_vcc(0)\n\
+                    \t v1: %397:v[23] = v_fmac_f32 %1640:v[96], %1624:v[80], %255:v[23]\n\
+                    \t v1: %398:v[24] = v_fma_f32 %1640:v[96], %1624:v[80], %255:v[24]\n\
+                    \t v1: %399:v[25] = v_fma_f32 %1640:v[96], %1624:v[80], %255:v[24]\n\
+                    \t v4: %7:v[0-3] = ds_read_b128 %300:v[74] storage:shared\n\
+                    \t s1: %96:s[29],  s1: %1538:scc = s_add_u32 3, %95:s[28]\n\ts_cbranch_scc1 block:BB1\nBB2\n\ts_endpgm";
+        let found = inner_loop(text).expect("a loop");
+        assert_eq!(found, Loop { slots: 6, multiply_adds: 2, packed: 0, loads: 1, wide_loads: 1 });
     }
 
     #[test]

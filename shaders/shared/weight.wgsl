@@ -29,24 +29,34 @@ fn scales_at(block: u32) -> u32 {
 //#endif
 }
 
-fn unpack_quants(quants: u32, scales: u32, upper: bool) -> vec4<f32> {
+fn scaled(quants: vec4<f32>, scales: u32, upper: bool) -> vec4<f32> {
     let both = unpack2x16float(scales);
     let scale = select(both.x, both.y, upper);
 //#if WEIGHT_Q4_0
-    let values = vec4<f32>((vec4<u32>(quants) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u));
-    return fma(values, vec4<f32>(scale), vec4<f32>(-8.0 * scale));
+    return fma(quants, vec4<f32>(scale), vec4<f32>(-8.0 * scale));
 //#else
-    // As bytes above 0, which GPUs turn into f32 in one instruction.
-    let values = vec4<f32>(unpack4xU8(quants ^ 0x80808080u));
-    return fma(values, vec4<f32>(scale), vec4<f32>(-128.0 * scale));
+    return fma(quants, vec4<f32>(scale), vec4<f32>(-128.0 * scale));
 //#endif
 }
 
+// Quants as bytes above 0, which GPUs turn into f32 in one instruction each.
+//#if WEIGHT_Q4_0
+fn unpack_quants(word: u32, upper: bool) -> vec4<f32> {
+    let even = vec4<f32>(unpack4xU8(word & 0x0f0f0f0fu));
+    let odd = vec4<f32>(unpack4xU8((word >> 4u) & 0x0f0f0f0fu));
+    return select(vec4<f32>(even.xy, odd.xy), vec4<f32>(even.zw, odd.zw), upper).xzyw;
+}
+//#else
+fn unpack_quants(word: u32) -> vec4<f32> {
+    return vec4<f32>(unpack4xU8(word ^ 0x80808080u));
+}
+//#endif
+
 fn load_weight(quad: u32, block: u32) -> vec4<f32> {
 //#if WEIGHT_Q4_0
-    return unpack_quants(weight[quad / 2u] >> (quad % 2u * 16u), scales_at(block), block % 2u == 1u);
+    return scaled(unpack_quants(weight[quad / 2u], quad % 2u == 1u), scales_at(block), block % 2u == 1u);
 //#else
-    return unpack_quants(weight[quad], scales_at(block), block % 2u == 1u);
+    return scaled(unpack_quants(weight[quad]), scales_at(block), block % 2u == 1u);
 //#endif
 }
 
@@ -62,9 +72,9 @@ fn fetch_pair(quad: u32, next: u32) -> StoredPair {
 
 fn unpack_pair(stored: StoredPair, side: u32) -> vec4<f32> {
 //#if WEIGHT_Q4_0
-    return unpack_quants(stored.quants >> (16u * side), stored.scales, stored.upper);
+    return scaled(unpack_quants(stored.quants, side == 1u), stored.scales, stored.upper);
 //#else
-    return unpack_quants(stored.quants[side], stored.scales, stored.upper);
+    return scaled(unpack_quants(stored.quants[side]), stored.scales, stored.upper);
 //#endif
 }
 //#else
