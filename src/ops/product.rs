@@ -9,10 +9,10 @@ pub(super) enum Product {
     /// `shaders/shared/tile.wgsl`: a workgroup owns `tile` results (rows, columns) and shares what it loads; each of its `slices` takes a part
     /// of the sums, an invocation of a slice [`THREAD`] results. `whole` where runs are whole steps.
     Tiled { tile: [u32; 2], slices: u32, whole: bool },
-    /// `shaders/shared/direct.wgsl`: an invocation owns `rows`×(4 `quads`) results and shares nothing; `lanes` of them, a
-    /// subgroup, own neighbouring columns of the same rows. What software adapters are good at: no barriers, no workgroup
-    /// memory, and rows that the whole subgroup reads at one address. Weights lie in panels as wide as the subgroup's columns.
-    Direct { lanes: u32, rows: u32, quads: u32 },
+    /// `shaders/shared/direct.wgsl`: an invocation owns `rows`×(4 `quads`) results and shares nothing; a subgroup is `across`×`down` of them, one of
+    /// which is 1. What software adapters are good at: no barriers, no workgroup memory, and values that the whole subgroup reads at one address.
+    /// Weights lie in panels as wide as the subgroup's columns.
+    Direct { across: u32, down: u32, rows: u32, quads: u32 },
     /// `shaders/shared/coop.wgsl`: subgroups multiply matrices of f16 operands that a workgroup shares.
     Coop { coop: Coop, split: bool },
 }
@@ -41,7 +41,11 @@ impl Product {
         let caps = &rec.caps;
         if caps.kind == AdapterKind::Software {
             let lanes = if caps.subgroup_size.1 == 0 { 8 } else { caps.subgroup_size.1.min(32) };
-            return Product::Direct { lanes, rows: 8, quads: 2 };
+            return match columns {
+                // One row of lanes would leave most without a column.
+                ..=8 => Product::Direct { across: 1, down: lanes, rows: 4, quads: columns.div_ceil(4) as u32 },
+                _ => Product::Direct { across: lanes, down: 1, rows: 8, quads: 2 },
+            };
         }
         let split = rec.dtype(x) == DType::F32;
         if let Some(coop) = Coop::choose(caps, rows, columns, split).filter(|_| rec.dtype(weight) != DType::F32) {
@@ -73,10 +77,11 @@ impl Product {
                 variant.constants.extend([("TILE_M", m), ("TILE_N", n), ("THREAD_M", rows), ("THREAD_N", columns)]);
                 variant.constants.push(("SLICES", slices));
             }
-            Product::Direct { lanes, rows, quads } => {
+            Product::Direct { across, down, rows, quads } => {
                 variant.flags.push("DIRECT");
-                variant.constants.extend([("LANES", lanes), ("ROWS", rows), ("QUADS", quads)]);
-                rec.lay_out(weight, Layout::Panels(4 * lanes * quads));
+                variant.flags.extend((down > 1).then_some("DOWNWARDS"));
+                variant.constants.extend([("ACROSS", across), ("DOWN", down), ("ROWS", rows), ("QUADS", quads)]);
+                rec.lay_out(weight, Layout::Panels(4 * across * quads));
             }
             Product::Coop { coop, split } => {
                 variant.flags.extend(coop.flags());
@@ -109,9 +114,9 @@ impl Product {
         match self {
             Product::Tiled { tile, .. } => tiles(rows, columns, tile),
             Product::Coop { coop, .. } => tiles(rows, columns, coop.tile()),
-            Product::Direct { lanes, rows: owned, quads } => {
-                let tiles = rows.div_ceil(owned);
-                [tiles.min(MOST), columns.div_ceil(4 * lanes * quads), tiles.div_ceil(MOST)]
+            Product::Direct { across, down, rows: owned, quads } => {
+                let tiles = rows.div_ceil(owned * down);
+                [tiles.min(MOST), columns.div_ceil(4 * across * quads), tiles.div_ceil(MOST)]
             }
         }
     }
