@@ -179,7 +179,7 @@ enum Device {
 }
 
 enum Compiled {
-    Host(HostProgram),
+    Host(Box<HostProgram>),
     Gpu { program: Box<GpuProgram>, timestamps: bool },
 }
 
@@ -213,7 +213,7 @@ impl Device {
 
     fn compile(&self, recording: Recording) -> chiaro::Result<Compiled> {
         Ok(match self {
-            Device::Host(backend) => Compiled::Host(backend.compile_program(recording)?),
+            Device::Host(backend) => Compiled::Host(Box::new(backend.compile_program(recording)?)),
             Device::Gpu { backend, timestamps } => {
                 Compiled::Gpu { program: Box::new(backend.compile_program(recording)?), timestamps: *timestamps }
             }
