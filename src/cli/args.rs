@@ -61,6 +61,8 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Print the work and the peak memory of each stage, without running anything.
     Plan(Box<PlanArgs>),
+    /// Measure which tiles of the matrix kernels are fastest on a GPU, and keep that for later runs
+    Tune(Box<TuneArgs>),
     /// Download a model from the Hugging Face hub into its cache, from where --model finds it by name
     Pull(PullArgs),
     /// Print what noise schedules leave of a picture in the last step: Table 1 of the paper, recomputed
@@ -221,6 +223,23 @@ pub struct PlanArgs {
     /// ControlNets; their pictures are not needed
     #[command(flatten)]
     pub control: ControlArgs,
+}
+
+/// Options of `tune`.
+#[derive(Debug, Clone, Args)]
+pub struct TuneArgs {
+    /// Model, size, device: the products of these networks at this size are measured
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Stop after so many seconds; products with the most work come first
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub budget: u64,
+    /// Forget what was measured before on this device
+    #[arg(long)]
+    pub fresh: bool,
+    /// Only forget what was measured on this device, and measure nothing
+    #[arg(long, conflicts_with_all = ["fresh", "budget"])]
+    pub clear: bool,
 }
 
 /// Options of `samplers`.

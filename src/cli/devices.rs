@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{DevicesArgs, print_json, print_line};
 use crate::Result;
 use crate::gpu;
+use crate::pipeline::load_tuning;
 
 pub(super) fn run(args: &DevicesArgs) -> Result<()> {
     let adapters = gpu::adapters();
@@ -20,6 +21,7 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
                     "max_buffer_bytes": a.caps.max_buffer_bytes, "max_binding_bytes": a.caps.max_binding_bytes,
                     "max_workgroup_bytes": a.caps.max_workgroup_bytes, "max_invocations": a.caps.max_invocations,
                     "timestamps": a.timestamps,
+                    "tuned": load_tuning(a).map_or_else(|e| json!({ "error": e.to_string() }), |t| json!(t.len())),
                 })
             })
             .collect();
@@ -47,6 +49,11 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
             },
             a.caps.matrix_size().map_or(String::new(), |size| format!(", matrices of {size}×{size}"))
         ))?;
+        match load_tuning(a) {
+            Ok(tuning) if tuning.is_empty() => {}
+            Ok(tuning) => print_line(&format!("   tiles measured for {} classes of products", tuning.len()))?,
+            Err(error) => print_line(&format!("   measured tiles are not used: {error}"))?,
+        }
     }
     print_line(&format!("cpu: the host executor, {} threads", rayon::current_num_threads()))
 }

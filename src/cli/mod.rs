@@ -19,13 +19,14 @@ mod samplers;
 mod schedule;
 mod study;
 mod tokens;
+mod tune;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use args::{
     Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, PullArgs, ReadingArgs,
-    SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, VariantArg,
+    SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, TuneArgs, VariantArg,
 };
 pub use control::ControlArgs;
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, Shares, StartArgs, UpscaleArg};
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
         Command::Pull(args) => pull(&args),
         Command::Schedule(args) => schedule::run(&args),
         Command::Study(args) => study::run(&args),
+        Command::Tune(args) => tune::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -176,6 +176,7 @@ pub(super) fn caps_of(raw: &wgpu::Adapter, kind: AdapterKind, features: wgpu::Fe
         subgroup_size: if subgroups { (info.subgroup_min_size, info.subgroup_max_size) } else { (0, 0) },
         matrices: if matrices { matrices_of(raw) } else { Vec::new() },
         matrix_quads: matrices && info.backend == wgpu::Backend::Vulkan,
+        tuning: Default::default(),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         max_workgroup_bytes: limits.max_compute_workgroup_storage_size,

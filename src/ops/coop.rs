@@ -19,6 +19,9 @@ pub(super) struct Coop {
 /// Matrices in the rows and columns of a block, the largest first; blocks are 2×2.
 const FRAGMENTS: [[u32; 2]; 4] = [[4, 4], [4, 2], [2, 2], [1, 1]];
 
+/// Values of k that are staged at a time, the preferred first.
+const DEPTHS: [u32; 3] = [32, 64, 16];
+
 impl Coop {
     /// The largest tile that leaves enough workgroups to keep a GPU busy, or else the smallest. `None` where the device has no
     /// matrices, and where activations are f32: operands are rounded to f16, which f16 storage allows and f32 does not.
@@ -28,19 +31,30 @@ impl Coop {
         fitting().find(|coop| coop.workgroups(rows, columns) >= 64).or_else(|| fitting().next_back())
     }
 
+    /// Every tile that fits.
+    pub(super) fn candidates(caps: &Caps, split: bool) -> Vec<Self> {
+        let Some(size) = caps.matrix_size().filter(|_| caps.storage == DType::F16) else { return Vec::new() };
+        let all = FRAGMENTS.iter().flat_map(|&fragments| DEPTHS.map(|depth| Self::of(caps, size, fragments, depth)));
+        all.filter(|coop| coop.fits(caps, split)).collect()
+    }
+
+    fn of(caps: &Caps, size: u32, fragments: [u32; 2], depth: u32) -> Self {
+        Coop { size, lanes: caps.subgroup_size.1, blocks: [2, 2], fragments, depth }
+    }
+
     /// The tile with the first depth for which the invocations share its loads evenly, within the device's limits.
     fn fitting(caps: &Caps, size: u32, fragments: [u32; 2], split: bool) -> Option<Self> {
-        let lanes = caps.subgroup_size.1;
-        let fits = |coop: &Coop| {
-            let [m, n] = coop.tile();
-            let row_step = coop.invocations() / (coop.depth / 8);
-            coop.invocations() <= caps.max_invocations
-                && coop.bytes(split) <= caps.max_workgroup_bytes
-                && row_step > 0
-                && m.is_multiple_of(row_step)
-                && n.is_multiple_of(row_step)
-        };
-        [32, 64, 16].map(|depth| Coop { size, lanes, blocks: [2, 2], fragments, depth }).into_iter().find(fits)
+        DEPTHS.map(|depth| Self::of(caps, size, fragments, depth)).into_iter().find(|coop| coop.fits(caps, split))
+    }
+
+    fn fits(&self, caps: &Caps, split: bool) -> bool {
+        let [m, n] = self.tile();
+        let row_step = self.invocations() / (self.depth / 8);
+        self.invocations() <= caps.max_invocations
+            && self.bytes(split) <= caps.max_workgroup_bytes
+            && row_step > 0
+            && m.is_multiple_of(row_step)
+            && n.is_multiple_of(row_step)
     }
 
     /// Rows and columns of a workgroup.
@@ -77,6 +91,13 @@ impl Coop {
             ("TILE_K", self.depth),
             ("INVOCATIONS", self.invocations()),
         ]
+    }
+}
+
+impl std::fmt::Display for Coop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ([m, n], [rows, columns]) = (self.tile(), self.fragments);
+        write!(f, "{m}x{n} by {rows}x{columns} of {}, depth {}", self.size, self.depth)
     }
 }
 

@@ -88,6 +88,16 @@ impl<'m> Stage<'m> {
         Stage { beside, ..self }
     }
 
+    /// How often the stage runs.
+    pub(super) fn runs(&self) -> usize {
+        self.runs
+    }
+
+    /// The stage in one piece.
+    pub(super) fn recording(&self, device: &Device) -> Result<Recording> {
+        (self.record)(&device.caps())
+    }
+
     /// What the stage will take.
     pub(super) fn plan(&self, device: &Device) -> Result<StagePlan> {
         let (name, runs) = (self.name, self.runs);

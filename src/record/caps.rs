@@ -1,6 +1,8 @@
 //! What an adapter can do, as plain numbers: all that `ops` and the planner know of a device.
 
-use super::DType;
+use std::sync::Arc;
+
+use super::{DType, Tuning};
 
 /// The kind of an adapter, in the order of preference for automatic choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +60,8 @@ pub struct Caps {
     pub matrices: Vec<MatrixShape>,
     /// Whether matrices are loaded from workgroup arrays of vectors (Vulkan), not of single values (Metal).
     pub matrix_quads: bool,
+    /// Tiles that were measured on the device; empty where nothing was.
+    pub tuning: Arc<Tuning>,
     /// Largest range of a storage buffer that one binding can name, in bytes.
     pub max_binding_bytes: u64,
     /// Largest buffer, in bytes.
@@ -86,6 +90,7 @@ impl Caps {
             subgroup_size: (0, 0),
             matrices: Vec::new(),
             matrix_quads: false,
+            tuning: Arc::default(),
             max_binding_bytes: 128 << 20,
             max_buffer_bytes: 256 << 20,
             max_workgroup_bytes: 16 << 10,

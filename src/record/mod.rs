@@ -23,6 +23,7 @@ mod reordered;
 mod stream;
 mod tensor;
 mod traffic;
+mod tuning;
 mod window;
 
 pub use backend::{Backend, Outputs, Program};
@@ -49,4 +50,5 @@ pub use stream::{Chunk, Load, StreamPlan};
 pub(crate) use stream::{STAGE, STAGES};
 pub use tensor::{DType, Shape, Tensor};
 pub use traffic::Traffic;
+pub use tuning::Tuning;
 pub use window::{Reach, Window};

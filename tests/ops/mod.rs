@@ -7,11 +7,12 @@ mod errors;
 mod parts;
 mod reference;
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use chiaro::ops::Activation;
-use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, Role, Shape};
+use chiaro::ops::{Activation, Trial};
+use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, Role, Shape, Tuning};
 
 use cases::{Case, Operands, Wide, table};
 use reference::reference;
@@ -273,6 +274,33 @@ fn gpu_with_cooperative_matrices() {
     assert!(checked > 5, "{checked} cases");
     // As Metal loads them.
     run_table(&backend, &Caps { matrix_quads: false, ..caps }, is_product(60_000));
+}
+
+/// Every tile that `chiaro tune` could choose on a GPU, and on a software adapter.
+#[test]
+fn gpu_with_every_tile() {
+    let backend = adapter::open_with(DType::F32, adapter::test_options());
+    let software = backend.caps().clone();
+    let gpu = Caps { kind: AdapterKind::Integrated, max_workgroup_bytes: 64 << 10, ..software.clone() };
+    // Workgroups that the device has no room for are not chosen.
+    let gpu = Caps { max_workgroup_bytes: gpu.max_workgroup_bytes.min(software.max_workgroup_bytes), ..gpu };
+    let mut seen = BTreeSet::new();
+    for caps in [software, gpu] {
+        // Each compiles a kernel of its own.
+        for (case, operands, expected) in solved().iter().filter(|(case, ..)| is_product(6_000)(case)).step_by(5) {
+            let plain = case.record(&caps, operands, Wide::default()).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+            let trial = Trial::of(&plain).into_iter().next().unwrap_or_else(|| panic!("{case:?} is a product"));
+            for tile in trial.tiles(&caps) {
+                let mut tuning = Tuning::default();
+                tuning.set(trial.key(), tile.as_str());
+                let tuned = Caps { tuning: tuning.into(), ..caps.clone() };
+                let (out, stored) = run_case(&backend, &tuned, case, operands, Wide::default());
+                check(case, stored, &out, expected).unwrap_or_else(|failure| panic!("{tile}: {failure}"));
+                seen.insert(tile);
+            }
+        }
+    }
+    assert!(seen.len() >= 15, "{seen:?}");
 }
 
 /// Products whose operands have at most so many values each.
