@@ -12,6 +12,7 @@ mod memory_size;
 mod output;
 mod plan;
 mod preset;
+mod profile;
 mod progress;
 #[cfg(feature = "pull")]
 mod pull;
@@ -25,8 +26,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use args::{
-    Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, PullArgs, ReadingArgs,
-    SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, TuneArgs, VariantArg,
+    Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, ProfileArgs, PullArgs,
+    ReadingArgs, SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, TuneArgs, VariantArg,
 };
 pub use control::ControlArgs;
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, Shares, StartArgs, UpscaleArg};
@@ -45,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Pull(args) => pull(&args),
         Command::Schedule(args) => schedule::run(&args),
         Command::Study(args) => study::run(&args),

@@ -18,6 +18,7 @@
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
 //! | `preview` | how a picture stands |
 //! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
+//! | `profile` | where the time of a stage goes |
 //! | `tune`, `tuning_file` | which tiles are fastest on a device; where that is kept |
 //! | `inspect`, `lora` | what lies at a path, for a user to see |
 //! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
@@ -43,6 +44,7 @@ mod overrides;
 mod parameters;
 mod pass;
 mod preview;
+mod profile;
 mod prompts;
 mod refiner;
 mod repeat;
@@ -73,6 +75,7 @@ pub use lora::LoraReport;
 pub use oms_module::{OmsModule, OmsSource};
 pub use overrides::Overrides;
 pub use parameters::Picture;
+pub use profile::{DispatchProfile, Peaks, StageProfile};
 pub use repeat::{Recipe, RecipeAdapter, RecipeControl, RecipeEmbedding, read_recipe};
 pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
 pub use single_file::SingleFile;

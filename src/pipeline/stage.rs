@@ -93,9 +93,17 @@ impl<'m> Stage<'m> {
         self.runs
     }
 
+    /// What users know it by.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The stage in one piece.
     pub(super) fn recording(&self, device: &Device) -> Result<Recording> {
-        (self.record)(&device.caps())
+        let mut recording = (self.record)(&device.caps())?;
+        let limit = device.memory_limit(Part::of(self.name));
+        recording.memory_limit = limit.map(|bytes| bytes.saturating_sub(self.beside));
+        Ok(recording)
     }
 
     /// What the stage will take.

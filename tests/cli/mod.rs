@@ -6,6 +6,7 @@ mod inspect;
 mod lora;
 mod options;
 mod pictures;
+mod profile;
 #[cfg(feature = "pull")]
 mod pull;
 mod schedule;
