@@ -45,7 +45,7 @@ pub(super) fn run(args: &ProfileArgs) -> Result<()> {
     print_line("")?;
     table(&profile, "layer", |d| d.label.split('.').take(args.depth.into()).collect::<Vec<_>>().join("."), false)?;
     print_line("")?;
-    table(&profile, "kernel", |d| format!("{} {}, {}", d.kernel, d.input.name(), d.variant), true)?;
+    table(&profile, "kernel", |d| format!("{} {} {}", d.kernel, d.input.name(), d.variant), true)?;
     print_line("")?;
     let (seconds, limit) = (profile.seconds(), profile.limit());
     print_line(&format!(
@@ -107,6 +107,7 @@ fn table(
             moved as f64 / f64::from(1 << 20),
             rate(moved),
             100.0 * limit / seconds.max(f64::MIN_POSITIVE),
+            name = name.trim_end(),
         ))?;
     }
     print_line(&format!("by {title}; of limit: the time at the device's peaks, of the time it took"))

@@ -15,7 +15,7 @@ pub struct DispatchProfile {
     pub label: String,
     /// Stem of the kernel.
     pub kernel: &'static str,
-    /// Which form of it: flags and constants.
+    /// Which form of it: flags and constants; nothing on the host executor.
     pub variant: String,
     /// Seconds, the median of the runs.
     pub seconds: f64,
@@ -140,7 +140,8 @@ impl Peaks {
         DispatchProfile {
             label: dispatch.label.clone(),
             kernel: dispatch.kernel.stem,
-            variant: form(&dispatch.variant),
+            // Tiles are the GPU's; the host executor has its own.
+            variant: if recording.caps.is_host() { String::new() } else { form(&dispatch.variant) },
             seconds: 0.0,
             flops: dispatch.flops,
             moved,
@@ -157,7 +158,8 @@ fn input(recording: &Recording, dispatch: &Dispatch) -> DType {
 }
 
 fn form(variant: &Variant) -> String {
-    let constants = variant.constants.iter().map(|(name, value)| format!("{name} {value}"));
+    let constants = variant.constants.iter().filter(|constant| **constant != ("ACTIVATION", 0));
+    let constants = constants.map(|(name, value)| format!("{name} {value}"));
     variant.flags.iter().map(|flag| (*flag).to_owned()).chain(constants).collect::<Vec<_>>().join(" ")
 }
 
