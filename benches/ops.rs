@@ -12,7 +12,8 @@ use std::sync::Arc;
 use chiaro::gpu::{GpuBackend, GpuOptions, GpuProgram, choose_adapter};
 use chiaro::ops::{self, Attention, Conv2d, Epilogue, GroupNorm};
 use chiaro::record::{
-    AdapterKind, Backend, Caps, Constant, DType, HostBackend, HostProgram, Outputs, Program, Recording, Shape, Tensor,
+    AdapterKind, Backend, Caps, Constant, DType, HostBackend, HostProgram, Outputs, Program, Recording, Role, Shape,
+    Tensor,
 };
 
 /// How a layer is recorded.
@@ -36,13 +37,35 @@ fn vector(rec: &mut Recording, len: usize) -> Tensor {
     rec.constant(&constant)
 }
 
+/// Attention of SD1.5 at 512×512 and 256×256, of its text (77 keys) and of its autoencoder: images, queries, keys, heads, channels per head.
+const ATTENTIONS: &[(usize, usize, usize, usize, usize)] = &[
+    (2, 4096, 4096, 8, 40),
+    (2, 1024, 1024, 8, 40),
+    (2, 1024, 1024, 8, 80),
+    (2, 1024, 1024, 8, 64),
+    (2, 256, 256, 8, 160),
+    (2, 64, 64, 8, 160),
+    (2, 4096, 77, 8, 40),
+    (2, 1024, 77, 8, 80),
+    (2, 256, 77, 8, 160),
+    (1, 4096, 4096, 1, 512),
+    (1, 1024, 1024, 1, 512),
+];
+
+fn attention(&(images, queries, keys, heads, head_dim): &(usize, usize, usize, usize, usize)) -> Case {
+    Case {
+        name: format!("attention {heads}×{head_dim}, {queries} of {keys}"),
+        input: Shape::tokens(images, queries, heads * head_dim),
+        record: Box::new(move |rec, x| {
+            let context = Shape::tokens(images, keys, heads * head_dim);
+            let (k, v) = (rec.input("k", context), rec.input("v", context));
+            ops::attention(rec, x, k, v, Attention { heads, causal: false })
+        }),
+    }
+}
+
 fn others() -> Vec<Case> {
     vec![
-        Case {
-            name: "attention 8×40, 1024 tokens".into(),
-            input: Shape::tokens(2, 1024, 320),
-            record: Box::new(|rec, x| ops::attention(rec, x, x, x, Attention { heads: 8, causal: false })),
-        },
         Case {
             name: "group norm + SiLU 320 at 32²".into(),
             input: Shape::image(2, 32, 32, 320),
@@ -164,6 +187,14 @@ fn noise(len: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
+/// An input's name and values.
+fn filled(role: &Role, len: usize) -> Option<(String, Vec<f32>)> {
+    match role {
+        Role::Input(name) => Some((name.clone(), noise(len, name.bytes().map(u64::from).sum()))),
+        _ => None,
+    }
+}
+
 fn recording(case: &Case, caps: &Caps) -> chiaro::Result<Recording> {
     let mut rec = Recording::new(caps);
     let x = rec.input("x", case.input);
@@ -237,10 +268,11 @@ impl Compiled {
 
 /// GFLOP/s of a case, after its result was found right.
 fn measure(case: &Case, device: &Device, peak: Option<f64>) -> chiaro::Result<f64> {
-    let x = noise(case.input.len(), 1);
-    let inputs: [(&str, &[f32]); 1] = [("x", &x)];
     let host = HostBackend::default();
-    let want: Outputs = host.compile(recording(case, host.caps())?)?.run(&inputs)?;
+    let rec = recording(case, host.caps())?;
+    let inputs: Vec<(String, Vec<f32>)> = rec.tensors.iter().filter_map(|t| filled(&t.role, t.len)).collect();
+    let inputs: Vec<(&str, &[f32])> = inputs.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect();
+    let want: Outputs = host.compile(rec)?.run(&inputs)?;
     let rec = recording(case, device.caps())?;
     let (flops, variant) = (rec.flops() as f64, format!("{:?}", rec.dispatches[rec.dispatches.len() - 1].variant));
     let mut program = device.compile(rec)?;
@@ -294,7 +326,8 @@ fn main() -> chiaro::Result<()> {
         println!("{} ({})", device.caps().name, device.tells());
         let peak = measure(&product(1024, 1024, 1024), &device, None)?;
         let products = PRODUCTS.iter().map(|&(rows, inner, columns)| product(rows, inner, columns));
-        for case in convolutions().chain(products).chain(others()).filter(|case| case.name.contains(&only)) {
+        let cases = convolutions().chain(products).chain(ATTENTIONS.iter().map(attention)).chain(others());
+        for case in cases.filter(|case| case.name.contains(&only)) {
             measure(&case, &device, Some(peak))?;
         }
         // What GPUs are compared by; minutes of a processor together with the others.

@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use super::attention_host::host;
 use super::{expect, expect_quads, expect_view};
 use crate::Result;
-use crate::record::{Caps, Kernel, Recording, Tensor, Variant};
+use crate::record::{AdapterKind, Caps, Kernel, Recording, Tensor, Variant};
 
 /// What an attention does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,12 +47,12 @@ pub fn attention(rec: &mut Recording, q: Tensor, k: Tensor, v: Tensor, attention
 
     let out = rec.tensor(q.shape);
     let (queries, keys) = (q.shape.h * q.shape.w, k.shape.h * k.shape.w);
-    let tile = choose(&rec.caps, head_dim, queries, q.shape.n * heads);
-    let mut variant = Variant { constants: tile.constants(), ..Variant::default() };
+    let way = Way::choose(&rec.caps, head_dim, queries, q.shape.n * heads);
+    let mut variant = Variant { constants: way.constants(), ..Variant::default() };
     if causal {
         variant.flags.push("CAUSAL");
     }
-    if tile.depth == tile.head_quads {
+    if way.queries_stay() {
         variant.flags.push("QUERIES_STAY");
     }
     let params = Params {
@@ -72,14 +72,18 @@ pub fn attention(rec: &mut Recording, q: Tensor, k: Tensor, v: Tensor, attention
     // Two products, and about five operations per score for the softmax.
     let scores = (q.shape.n * heads * queries) as u64 * keys as u64;
     let flops = scores * (4 * head_dim as u64 + 5) / if causal { 2 } else { 1 };
-    let grid = [(queries as u32).div_ceil(tile.queries()), heads as u32, q.shape.n as u32];
-    rec.dispatch(&KERNEL, variant, &params, &[("q", q), ("k", k), ("v", v)], out, grid, flops);
+    let grid = [(queries as u32).div_ceil(way.queries()), heads as u32, q.shape.n as u32];
+    rec.dispatch(way.kernel(), variant, &params, &[("q", q), ("k", k), ("v", v)], out, grid, flops);
     Ok(out)
 }
 
 /// See `shaders/attention.wgsl`.
 pub(super) const KERNEL: Kernel =
     Kernel { stem: "attention", source: include_str!("../../shaders/attention.wgsl"), host };
+
+/// See `shaders/attention_direct.wgsl`.
+pub(super) const DIRECT: Kernel =
+    Kernel { stem: "attention_direct", source: include_str!("../../shaders/attention_direct.wgsl"), host };
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -96,6 +100,86 @@ pub(super) struct Params {
     pub(super) v_offset: u32,
     pub(super) head_dim: u32,
     pad: u32,
+}
+
+/// One way of computing attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Tiled(Tile),
+    Direct(Direct),
+}
+
+impl Way {
+    /// `heads` is their number in all images.
+    fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize) -> Self {
+        match Direct::choose(caps, head_dim, queries) {
+            Some(direct) => Way::Direct(direct),
+            None => Way::Tiled(choose(caps, head_dim, queries, heads)),
+        }
+    }
+
+    fn kernel(self) -> &'static Kernel {
+        match self {
+            Way::Tiled(_) => &KERNEL,
+            Way::Direct(_) => &DIRECT,
+        }
+    }
+
+    /// Queries of a workgroup.
+    fn queries(self) -> u32 {
+        match self {
+            Way::Tiled(tile) => tile.queries(),
+            Way::Direct(direct) => direct.own * direct.lanes,
+        }
+    }
+
+    fn queries_stay(self) -> bool {
+        matches!(self, Way::Tiled(tile) if tile.depth == tile.head_quads)
+    }
+
+    fn constants(self) -> Vec<(&'static str, u32)> {
+        match self {
+            Way::Tiled(tile) => tile.constants(),
+            Way::Direct(direct) => direct.constants(),
+        }
+    }
+}
+
+/// How `shaders/attention_direct.wgsl` divides its work: a subgroup of `lanes` owns `own · lanes` queries of a head and visits
+/// `lanes · blocks` keys at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Direct {
+    /// Vectors of four channels in a head.
+    head_quads: u32,
+    lanes: u32,
+    own: u32,
+    blocks: u32,
+}
+
+impl Direct {
+    /// For software adapters whose subgroups are all of one size. More queries and keys at a time divide what loads cost among
+    /// more products, and take longer to compile (under a second with 128 weights of each lane).
+    fn choose(caps: &Caps, head_dim: usize, queries: usize) -> Option<Self> {
+        let (least, lanes) = caps.subgroup_size;
+        if caps.kind != AdapterKind::Software || !caps.subgroups || least != lanes || !(4..=32).contains(&lanes) {
+            return None;
+        }
+        let head_quads = head_dim as u32 / 4;
+        let most = queries.div_ceil(lanes as usize) as u32;
+        let of = |own: u32| Direct { head_quads, lanes, own, blocks: ((128 / own).min(64) / lanes).max(1) };
+        let fits =
+            |direct: &Direct| direct.bytes() <= caps.max_workgroup_bytes && (direct.own <= most || direct.own == 1);
+        [4, 2, 1].into_iter().map(of).find(fits)
+    }
+
+    /// Bytes of workgroup memory, as the kernel declares it.
+    fn bytes(self) -> u32 {
+        16 * self.head_quads * self.own * self.lanes
+    }
+
+    fn constants(self) -> Vec<(&'static str, u32)> {
+        vec![("HEAD_QUADS", self.head_quads), ("LANES", self.lanes), ("OWN", self.own), ("BLOCKS", self.blocks)]
+    }
 }
 
 /// How `shaders/attention.wgsl` divides its work: a workgroup of `across` × `down` invocations owns `4 · down` queries of
@@ -207,6 +291,37 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn software_adapters_share_nothing_where_subgroups_have_one_size() {
+        let software = |lanes| Caps {
+            kind: AdapterKind::Software,
+            subgroups: true,
+            subgroup_size: (lanes, lanes),
+            max_workgroup_bytes: 32 << 10,
+            ..Caps::webgpu()
+        };
+        let own = |caps: &Caps, head_dim, queries| Direct::choose(caps, head_dim, queries).map(|direct| direct.own);
+        for lanes in [4, 8, 16, 32] {
+            for head_dim in (4..=512).step_by(4) {
+                let caps = software(lanes);
+                let fits = |own| 4 * head_dim as u32 * own * lanes <= caps.max_workgroup_bytes;
+                let most = [4, 2, 1].into_iter().find(|&own| fits(own));
+                assert_eq!(own(&caps, head_dim, 4096), most, "{lanes} lanes, {head_dim} channels");
+            }
+        }
+        assert_eq!(own(&software(8), 512, 4096), Some(2));
+        assert_eq!([1, 8, 9, 17, 25].map(|queries| own(&software(8), 40, queries)), [1, 1, 2, 2, 4].map(Some));
+        for other in [
+            Caps { kind: AdapterKind::Integrated, ..software(8) },
+            Caps { subgroups: false, ..software(8) },
+            Caps { subgroup_size: (4, 8), ..software(8) },
+            Caps { subgroup_size: (64, 64), ..software(8) },
+            Caps { subgroup_size: (0, 0), ..software(8) },
+        ] {
+            assert_eq!(own(&other, 40, 4096), None, "{other:?}");
         }
     }
 

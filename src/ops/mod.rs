@@ -37,6 +37,7 @@ use crate::{Error, Result};
 pub const KERNELS: &[&Kernel] = &[
     &add_scaled::KERNEL,
     &attention::KERNEL,
+    &attention::DIRECT,
     &concat::KERNEL,
     &conv2d::KERNEL,
     &elementwise::KERNEL,

@@ -4,7 +4,7 @@ use chiaro::gpu::{Interface, expand, needs_f16, needs_matrices};
 use chiaro::ops::KERNELS;
 use chiaro::record::{Caps, DType, Dispatch, Variant};
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ScalarKind, ShaderStage, TypeInner};
 use rayon::prelude::*;
 
@@ -21,9 +21,13 @@ fn check(dispatch: &Dispatch, caps: &Caps) -> Result<(), String> {
     // f16 values packed in a u32 are part of WebGPU.
     let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     allowed.set(Capabilities::SHADER_FLOAT16, needs_f16(&dispatch.variant));
+    allowed.set(Capabilities::SUBGROUP, caps.subgroups);
     let matrices = needs_matrices(&dispatch.variant);
-    allowed.set(Capabilities::SUBGROUP | Capabilities::COOPERATIVE_MATRIX, matrices);
+    allowed.set(Capabilities::COOPERATIVE_MATRIX, matrices);
     let mut validator = Validator::new(ValidationFlags::all(), allowed);
+    if caps.subgroups {
+        validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
+    }
     let info = validator.validate(&module).map_err(|e| e.emit_to_string(&wgsl))?;
     if needs_f16(&dispatch.variant) && !caps.shader_f16 {
         return Err("needs 16-bit types, which were not offered".into());

@@ -224,7 +224,7 @@ fn gpu_with_only_what_webgpu_guarantees() {
     });
 }
 
-/// The products of real GPUs, which a software adapter does not choose.
+/// The products and the attention of real GPUs, which a software adapter does not choose.
 #[test]
 fn gpu_with_shared_tiles() {
     // With 16 KiB there are fewer slices, with less none.
@@ -241,7 +241,9 @@ fn gpu_with_shared_tiles() {
             max_workgroup_bytes,
             ..backend.caps().clone()
         };
-        run_table(&backend, caps, is_product(most));
+        let small = |case: &Case| case.operands().0.iter().all(|(_, values)| values.len() <= most);
+        let attends = |case: &Case| matches!(case, Case::Attention { .. }) && small(case);
+        run_table(&backend, caps, |case| is_product(most)(case) || attends(case));
     }
 }
 
