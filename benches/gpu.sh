@@ -4,7 +4,8 @@
 #   1. the whole test suite on that adapter (goldens and ops in every tier that it offers);
 #   2. kernels at Stable Diffusion's shapes;
 #   3. a step of full-size Stable Diffusion 1.5 at SIZE² (512), f16, and its decoder;
-#   4. stable-diffusion.cpp's Vulkan back end and PyTorch beside it, where PYTHON and VULKAN_PYTHON have them (benches/peers/run.py).
+#   4. stable-diffusion.cpp's Vulkan back end and PyTorch beside it, where PYTHON and VULKAN_PYTHON have them, and one large product: PASS or FAIL
+#      for each ratio that is asked for (benches/peers/gpu.py).
 #
 # Results go to WORK FOLDER/report.md; a part that fails is said there, and the next ones still run. PARTS="2 3" picks some.
 set -uo pipefail
@@ -38,7 +39,8 @@ if has 1; then
     part "Tests" env ${adapter:+CHIARO_TEST_ADAPTER="$adapter"} cargo test --release --all-features --locked -- --test-threads 4
 fi
 if has 2; then
-    part "Kernels" env CHIARO_BENCH_DEVICES="cpu,$device" cargo bench --locked --bench ops
+    part "Kernels" env CHIARO_BENCH_DEVICES="$device" cargo bench --locked --bench ops
+    part "Kernels, half precision" env CHIARO_BENCH_DEVICES="$device" CHIARO_BENCH_PRECISION=f16 cargo bench --locked --bench ops
 fi
 if has 3; then
     [ -e "$work/random_sd15/unet" ] || part "Model" cargo run --release --locked --example random_sd15 -- "$work/random_sd15"
@@ -50,12 +52,8 @@ fi
 if has 4 && ! "$python" -c "import torch, diffusers, safetensors" 2>/dev/null; then
     say "" "SKIPPED: $python has no torch, diffusers and safetensors; name one that has them: PYTHON"
 elif has 4; then
-    tools="chiaro-gpu torch"
-    [ -z "${VULKAN_PYTHON:-}" ] || tools="$tools sdcpp-vulkan"
-    # shellcheck disable=SC2086
-    part "Others" "$python" benches/peers/run.py --work "$work/peers" --sizes "$size" --runs 3 --steps 10 --gpu "$device" --tools $tools \
+    part "Others" "$python" benches/peers/gpu.py --work "$work/peers" --size "$size" --gpu "$device" \
         ${VULKAN_PYTHON:+--vulkan-python "$VULKAN_PYTHON"}
-    say "" "Wanted: stable-diffusion.cpp's Vulkan back end at least 1.5 times chiaro's step, PyTorch at least 0.5 times."
 fi
 say "" "Report: $report"
 exit "$failed"

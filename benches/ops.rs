@@ -2,16 +2,18 @@
 //!
 //! `CHIARO_BENCH_DEVICES=cpu,0 cargo bench --bench ops`; `CHIARO_BENCH_ONLY=conv3x3` takes the cases whose name has that. The share is of a
 //! large product that the same run measures. For what computes on the host's cores, GFLOP per second of processor time stand beside it (Linux):
-//! what other programs take from the cores does not count there.
+//! what other programs take from the cores does not count there. `CHIARO_BENCH_PRECISION=f16` keeps activations in half precision. On a GPU with
+//! timestamps the time is the device's own, on others transfers of input and result are part of it.
 
 mod support;
 
 use std::sync::Arc;
 
-use chiaro::gpu::{GpuBackend, GpuOptions, choose_adapter};
+use chiaro::gpu::{GpuBackend, GpuOptions, GpuProgram, choose_adapter};
 use chiaro::ops::{self, Attention, Conv2d, Epilogue, GroupNorm};
 use chiaro::record::{
-    AdapterKind, Backend, Caps, Constant, DType, HostBackend, Outputs, Recording, Role, Shape, Tensor,
+    AdapterKind, Backend, Caps, Constant, DType, HostBackend, HostProgram, Outputs, Program, Recording, Role, Shape,
+    Tensor,
 };
 
 /// How a layer is recorded.
@@ -201,41 +203,98 @@ fn recording(case: &Case, caps: &Caps) -> chiaro::Result<Recording> {
     Ok(rec)
 }
 
-fn backend(name: &str) -> chiaro::Result<Box<dyn Backend>> {
-    if name == "cpu" {
-        return Ok(Box::new(HostBackend::default()));
+/// What is measured: a device, and whether it tells the time itself.
+enum Device {
+    Host(HostBackend),
+    Gpu { backend: GpuBackend, timestamps: bool },
+}
+
+enum Compiled {
+    Host(Box<HostProgram>),
+    Gpu { program: Box<GpuProgram>, timestamps: bool },
+}
+
+impl Device {
+    fn open(name: &str) -> chiaro::Result<Self> {
+        if name == "cpu" {
+            return Ok(Device::Host(HostBackend::default()));
+        }
+        let adapter = choose_adapter(Some(name))?.expect("a named adapter is found or an error");
+        let storage = match std::env::var("CHIARO_BENCH_PRECISION").as_deref() {
+            Ok("f16") => DType::F16,
+            _ => DType::F32,
+        };
+        let timestamps = adapter.timestamps && adapter.kind != AdapterKind::Software;
+        Ok(Device::Gpu { backend: GpuBackend::open(&adapter, storage, GpuOptions::default())?, timestamps })
     }
-    let adapter = choose_adapter(Some(name))?.expect("a named adapter is found or an error");
-    Ok(Box::new(GpuBackend::open(&adapter, DType::F32, GpuOptions::default())?))
+
+    fn caps(&self) -> &Caps {
+        match self {
+            Device::Host(backend) => backend.caps(),
+            Device::Gpu { backend, .. } => backend.caps(),
+        }
+    }
+
+    fn tells(&self) -> &'static str {
+        match self {
+            Device::Gpu { timestamps: true, .. } => "time on the device",
+            _ => "input and output transfers included",
+        }
+    }
+
+    fn compile(&self, recording: Recording) -> chiaro::Result<Compiled> {
+        Ok(match self {
+            Device::Host(backend) => Compiled::Host(Box::new(backend.compile_program(recording)?)),
+            Device::Gpu { backend, timestamps } => {
+                Compiled::Gpu { program: Box::new(backend.compile_program(recording)?), timestamps: *timestamps }
+            }
+        })
+    }
+}
+
+impl Compiled {
+    /// The result, and seconds where the device tells them.
+    fn run(&mut self, inputs: &[(&str, &[f32])]) -> chiaro::Result<(Outputs, Option<f64>)> {
+        match self {
+            Compiled::Host(program) => Ok((program.run(inputs)?, None)),
+            Compiled::Gpu { program, timestamps: false } => Ok((program.run(inputs)?, None)),
+            Compiled::Gpu { program, timestamps: true } => {
+                let (outputs, times) = program.run_profiled(inputs)?;
+                Ok((outputs, Some(times.iter().map(|t| t.seconds).sum())))
+            }
+        }
+    }
 }
 
 /// GFLOP/s of a case, after its result was found right.
-fn measure(case: &Case, backend: &dyn Backend, peak: Option<f64>) -> chiaro::Result<f64> {
+fn measure(case: &Case, device: &Device, peak: Option<f64>) -> chiaro::Result<f64> {
     let host = HostBackend::default();
     let rec = recording(case, host.caps())?;
     let inputs: Vec<(String, Vec<f32>)> = rec.tensors.iter().filter_map(|t| filled(&t.role, t.len)).collect();
     let inputs: Vec<(&str, &[f32])> = inputs.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect();
     let want: Outputs = host.compile(rec)?.run(&inputs)?;
-    let rec = recording(case, backend.caps())?;
+    let rec = recording(case, device.caps())?;
     let (flops, variant) = (rec.flops() as f64, format!("{:?}", rec.dispatches[rec.dispatches.len() - 1].variant));
-    let mut program = backend.compile(rec)?;
-    let error = support::nmse(&program.run(&inputs)?["out"], &want["out"]);
+    let mut program = device.compile(rec)?;
+    let error = support::nmse(&program.run(&inputs)?.0["out"], &want["out"]);
     if error.is_nan() || error > 1e-5 {
         return Err(chiaro::Error::Device(format!("{}: wrong by NMSE {error:.2e}", case.name)));
     }
-    let mut failed = None;
+    let (mut failed, mut told) = (None, Vec::new());
     let (runs, before) = (support::setting("CHIARO_BENCH_RUNS", 5), processor_seconds());
-    let seconds = support::time(runs, || {
-        failed = program.run(&inputs).err();
+    let seconds = support::time(runs, || match program.run(&inputs) {
+        Ok((_, seconds)) => told.extend(seconds),
+        Err(error) => failed = Some(error),
     });
     let busy = processor_seconds().zip(before).map(|(after, before)| after - before);
     if let Some(error) = failed {
         return Err(error);
     }
+    let seconds = if told.is_empty() { seconds } else { told };
     let [least, median, most] = support::spread(seconds);
     let rate = flops / median / 1e9;
     let share = peak.map_or(String::new(), |peak| format!(", {:.0} % of peak", 100.0 * rate / peak));
-    let on_cores = matches!(backend.caps().kind, AdapterKind::Software | AdapterKind::Host);
+    let on_cores = matches!(device.caps().kind, AdapterKind::Software | AdapterKind::Host);
     // Processor time is counted in hundredths of a second, over all runs and the one that warms up.
     let busy = busy
         .filter(|&busy| on_cores && busy >= 0.1)
@@ -263,17 +322,20 @@ fn processor_seconds() -> Option<f64> {
 fn main() -> chiaro::Result<()> {
     let only = std::env::var("CHIARO_BENCH_ONLY").unwrap_or_default();
     for name in support::devices() {
-        let backend = backend(&name)?;
-        println!("{} (input and output transfers included)", backend.caps().name);
-        let peak = measure(&product(1024, 1024, 1024), &*backend, None)?;
+        let device = Device::open(&name)?;
+        println!("{} ({})", device.caps().name, device.tells());
+        let peak = measure(&product(1024, 1024, 1024), &device, None)?;
         let products = PRODUCTS.iter().map(|&(rows, inner, columns)| product(rows, inner, columns));
-        for case in convolutions()
-            .chain(products)
-            .chain(ATTENTIONS.iter().map(attention))
-            .chain(others())
-            .filter(|case| case.name.contains(&only))
+        let cases = convolutions().chain(products).chain(ATTENTIONS.iter().map(attention)).chain(others());
+        for case in cases.filter(|case| case.name.contains(&only)) {
+            measure(&case, &device, Some(peak))?;
+        }
+        // What GPUs are compared by; minutes of a processor together with the others.
+        let large = product(4096, 1280, 1280);
+        if !only.is_empty() && large.name.contains(&only)
+            || only.is_empty() && device.caps().kind == AdapterKind::Discrete
         {
-            measure(&case, &*backend, Some(peak))?;
+            measure(&large, &device, Some(peak))?;
         }
     }
     Ok(())

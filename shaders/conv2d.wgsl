@@ -69,9 +69,6 @@ fn locate_pixel(corner: RowPlace, i: i32, j: i32) -> Pixel {
     let y = corner.y + i;
     let column = corner.column + j;
     let inside = y >= 0 && column >= 0 && u32(y) < params.seen_height && u32(column) < params.seen_width;
-    if (!inside) {
-        return Pixel(0u, false);
-    }
 //#if UPSAMPLE
     let source_y = u32(y) * params.height / params.seen_height;
     let source_column = u32(column) * params.width / params.seen_width;
@@ -80,7 +77,7 @@ fn locate_pixel(corner: RowPlace, i: i32, j: i32) -> Pixel {
     let source_column = u32(column);
 //#endif
     let source = (corner.image * params.height + source_y) * params.width + source_column;
-    return Pixel(source * (params.channels / 4u), true);
+    return Pixel(select(0u, source * (params.channels / 4u), inside), inside);
 }
 
 // A run is a tap.
@@ -100,26 +97,9 @@ fn locate_run(corner: RowPlace, run: u32) -> Run {
 //#if DIRECT
 //#include "shared/direct.wgsl"
 //#else
-// Tap (i, j) of the kernel, and four channels.
-struct InnerPlace {
-    i: i32,
-    j: i32,
-    channel_quad: u32,
-}
-
-fn locate_inner(quad: u32) -> InnerPlace {
-    let channel_quads = params.channels / 4u;
-    let tap = quad / channel_quads;
-    return InnerPlace(i32(tap / params.kernel), i32(tap % params.kernel), quad % channel_quads);
-}
-
-fn load_x(corner: RowPlace, tap: InnerPlace) -> vec4<f32> {
-    let pixel = locate_pixel(corner, tap.i, tap.j);
-    if (!pixel.inside) {
-        return vec4<f32>();
-    }
-    return vec4<f32>(x[pixel.first + tap.channel_quad]);
-}
-
+//#if COOP
+//#include "shared/coop.wgsl"
+//#else
 //#include "shared/tile.wgsl"
+//#endif
 //#endif

@@ -62,14 +62,9 @@ fn locate_run(row: RowPlace, run: u32) -> Run {
 //#if DIRECT
 //#include "shared/direct.wgsl"
 //#else
-alias InnerPlace = u32;
-fn locate_inner(quad: u32) -> InnerPlace {
-    return quad;
-}
-
-fn load_x(row: RowPlace, quad: InnerPlace) -> vec4<f32> {
-    return vec4<f32>(x[row + quad]);
-}
-
+//#if COOP
+//#include "shared/coop.wgsl"
+//#else
 //#include "shared/tile.wgsl"
+//#endif
 //#endif

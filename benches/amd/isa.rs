@@ -1,11 +1,12 @@
-//! Reading AMD's machine code as Mesa prints it: labels `BB3:`, one instruction a line.
+//! Reading AMD's machine code as Mesa prints it: labels `BB3:`, one instruction a line. For a GPU that its LLVM does not know it prints the
+//! compiler's own list instead, after the last pass: labels `BB3`, results before an equals sign, `%7:v[9]` for a value in a register.
 
 /// What the hottest innermost loop consists of.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Loop {
     /// Instructions that take an issue slot; waits and hints do not count.
     pub(crate) slots: usize,
-    /// Those that multiply and add.
+    /// Those that multiply and add onto a sum: not conversions and unpacked weights, which GPUs do with the same instructions.
     pub(crate) multiply_adds: usize,
     /// Of them, those that do more than one at once in each lane.
     pub(crate) packed: usize,
@@ -27,19 +28,19 @@ pub(crate) fn inner_loop(assembly: &str) -> Option<Loop> {
     let mut lines = Vec::new();
     for line in assembly.lines() {
         let code = line.split(';').next().unwrap_or_default().trim();
-        match code.strip_suffix(':') {
-            Some(label) => {
-                labels.insert(label.to_owned(), lines.len());
-            }
-            None if !code.is_empty() => lines.push(code),
-            None => {}
+        let label = code.strip_suffix(':').unwrap_or(code);
+        if label.strip_prefix("BB").is_some_and(|number| number.parse::<u32>().is_ok()) {
+            labels.insert(label.to_owned(), lines.len());
+        } else if !code.is_empty() && !code.starts_with("/*") {
+            lines.push(assembler(code));
         }
     }
     let mut loops: Vec<(usize, usize)> = Vec::new();
     for (at, code) in lines.iter().enumerate() {
         let mut words = code.split_whitespace();
         let jumps = words.next().is_some_and(|op| op.starts_with("s_branch") || op.starts_with("s_cbranch"));
-        let target = words.last().and_then(|label| labels.get(label)).filter(|&&target| jumps && target <= at);
+        let target = words.last().and_then(|label| labels.get(label.trim_start_matches("block:")));
+        let target = target.filter(|&&target| jumps && target <= at);
         if let Some(&first) = target {
             match loops.iter_mut().find(|(known, _)| *known == first) {
                 Some(known) => known.1 = at,
@@ -53,7 +54,25 @@ pub(crate) fn inner_loop(assembly: &str) -> Option<Loop> {
     innermost.map(|&(first, last)| count(&lines[first..=last])).max_by_key(|found| found.multiply_adds)
 }
 
-fn count(lines: &[&str]) -> Loop {
+/// An instruction of the compiler's list as an assembler has it, `v_fma_f32 v[1], v[2], v[3], v[1]`; any other line as it is.
+fn assembler(code: &str) -> String {
+    let registers = |text: &str| {
+        let words = text.split(' ').map(|word| word.split_once(":").map_or(word, |(_, register)| register));
+        words.collect::<Vec<_>>().join(" ")
+    };
+    match code.split_once(" = ") {
+        Some((results, rest)) if results.contains('%') => {
+            let written = results.split('%').nth(1).unwrap_or_default();
+            let written =
+                written.split_once(':').map_or("", |(_, register)| register).trim_end_matches([',', ' ', 's']);
+            let (op, operands) = rest.split_once(' ').unwrap_or((rest, ""));
+            format!("{op} {written}, {}", registers(operands))
+        }
+        _ => code.to_owned(),
+    }
+}
+
+fn count(lines: &[String]) -> Loop {
     let mut found = Loop::default();
     for code in lines {
         let op = code.split_whitespace().next().unwrap_or_default();
@@ -65,14 +84,14 @@ fn count(lines: &[&str]) -> Loop {
         }
         found.slots += 1;
         // A dual instruction has two operations in one slot.
-        let operations = code.split("::").map(|half| half.split_whitespace().next().unwrap_or_default());
+        let operations = code.split("::").map(str::trim);
         let packs = |op: &str| {
             ["v_pk_fma", "v_dot", "v_dual_dot", "v_wmma", "v_swmma", "v_mfma"].iter().any(|name| op.starts_with(name))
         };
         let singles = |op: &str| {
-            ["v_fma_", "v_fmac_", "v_fmaak", "v_fmamk", "v_mac_", "v_mad_f", "v_mad_mix", "v_dual_fma"]
-                .iter()
-                .any(|name| op.starts_with(name))
+            let adds = ["v_fma_", "v_mad_f", "v_mad_mix", "v_dual_fma_"].iter().any(|name| op.starts_with(name));
+            ["v_fmac_", "v_fmaak", "v_fmamk", "v_mac_", "v_dual_fmac"].iter().any(|name| op.starts_with(name))
+                || adds && onto_itself(op)
         };
         let packed = operations.clone().any(packs) || operations.clone().filter(|op| singles(op)).count() == 2;
         let single = operations.clone().any(singles);
@@ -91,6 +110,13 @@ fn count(lines: &[&str]) -> Loop {
     found
 }
 
+/// Whether what an instruction of four operands adds to is what it writes.
+fn onto_itself(code: &str) -> bool {
+    let operands = code.split_once(' ').map_or("", |(_, operands)| operands);
+    let mut operands = operands.split(',').map(|operand| operand.split_whitespace().next().unwrap_or_default());
+    operands.next().is_some_and(|written| operands.nth(2) == Some(written))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,12 +132,32 @@ mod tests {
     }
 
     #[test]
+    fn conversions_and_unpacked_weights_are_not_multiply_adds() {
+        let text = "BB0:\n v_fma_mix_f32 v63, v32, 1.0, neg(0) op_sel_hi:[1,0,0]\n v_fma_f32 v1, v2, v3, v4\n v_fma_f32 v1, v2, v3, v1\n \
+                    v_fma_mix_f32 v5, v32, v6, v5 op_sel_hi:[1,0,0]\n s_cbranch_scc1 BB0";
+        let found = inner_loop(text).expect("a loop");
+        assert_eq!((found.slots, found.multiply_adds), (5, 2));
+    }
+
+    #[test]
     fn both_halves_of_a_dual_instruction_are_seen() {
         let text = "BB0:\n v_dual_mul_f32 v0, v1, v2 :: v_dual_fmac_f32 v3, v4, v5\n \
                     v_dual_dot2acc_f32_f16 v0, v1, v2 :: v_dual_mov_b32 v3, v4\n \
                     v_dual_mul_f32 v0, v1, v2 :: v_dual_mul_f32 v3, v4, v5\n s_cbranch_scc1 BB0";
         let found = inner_loop(text).expect("a loop");
         assert_eq!((found.slots, found.multiply_adds, found.packed), (4, 2, 1));
+    }
+
+    #[test]
+    fn the_compilers_own_list_is_read() {
+        let text = "BB0\n/* kind: top-level, */\n\t v1: %3:v[9] = v_mov_b32 0\nBB1\n/* kind: loop-header, */\n\ts_waitcnt_depctr va_vcc(0)\n\
+                    \t v1: %397:v[23] = v_fmac_f32 %1640:v[96], %1624:v[80], %255:v[23]\n\
+                    \t v1: %398:v[24] = v_fma_f32 %1640:v[96], %1624:v[80], %255:v[24]\n\
+                    \t v1: %399:v[25] = v_fma_f32 %1640:v[96], %1624:v[80], %255:v[24]\n\
+                    \t v4: %7:v[0-3] = ds_read_b128 %300:v[74] storage:shared\n\
+                    \t s1: %96:s[29],  s1: %1538:scc = s_add_u32 3, %95:s[28]\n\ts_cbranch_scc1 block:BB1\nBB2\n\ts_endpgm";
+        let found = inner_loop(text).expect("a loop");
+        assert_eq!(found, Loop { slots: 6, multiply_adds: 2, packed: 0, loads: 1, wide_loads: 1 });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use chiaro::gpu::expand;
 use chiaro::ops::{
     Activation, Attention, Conv2d, Epilogue, GroupNorm, attention, conv2d, group_norm, layer_norm, matmul,
 };
-use chiaro::record::{AdapterKind, Caps, Constant, DType, Recording, Shape};
+use chiaro::record::{AdapterKind, Caps, Constant, DType, MatrixShape, Recording, Shape};
 
 /// A GPU as RADV describes it.
 fn caps(storage: DType) -> Caps {
@@ -37,13 +37,20 @@ fn weight(rec: &mut Recording, shape: &[usize], dtype: DType) -> chiaro::Result<
     Ok(rec.constant(&constant))
 }
 
-/// Labels and WGSL, each variant once.
-pub(crate) fn all() -> chiaro::Result<Vec<(String, String)>> {
+/// Labels and WGSL, each variant once; `matrices` where the GPU has cooperative ones.
+pub(crate) fn all(matrices: bool) -> chiaro::Result<Vec<(String, String)>> {
     let (mut seen, mut found) = (HashSet::new(), Vec::new());
-    for storage in [DType::F16, DType::F32] {
-        let caps = caps(storage);
+    let with_matrices = Caps { matrices: vec![MatrixShape::square(16)], matrix_quads: true, ..caps(DType::F16) };
+    let devices = [caps(DType::F16), caps(DType::F32)].into_iter().chain(matrices.then_some(with_matrices));
+    for caps in devices {
+        let storage = caps.storage;
         let mut rec = Recording::new(&caps);
         for dtype in [DType::F16, DType::F32, DType::Q8_0, DType::Q4_0] {
+            if storage == DType::F16 {
+                let x = rec.in_f32(|rec| rec.tensor(Shape::tokens(2, 1024, 640)));
+                let w = weight(&mut rec, &[640, 640], dtype)?;
+                matmul(&mut rec, x, w, Epilogue::default())?;
+            }
             for tokens in [1024, 64] {
                 let x = rec.tensor(Shape::tokens(2, tokens, 640));
                 let w = weight(&mut rec, &[640, 640], dtype)?;

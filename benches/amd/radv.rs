@@ -9,6 +9,8 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 pub(crate) struct Device {
     pub(crate) name: String,
+    /// Whether it has cooperative matrices.
+    pub(crate) matrices: bool,
     logical: ash::Device,
     reports: khr::pipeline_executable_properties::Device,
     _instance: Instance,
@@ -84,7 +86,7 @@ impl Device {
             }
             let logical = instance.create_device(physical, &wanted, None)?;
             let reports = khr::pipeline_executable_properties::Device::new(&instance, &logical);
-            Ok(Device { name, logical, reports, _instance: instance, _entry: entry })
+            Ok(Device { name, matrices, logical, reports, _instance: instance, _entry: entry })
         }
     }
 

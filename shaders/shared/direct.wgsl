@@ -1,34 +1,41 @@
 // The product without workgroup memory that matmul and conv2d share. The including file declares what shared/tile.wgsl asks for.
 //
-// A workgroup, one subgroup, owns ROWS rows and PANEL columns, an invocation all the rows and 4 QUADS of the columns: what it
-// loads of a weight it multiplies with ROWS values, which are the same for the whole subgroup. Weights lie in panels of PANEL
-// columns. Rows and columns past the end are computed from others and not stored.
+// A workgroup, one subgroup, is ACROSS x DOWN invocations, each of which owns ROWS rows and 4 QUADS columns: what it loads of a weight it
+// multiplies with ROWS values. Either all lie across, and a value of x is the same for the whole subgroup, or, where columns are few, all lie
+// down, and a weight is. Weights lie in panels of PANEL columns. Rows and columns past the end are computed from others and not stored.
 
 //#include "shared/epilogue.wgsl"
 //#include "shared/run.wgsl"
 
-const PANEL: u32 = LANES * QUADS * 4u;
+const PANEL: u32 = ACROSS * QUADS * 4u;
 const OWN_COLUMNS: u32 = QUADS * 4u;
 
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(ACROSS * DOWN)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let first_row = (workgroup.z * workgroups.x + workgroup.x) * ROWS;
-    if (first_row >= params.rows) {
+    let rows_start = (workgroup.z * workgroups.x + workgroup.x) * ROWS * DOWN;
+    if (rows_start >= params.rows) {
         return;
     }
+//#if DOWNWARDS
+    let first_row = rows_start + lane;
+    let across = 0u;
+//#else
+    let first_row = rows_start;
+    let across = lane;
+//#endif
     let first_column = workgroup.y * PANEL;
     let width = min(PANEL, params.columns - first_column);
     var columns: array<u32, OWN_COLUMNS>;
     for (var c = 0u; c < OWN_COLUMNS; c++) {
-        columns[c] = min((c / 4u * LANES + lane) * 4u + c % 4u, width - 1u);
+        columns[c] = min((c / 4u * ACROSS + across) * 4u + c % 4u, width - 1u);
     }
     var places: array<RowPlace, ROWS>;
     for (var r = 0u; r < ROWS; r++) {
-        places[r] = locate_row(min(first_row + r, params.rows - 1u));
+        places[r] = locate_row(min(first_row + r * DOWN, params.rows - 1u));
     }
     var sums: array<vec4<f32>, ROWS * QUADS>;
 
@@ -73,11 +80,11 @@ fn main(
     }
 
     for (var j = 0u; j < QUADS; j++) {
-        let column = (j * LANES + lane) * 4u;
+        let column = (j * ACROSS + across) * 4u;
         if (column < width) {
             for (var r = 0u; r < ROWS; r++) {
-                if (first_row + r < params.rows) {
-                    finish(first_row + r, first_column + column, sums[r * QUADS + j]);
+                if (first_row + r * DOWN < params.rows) {
+                    finish(first_row + r * DOWN, first_column + column, sums[r * QUADS + j]);
                 }
             }
         }

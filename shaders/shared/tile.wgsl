@@ -5,7 +5,8 @@
 // its THREAD_N columns four k at a time, so that workgroup memory is read 16 bytes at a time and nothing is transposed. The next step's values
 // are asked for before a step is multiplied. The pitch of 5 quads and the order of the columns keep the invocations of a row in different
 // banks. SLICES groups of invocations, each with tiles of its own, take a part of k each and are added up at the end: what keeps a GPU busy
-// with few results. Rows and columns past the end are computed from the last one and not stored; past the end of a run the weights are zeros.
+// with few results. Rows and columns past the end are computed from the last one and not stored; past the end of a run x is zero. WHOLE:
+// every run is whole steps.
 
 //#include "shared/epilogue.wgsl"
 //#include "shared/run.wgsl"
@@ -31,9 +32,7 @@ var<workgroup> weight_tile: array<vec4<f32>, SLICES * TILE_N * PITCH>;
 struct Fetched {
     x: array<x4, 2u * ROWS_LOADED>,
     inside: array<bool, ROWS_LOADED>,
-    weight: array<StoredWeight, 2u * COLUMNS_LOADED>,
-    // Of the two quads, those before the end of the run.
-    quads: u32,
+    weight: array<StoredPair, COLUMNS_LOADED>,
 }
 
 // Quads first_quad + loaded_quad and the next of the run that x_places tell, and of that at weight_places + weight_run.
@@ -44,29 +43,25 @@ fn fetch(
     first_quad: u32,
     loaded_quad: u32,
 ) -> Fetched {
-    let quads = run_quads();
     let quad = first_quad + loaded_quad;
     var fetched: Fetched;
-    fetched.quads = quads - min(quad, quads);
-    // A whole step, which nearly all are, loads neighbouring quads without looking where the run ends.
-    let whole = first_quad + TILE_K_QUADS <= quads;
+//#if WHOLE
+    let here = quad;
+    let next = quad + 1u;
+//#else
+    let quads = run_quads();
+    let here = min(quad, quads - 1u);
+    let next = min(quad + 1u, quads - 1u);
+//#endif
     for (var i = 0u; i < ROWS_LOADED; i++) {
         let run = x_places[i];
         fetched.inside[i] = run.inside;
-        if (whole) {
-            fetched.x[2u * i] = x[run.first + quad];
-            fetched.x[2u * i + 1u] = x[run.first + quad + 1u];
-        } else {
-            fetched.x[2u * i] = x[run.first + min(quad, quads - 1u)];
-            fetched.x[2u * i + 1u] = x[run.first + min(quad + 1u, quads - 1u)];
-        }
+        fetched.x[2u * i] = x[run.first + here];
+        fetched.x[2u * i + 1u] = x[run.first + next];
     }
     for (var i = 0u; i < COLUMNS_LOADED; i++) {
         let first = weight_places[i] + weight_run;
-        let place = first + min(quad, quads - 1u);
-        fetched.weight[2u * i] = fetch_weight(place, place / 8u);
-        let next = first + min(quad + 1u, quads - 1u);
-        fetched.weight[2u * i + 1u] = fetch_weight(next, next / 8u);
+        fetched.weight[i] = fetch_pair(first + here, first + next);
     }
     return fetched;
 }
@@ -111,19 +106,25 @@ fn main(
     }
     var fetched = fetch(firsts, columns, run * quads, quad, loaded_quad);
     for (var step = 0u; step < steps; step++) {
-        let valid = select(0u, fetched.quads, first_step + step < all_steps);
+        // Of the two quads that were loaded, those before the end.
+//#if WHOLE
+        let loaded = 2u;
+//#else
+        let loaded = quads - min(quad + loaded_quad, quads);
+//#endif
+        let valid = select(0u, loaded, first_step + step < all_steps);
         for (var side = 0u; side < 2u; side++) {
             for (var i = 0u; i < ROWS_LOADED; i++) {
                 let row = loaded_row + i * ROW_STEP;
                 let value = vec4<f32>(fetched.x[2u * i + side]);
-                x_tile[(x_first + row) * PITCH + loaded_quad + side] = select(vec4<f32>(), value, fetched.inside[i]);
+                x_tile[(x_first + row) * PITCH + loaded_quad + side] =
+                    select(vec4<f32>(), value, fetched.inside[i] && side < valid);
             }
             for (var i = 0u; i < COLUMNS_LOADED; i++) {
                 let column = loaded_row + i * ROW_STEP;
                 let place = column % 4u * (TILE_N / 4u) + column / 4u;
-                let value = unpack_weight(fetched.weight[2u * i + side]);
                 weight_tile[(weight_first + place) * PITCH + loaded_quad + side] =
-                    select(vec4<f32>(), value, side < valid);
+                    unpack_pair(fetched.weight[i], side);
             }
         }
         workgroupBarrier();
@@ -135,9 +136,7 @@ fn main(
                 firsts[i] = locate_run(places[i], run);
             }
         }
-        if (step + 1u < steps) {
-            fetched = fetch(firsts, columns, run * quads, quad, loaded_quad);
-        }
+        fetched = fetch(firsts, columns, run * quads, quad, loaded_quad);
         for (var k = 0u; k < TILE_K_QUADS; k++) {
             var w: array<vec4<f32>, THREAD_N>;
             for (var j = 0u; j < THREAD_N; j++) {

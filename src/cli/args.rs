@@ -61,6 +61,10 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Print the work and the peak memory of each stage, without running anything.
     Plan(Box<PlanArgs>),
+    /// Time each kernel of one stage, against what the device could reach
+    Profile(Box<ProfileArgs>),
+    /// Measure which tiles of the matrix kernels are fastest on a GPU, and keep that for later runs
+    Tune(Box<TuneArgs>),
     /// Download a model from the Hugging Face hub into its cache, from where --model finds it by name
     Pull(PullArgs),
     /// Print what noise schedules leave of a picture in the last step: Table 1 of the paper, recomputed
@@ -221,6 +225,49 @@ pub struct PlanArgs {
     /// ControlNets; their pictures are not needed
     #[command(flatten)]
     pub control: ControlArgs,
+}
+
+/// Options of `profile`.
+#[derive(Debug, Clone, Args)]
+pub struct ProfileArgs {
+    /// Model, size, device
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// ControlNets; their pictures are not needed
+    #[command(flatten)]
+    pub control: ControlArgs,
+    /// Which network: the beginning of a name that `chiaro plan` lists
+    #[arg(long, value_name = "NAME", default_value = "UNet")]
+    pub stage: String,
+    /// Runs, of whose times the medians are told; one more warms up
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub runs: u16,
+    /// How many parts of a layer's path are told apart
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=20))]
+    pub depth: u16,
+    /// Also write the dispatches as a trace that Chrome (about:tracing) and Perfetto show
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<std::path::PathBuf>,
+    /// Replace the trace's file if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// Options of `tune`.
+#[derive(Debug, Clone, Args)]
+pub struct TuneArgs {
+    /// Model, size, device: the products of these networks at this size are measured
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Stop after so many seconds; products with the most work come first
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub budget: u64,
+    /// Forget what was measured before on this device
+    #[arg(long)]
+    pub fresh: bool,
+    /// Only forget what was measured on this device, and measure nothing
+    #[arg(long, conflicts_with_all = ["fresh", "budget"])]
+    pub clear: bool,
 }
 
 /// Options of `samplers`.

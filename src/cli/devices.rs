@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{DevicesArgs, print_json, print_line};
 use crate::Result;
 use crate::gpu;
+use crate::pipeline::load_tuning;
 
 pub(super) fn run(args: &DevicesArgs) -> Result<()> {
     let adapters = gpu::adapters();
@@ -16,9 +17,11 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
                     "index": a.index, "name": a.name, "kind": format!("{:?}", a.kind).to_lowercase(), "backend": a.backend,
                     "driver": a.driver, "shader_f16": a.caps.shader_f16, "subgroups": a.caps.subgroups,
                     "subgroup_size": [a.caps.subgroup_size.0, a.caps.subgroup_size.1],
+                    "matrix_size": a.caps.matrix_size(),
                     "max_buffer_bytes": a.caps.max_buffer_bytes, "max_binding_bytes": a.caps.max_binding_bytes,
                     "max_workgroup_bytes": a.caps.max_workgroup_bytes, "max_invocations": a.caps.max_invocations,
                     "timestamps": a.timestamps,
+                    "tuned": load_tuning(a).map_or_else(|e| json!({ "error": e.to_string() }), |t| json!(t.len())),
                 })
             })
             .collect();
@@ -33,7 +36,7 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
         print_line(&format!("{}: {} ({:?}, {}, {})", a.index, a.name, a.kind, a.backend, a.driver))?;
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
         print_line(&format!(
-            "   buffer {}, binding {}, workgroup {} KiB of {} invocations, {}{}",
+            "   buffer {}, binding {}, workgroup {} KiB of {} invocations, {}{}{}",
             mib(a.caps.max_buffer_bytes),
             mib(a.caps.max_binding_bytes),
             a.caps.max_workgroup_bytes >> 10,
@@ -43,8 +46,14 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
                 _ if !a.caps.subgroups => String::new(),
                 (low, high) if low == high => format!(", subgroups of {low}"),
                 (low, high) => format!(", subgroups of {low} to {high}"),
-            }
+            },
+            a.caps.matrix_size().map_or(String::new(), |size| format!(", matrices of {size}×{size}"))
         ))?;
+        match load_tuning(a) {
+            Ok(tuning) if tuning.is_empty() => {}
+            Ok(tuning) => print_line(&format!("   tiles measured for {} classes of products", tuning.len()))?,
+            Err(error) => print_line(&format!("   measured tiles are not used: {error}"))?,
+        }
     }
     print_line(&format!("cpu: the host executor, {} threads", rayon::current_num_threads()))
 }

@@ -12,6 +12,7 @@ mod memory_size;
 mod output;
 mod plan;
 mod preset;
+mod profile;
 mod progress;
 #[cfg(feature = "pull")]
 mod pull;
@@ -19,13 +20,14 @@ mod samplers;
 mod schedule;
 mod study;
 mod tokens;
+mod tune;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use args::{
-    Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, PullArgs, ReadingArgs,
-    SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, VariantArg,
+    Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, ProfileArgs, PullArgs,
+    ReadingArgs, SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, TuneArgs, VariantArg,
 };
 pub use control::ControlArgs;
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, Shares, StartArgs, UpscaleArg};
@@ -44,9 +46,11 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Pull(args) => pull(&args),
         Command::Schedule(args) => schedule::run(&args),
         Command::Study(args) => study::run(&args),
+        Command::Tune(args) => tune::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::record::{AdapterKind, Caps, DType};
+use crate::record::{AdapterKind, Caps, DType, MatrixShape};
 use crate::{Error, Result};
 
 /// One way to reach one GPU.
@@ -156,27 +156,27 @@ fn describe(index: usize, raw: wgpu::Adapter, info: &wgpu::AdapterInfo) -> Adapt
         backend: format!("{:?}", info.backend),
         kind,
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-        caps: caps_of(info, kind, features, &raw.limits()),
+        caps: caps_of(&raw, kind, features, &raw.limits()),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         raw,
     }
 }
 
 /// What a device with these features and limits can do.
-pub(super) fn caps_of(
-    info: &wgpu::AdapterInfo,
-    kind: AdapterKind,
-    features: wgpu::Features,
-    limits: &wgpu::Limits,
-) -> Caps {
+pub(super) fn caps_of(raw: &wgpu::Adapter, kind: AdapterKind, features: wgpu::Features, limits: &wgpu::Limits) -> Caps {
+    let info = raw.get_info();
     let subgroups = features.contains(wgpu::Features::SUBGROUP);
+    let matrices = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     Caps {
-        name: info.name.clone(),
+        name: info.name,
         kind,
         storage: DType::F32,
         shader_f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups,
         subgroup_size: if subgroups { (info.subgroup_min_size, info.subgroup_max_size) } else { (0, 0) },
+        matrices: if matrices { matrices_of(raw) } else { Vec::new() },
+        matrix_quads: matrices && info.backend == wgpu::Backend::Vulkan,
+        tuning: Default::default(),
         max_binding_bytes: limits.max_storage_buffer_binding_size,
         max_buffer_bytes: limits.max_buffer_size,
         max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -185,6 +185,20 @@ pub(super) fn caps_of(
         max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
         binding_alignment: limits.min_storage_buffer_offset_alignment,
     }
+}
+
+/// The listed shapes of floating-point matrices.
+fn matrices_of(raw: &wgpu::Adapter) -> Vec<MatrixShape> {
+    let dtype = |scalar| match scalar {
+        wgpu::CooperativeScalarType::F32 => Some(DType::F32),
+        wgpu::CooperativeScalarType::F16 => Some(DType::F16),
+        _ => None,
+    };
+    let shape = |listed: wgpu::CooperativeMatrixProperties| {
+        let (operands, sums) = (dtype(listed.ab_type)?, dtype(listed.cr_type)?);
+        Some(MatrixShape { m: listed.m_size, n: listed.n_size, k: listed.k_size, operands, sums })
+    };
+    raw.cooperative_matrix_properties().into_iter().filter_map(shape).collect()
 }
 
 #[cfg(test)]

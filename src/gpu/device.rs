@@ -14,6 +14,9 @@ use crate::{Error, Result};
 pub struct GpuOptions {
     /// Only what WebGPU guarantees: no optional feature, default limits. Shows that kernels need nothing more.
     pub restrict_to_webgpu: bool,
+    /// Use cooperative matrices where the device has them. wgpu counts them as experimental: a driver's fault may show as
+    /// anything; without them products are computed by ordinary arithmetic.
+    pub matrices: bool,
     /// Compile kernels with bounds checks. Costs up to a third of the speed, more on some GPUs.
     pub checks: bool,
     /// Fill memory with NaN before the first run, so that a kernel that reads what nobody wrote shows.
@@ -25,8 +28,15 @@ pub struct GpuOptions {
 impl Default for GpuOptions {
     fn default() -> Self {
         let debug = cfg!(debug_assertions);
-        GpuOptions { restrict_to_webgpu: false, checks: debug, poison: debug, time_budget: None }
+        GpuOptions { restrict_to_webgpu: false, matrices: true, checks: debug, poison: debug, time_budget: None }
     }
+}
+
+/// wgpu's word that experimental features may be asked for.
+fn experimental() -> wgpu::ExperimentalFeatures {
+    // SAFETY: the one feature that is asked for is cooperative matrices. What wgpu does not check there are the bounds of loads
+    // and stores of whole matrices; ours go to workgroup memory, at places that constants and the subgroup's number give.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
 /// A device and its queue.
@@ -46,17 +56,20 @@ pub(super) struct Gpu {
 
 impl Gpu {
     pub(super) fn open(adapter: &AdapterInfo, storage: DType, options: GpuOptions) -> Result<Self> {
-        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let mut wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let matrices = options.matrices && !options.restrict_to_webgpu && adapter.caps.matrix_size().is_some();
+        wanted.set(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, matrices);
         let (features, limits) = if options.restrict_to_webgpu {
             (wgpu::Features::empty(), wgpu::Limits::defaults())
         } else {
             (adapter.raw.features() & wanted, adapter.raw.limits())
         };
-        let caps = with_storage(&caps_of(&adapter.raw.get_info(), adapter.kind, features, &limits), storage)?;
+        let caps = with_storage(&caps_of(&adapter.raw, adapter.kind, features, &limits), storage)?;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("chiaro"),
             required_features: features,
             required_limits: limits,
+            experimental_features: if matrices { experimental() } else { wgpu::ExperimentalFeatures::disabled() },
             // Our buffers are few and large; pools for small ones would only add to the footprint.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()

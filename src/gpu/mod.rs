@@ -35,7 +35,7 @@ pub use backend::GpuBackend;
 pub use device::GpuOptions;
 pub use program::GpuProgram;
 pub use reflect::{Binding, BindingKind, Interface};
-pub use template::{expand, needs_f16};
+pub use template::{expand, needs_f16, needs_matrices};
 
 /// wgpu's and naga's messages draw over several lines; ours have one.
 fn one_line(message: &str) -> String {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::device::Gpu;
 use super::reflect::{BindingKind, Interface};
-use super::template::{expand, needs_f16};
+use super::template::{expand, needs_f16, needs_matrices};
 use crate::Result;
 use crate::record::{Dispatch, Kernel, Variant};
 
@@ -51,6 +51,9 @@ fn compile(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipeline> {
         return Err(
             gpu.error(format!("kernel {stem}: the recording needs 16-bit types in shaders, the device has none"))
         );
+    }
+    if needs_matrices(variant) && gpu.caps.matrix_size().is_none() {
+        return Err(gpu.error(format!("kernel {stem}: the recording needs cooperative matrices, the device has none")));
     }
     let wgsl = expand(kernel, variant)?;
     let interface = Interface::of(stem, &wgsl)?;

@@ -11,11 +11,8 @@ use crate::record::{DispatchTime, Outputs, match_inputs};
 const TIMED_TOGETHER: usize = 2048;
 
 impl GpuProgram {
-    /// Like [`run`](crate::record::Program::run), with the time on the device of each dispatch that the run takes. Slower, since each is timed alone.
-    ///
-    /// # Errors
-    /// As [`run`](crate::record::Program::run), and when the device has no timestamps.
-    pub fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
+    /// [`Program::run_profiled`](crate::record::Program::run_profiled).
+    pub(super) fn profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
         let inputs = match_inputs(&self.recording, inputs)?;
         self.write_inputs(&inputs)?;
         let first = self.kept.first(&self.recording, &inputs);

@@ -13,7 +13,8 @@ use super::stream::Stream;
 use super::upload::Upload;
 use crate::Result;
 use crate::record::{
-    DType, Dispatch, Kept, MemoryPlan, Outputs, PARAMS_STRIDE, Program, Recording, Role, match_inputs, plan,
+    DType, Dispatch, DispatchTime, Kept, MemoryPlan, Outputs, PARAMS_STRIDE, Program, Recording, Role, match_inputs,
+    plan,
 };
 
 /// A recording compiled for a GPU.
@@ -208,6 +209,10 @@ impl Program for GpuProgram {
         let outputs = self.read_outputs()?;
         self.kept.made(first, &inputs);
         Ok(outputs)
+    }
+
+    fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
+        self.profiled(inputs)
     }
 
     fn allocated_bytes(&self) -> u64 {

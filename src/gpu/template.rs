@@ -6,6 +6,7 @@ use crate::{Error, Result};
 /// What `//#include` can name.
 const SHARED: &[(&str, &str)] = &[
     ("shared/activation.wgsl", include_str!("../../shaders/shared/activation.wgsl")),
+    ("shared/coop.wgsl", include_str!("../../shaders/shared/coop.wgsl")),
     ("shared/direct.wgsl", include_str!("../../shaders/shared/direct.wgsl")),
     ("shared/epilogue.wgsl", include_str!("../../shaders/shared/epilogue.wgsl")),
     ("shared/flat.wgsl", include_str!("../../shaders/shared/flat.wgsl")),
@@ -16,9 +17,14 @@ const SHARED: &[(&str, &str)] = &[
     ("shared/weight.wgsl", include_str!("../../shaders/shared/weight.wgsl")),
 ];
 
+/// Whether a variant needs a device with cooperative matrices.
+pub fn needs_matrices(variant: &Variant) -> bool {
+    variant.has("COOP")
+}
+
 /// Whether a variant needs a device with `SHADER_F16`.
 pub fn needs_f16(variant: &Variant) -> bool {
-    variant.has("WEIGHT_F16") || variant.types.iter().any(|&(_, dtype)| dtype == DType::F16)
+    variant.has("WEIGHT_F16") || needs_matrices(variant) || variant.types.iter().any(|&(_, dtype)| dtype == DType::F16)
 }
 
 /// The WGSL of `variant`, ready for a compiler.
@@ -29,6 +35,10 @@ pub fn expand(kernel: &Kernel, variant: &Variant) -> Result<String> {
     let mut expansion = Expansion { variant, included: Vec::new(), text: String::new() };
     if needs_f16(variant) {
         expansion.text.push_str("enable f16;\n");
+    }
+    if needs_matrices(variant) {
+        // Loads, stores and products are under conditions that are the same for a whole subgroup, which naga cannot see.
+        expansion.text.push_str("enable wgpu_cooperative_matrix;\ndiagnostic(off, derivative_uniformity);\n");
     }
     for (name, dtype) in &variant.types {
         expansion.text.push_str(&format!("alias {name}4 = vec4<{}>;\n", dtype.name()));

@@ -10,6 +10,7 @@ use super::gemm;
 use super::matmul::HostEpilogue;
 use super::product::Product;
 use super::simd::{Level, PITCH};
+use super::tuning::Extents;
 use super::{Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Shape, Tensor};
@@ -61,7 +62,8 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
     let shape =
         Shape { n, h: (seen_h + padding - kernel) / stride + 1, w: (seen_w + padding - kernel) / stride + 1, c: c_out };
     let out = epilogue.tensor(rec, shape);
-    let product = Product::choose(&rec.caps, shape.rows(), c_out, kernel * kernel * c);
+    let extents = Extents { rows: shape.rows(), columns: c_out, runs: kernel * kernel, run: c };
+    let product = Product::choose(rec, "conv2d", x, weight, extents);
     let mut variant = product.variant(rec, weight);
     if upsample_to.is_some() {
         variant.flags.push("UPSAMPLE");

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::gemm;
 use super::product::Product;
 use super::simd::{Block, Level, PITCH, wide};
+use super::tuning::Extents;
 use super::{Activation, Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
 use crate::record::{HostCall, HostWeight, Kernel, Recording, Shape, Tensor};
@@ -30,7 +31,7 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
     expect_blocks("matmul", rec, weight, inner)?;
     let shape = Shape { c: columns, ..x.shape };
     let rows = x.shape.rows();
-    let product = Product::choose(&rec.caps, rows, columns, inner);
+    let product = Product::choose(rec, "matmul", x, weight, Extents { rows, columns, runs: 1, run: inner });
     let mut variant = product.variant(rec, weight);
     let mut reads = vec![("x", x), ("weight", weight)];
     epilogue.bind("matmul", shape, &mut variant, &mut reads)?;

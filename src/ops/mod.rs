@@ -10,6 +10,7 @@ mod attention;
 mod attention_host;
 mod concat;
 mod conv2d;
+mod coop;
 mod elementwise;
 mod gemm;
 mod group_norm;
@@ -17,6 +18,7 @@ mod layer_norm;
 mod matmul;
 mod product;
 mod simd;
+mod tuning;
 
 pub use add_scaled::{Scales, add_scaled};
 pub use attention::{Attention, attention};
@@ -26,6 +28,7 @@ pub use elementwise::elementwise;
 pub use group_norm::{GroupNorm, group_moments, group_norm, group_norm_by};
 pub use layer_norm::layer_norm;
 pub use matmul::matmul;
+pub use tuning::Trial;
 
 use crate::record::{BLOCK, Caps, DType, Kernel, Recording, Shape, Tensor, Variant};
 use crate::{Error, Result};

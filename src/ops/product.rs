@@ -1,62 +1,139 @@
 //! How a product of activations and weights is divided among invocations: what `matmul` and `conv2d` share.
 
+use super::coop::Coop;
+use super::tuning::{Extents, ProductClass};
 use crate::record::{AdapterKind, Caps, DType, Layout, Recording, Tensor, Variant};
 
 /// One way of computing a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Product {
     /// `shaders/shared/tile.wgsl`: a workgroup owns `tile` results (rows, columns) and shares what it loads; each of its `slices` takes a part
-    /// of the sums, an invocation of a slice [`THREAD`] results.
-    Tiled { tile: [u32; 2], slices: u32 },
-    /// `shaders/shared/direct.wgsl`: an invocation owns `rows`×(4 `quads`) results and shares nothing; `lanes` of them, a
-    /// subgroup, own neighbouring columns of the same rows. What software adapters are good at: no barriers, no workgroup
-    /// memory, and rows that the whole subgroup reads at one address. Weights lie in panels as wide as the subgroup's columns.
-    Direct { lanes: u32, rows: u32, quads: u32 },
+    /// of the sums, an invocation of a slice `thread` results. `whole` where runs are whole steps.
+    Tiled { tile: [u32; 2], thread: [u32; 2], slices: u32, whole: bool },
+    /// `shaders/shared/direct.wgsl`: an invocation owns `rows`×(4 `quads`) results and shares nothing; a subgroup is `across`×`down` of them, one of
+    /// which is 1. What software adapters are good at: no barriers, no workgroup memory, and values that the whole subgroup reads at one address.
+    /// Weights lie in panels as wide as the subgroup's columns.
+    Direct { across: u32, down: u32, rows: u32, quads: u32 },
+    /// `shaders/shared/coop.wgsl`: subgroups multiply matrices of f16 operands that a workgroup shares.
+    Coop { coop: Coop, split: bool },
 }
 
 /// Workgroups along the first dimension; the rest goes along the last.
 const MOST: u32 = 32_768;
 
-/// Results (rows, columns) of an invocation of the tiled product. More would reuse more of workgroup memory, and leave room for fewer waves
+/// Results (rows, columns) of an invocation of the tiled product, where nothing was measured. More would reuse more of workgroup memory, and leave room for fewer waves
 /// on AMD (8×8: 6 to 8 instead of 8 to 14 on RDNA, 1 instead of 2 or 3 on Vega) at the same estimated rate.
 const THREAD: [u32; 2] = [8, 4];
 
+/// Tiles and results of an invocation that are worth measuring.
+const TILES: [([u32; 2], [u32; 2]); 7] = [
+    ([64, 64], [8, 4]),
+    ([64, 64], [8, 8]),
+    ([64, 128], [8, 8]),
+    ([128, 128], [8, 8]),
+    ([32, 64], [8, 4]),
+    ([32, 64], [8, 8]),
+    ([32, 32], [4, 4]),
+];
+
+/// Terms of a step of the tiled product.
+const STEP: usize = 16;
+
 impl Product {
-    /// Large tiles reuse more of what they load; products with few results have smaller ones and slices, since what keeps a GPU busy is the
-    /// number of subgroups.
-    pub(super) fn choose(caps: &Caps, rows: usize, columns: usize, inner: usize) -> Self {
-        if caps.kind == AdapterKind::Software {
-            let lanes = if caps.subgroup_size.1 == 0 { 8 } else { caps.subgroup_size.1.min(32) };
-            return Product::Direct { lanes, rows: 8, quads: 2 };
-        }
-        if rows.div_ceil(64) * columns.div_ceil(64) >= 256 {
-            return Product::Tiled { tile: [64, 64], slices: 1 };
-        }
-        let tile = [32, 64];
-        // Four values of k of each row and column and a pitch of 16 bytes, in f32.
-        let bytes = (tile[0] + tile[1]) * 80;
-        let invocations = tile[0] * tile[1] / (THREAD[0] * THREAD[1]);
-        let fits = |slices: u32| {
-            slices * bytes <= caps.max_workgroup_bytes
-                && slices * invocations <= caps.max_invocations
-                && inner >= 64 * slices as usize
-        };
-        Product::Tiled { tile, slices: [4, 2].into_iter().find(|&slices| fits(slices)).unwrap_or(1) }
+    /// The way for a product of `x` and `weight`: what was measured to be fastest on the device, else what is reasoned.
+    pub(super) fn choose(rec: &Recording, kernel: &'static str, x: Tensor, weight: Tensor, extents: Extents) -> Self {
+        let class = ProductClass { kernel, x: rec.dtype(x), weight: rec.dtype(weight), extents };
+        let measured = rec.caps.tuning.get(&class.key()).and_then(|name| {
+            let mut known = Self::candidates(&rec.caps, &class).into_iter();
+            known.find(|product| product.to_string() == name)
+        });
+        measured.unwrap_or_else(|| Self::reasoned(&rec.caps, &class))
     }
 
-    /// The variant for a weight of this type, whose layout it settles.
+    /// Large tiles reuse more of what they load; products with few results have smaller ones and slices, since what keeps a GPU busy is
+    /// the number of subgroups.
+    fn reasoned(caps: &Caps, class: &ProductClass) -> Self {
+        let Extents { rows, columns, .. } = class.extents;
+        if caps.kind == AdapterKind::Software {
+            return match columns {
+                // One row of lanes would leave most without a column.
+                ..=8 => Product::Direct { across: 1, down: lanes(caps), rows: 4, quads: columns.div_ceil(4) as u32 },
+                _ => Product::Direct { across: lanes(caps), down: 1, rows: 8, quads: 2 },
+            };
+        }
+        let split = class.x == DType::F32;
+        if let Some(coop) = Coop::choose(caps, rows, columns, split).filter(|_| class.weight != DType::F32) {
+            return Product::Coop { coop, split };
+        }
+        let tiled = |tile, slices| Self::tiled(caps, class, tile, THREAD, slices);
+        let large = tiled([64, 64], 1).filter(|_| rows.div_ceil(64) * columns.div_ceil(64) >= 256);
+        let sliced = || [4, 2, 1].into_iter().find_map(|slices| tiled([32, 64], slices));
+        large.or_else(sliced).unwrap_or(Product::Tiled { tile: [32, 64], thread: THREAD, slices: 1, whole: false })
+    }
+
+    /// All ways that a device has for a product, the reasoned one first. Software adapters differ in rows alone: a weight lies in panels that every
+    /// product of it has to share.
+    pub(super) fn candidates(caps: &Caps, class: &ProductClass) -> Vec<Self> {
+        let reasoned = Self::reasoned(caps, class);
+        let mut all = vec![reasoned];
+        if let Product::Direct { across, down, quads, .. } = reasoned {
+            all.extend([2, 4, 6, 8, 12, 16].map(|rows| Product::Direct { across, down, rows, quads }));
+        } else {
+            for (tile, thread) in TILES {
+                all.extend(
+                    [1, 2, 4, 8].into_iter().filter_map(|slices| Self::tiled(caps, class, tile, thread, slices)),
+                );
+            }
+            let split = class.x == DType::F32;
+            let matrices = if class.weight == DType::F32 { Vec::new() } else { Coop::candidates(caps, split) };
+            all.extend(matrices.into_iter().map(|coop| Product::Coop { coop, split }));
+        }
+        let mut seen = Vec::new();
+        all.retain(|product| {
+            !seen.contains(product) && {
+                seen.push(*product);
+                true
+            }
+        });
+        all
+    }
+
+    /// A tiled product, if its loads divide evenly, its sums can be added up where its weights were, and the device has the room.
+    fn tiled(caps: &Caps, class: &ProductClass, tile: [u32; 2], thread: [u32; 2], slices: u32) -> Option<Self> {
+        let [m, n] = tile;
+        // Four quads of each row and column and a pitch of one, in f32.
+        let bytes = slices * (m + n) * 80;
+        let invocations = m * n / (thread[0] * thread[1]);
+        let row_step = invocations / 2;
+        let fits = m.is_multiple_of(row_step)
+            && n.is_multiple_of(row_step)
+            && (slices == 1 || m <= 40 && class.extents.terms() >= 64 * slices as usize)
+            && bytes <= caps.max_workgroup_bytes
+            && slices * invocations <= caps.max_invocations;
+        let whole = class.extents.run.is_multiple_of(STEP);
+        fits.then_some(Product::Tiled { tile, thread, slices, whole })
+    }
+
+    /// The variant for operands of these types; settles the weight's layout.
     pub(super) fn variant(self, rec: &mut Recording, weight: Tensor) -> Variant {
         let mut variant = Variant::default();
         match self {
-            Product::Tiled { tile: [m, n], slices } => {
-                let [rows, columns] = THREAD;
+            Product::Tiled { tile: [m, n], thread: [rows, columns], slices, whole } => {
+                variant.flags.extend(whole.then_some("WHOLE"));
                 variant.constants.extend([("TILE_M", m), ("TILE_N", n), ("THREAD_M", rows), ("THREAD_N", columns)]);
                 variant.constants.push(("SLICES", slices));
             }
-            Product::Direct { lanes, rows, quads } => {
+            Product::Direct { across, down, rows, quads } => {
                 variant.flags.push("DIRECT");
-                variant.constants.extend([("LANES", lanes), ("ROWS", rows), ("QUADS", quads)]);
-                rec.lay_out(weight, Layout::Panels(4 * lanes * quads));
+                variant.flags.extend((down > 1).then_some("DOWNWARDS"));
+                variant.constants.extend([("ACROSS", across), ("DOWN", down), ("ROWS", rows), ("QUADS", quads)]);
+                rec.lay_out(weight, Layout::Panels(4 * across * quads));
+            }
+            Product::Coop { coop, split } => {
+                variant.flags.extend(coop.flags());
+                variant.flags.extend(split.then_some("SPLIT"));
+                variant.flags.extend(rec.caps.matrix_quads.then_some("MATRIX_QUADS"));
+                variant.constants.extend(coop.constants());
             }
         }
         variant.flags.extend(self.weight_flags(rec, weight));
@@ -66,7 +143,7 @@ impl Product {
     /// The flags for a weight's element type: half-precision weights and blocks need no device feature, they are unpacked by
     /// bits where shaders have no 16-bit type, and where loads cost more than arithmetic.
     fn weight_flags(self, rec: &Recording, weight: Tensor) -> &'static [&'static str] {
-        let typed = rec.caps.shader_f16 && matches!(self, Product::Tiled { .. });
+        let typed = rec.caps.shader_f16 && !matches!(self, Product::Direct { .. });
         match (rec.dtype(weight), typed) {
             (DType::F32, _) => &[],
             (DType::F16, true) => &["WEIGHT_F16"],
@@ -81,14 +158,37 @@ impl Product {
     pub(super) fn grid(self, rows: usize, columns: usize) -> [u32; 3] {
         let (rows, columns) = (rows as u32, columns as u32);
         match self {
-            Product::Tiled { tile: [m, n], .. } => {
-                let tiles = rows.div_ceil(m);
-                [columns.div_ceil(n), tiles.min(MOST), tiles.div_ceil(MOST)]
+            Product::Tiled { tile, .. } => tiles(rows, columns, tile),
+            Product::Coop { coop, .. } => tiles(rows, columns, coop.tile()),
+            Product::Direct { across, down, rows: owned, quads } => {
+                let tiles = rows.div_ceil(owned * down);
+                [tiles.min(MOST), columns.div_ceil(4 * across * quads), tiles.div_ceil(MOST)]
             }
-            Product::Direct { lanes, rows: owned, quads } => {
-                let tiles = rows.div_ceil(owned);
-                [tiles.min(MOST), columns.div_ceil(4 * lanes * quads), tiles.div_ceil(MOST)]
+        }
+    }
+}
+
+fn tiles(rows: u32, columns: u32, [m, n]: [u32; 2]) -> [u32; 3] {
+    let tiles = rows.div_ceil(m);
+    [columns.div_ceil(n), tiles.min(MOST), tiles.div_ceil(MOST)]
+}
+
+/// Lanes of a software adapter's subgroup.
+fn lanes(caps: &Caps) -> u32 {
+    if caps.subgroup_size.1 == 0 { 8 } else { caps.subgroup_size.1.min(32) }
+}
+
+/// What a table of measured tiles calls it.
+impl std::fmt::Display for Product {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Product::Tiled { tile: [m, n], thread: [rows, columns], slices, .. } => {
+                write!(f, "tiled {m}x{n} by {rows}x{columns}, slices {slices}")
             }
+            Product::Direct { across, down, rows, quads } => {
+                write!(f, "direct {across}x{down}, rows {rows}, quads {quads}")
+            }
+            Product::Coop { coop, .. } => write!(f, "matrices {coop}"),
         }
     }
 }

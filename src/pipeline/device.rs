@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::Precision;
 use super::tiling::VaeTiling;
+use super::tuning_file::load_tuning;
 use super::weight_types::{Part, Streaming, WeightTypes};
 use crate::gpu;
-use crate::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording};
+use crate::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording, Tuning};
 use crate::weights::WeightType;
 use crate::{Error, Result};
 
@@ -29,6 +30,8 @@ pub struct Device {
     backend: Arc<dyn Backend>,
     storage: DType,
     weights: WeightTypes,
+    /// Tiles that were measured on it.
+    tuning: Arc<Tuning>,
     /// Bytes that a stage may allocate, if limited.
     budget: Option<u64>,
     vae_tiling: VaeTiling,
@@ -43,7 +46,7 @@ pub struct Device {
 
 impl Device {
     /// The device that `name` means: `auto` (discrete GPU, then integrated, then the host executor), `cpu`, an adapter's index, or part of
-    /// its name. A software adapter is taken only when named.
+    /// its name. A software adapter is taken only when named. Tiles that `chiaro tune` measured on it are used.
     ///
     /// # Errors
     /// When the name fits no adapter (the message lists those there are), the adapter does not open, or `F16` is asked of a
@@ -54,10 +57,12 @@ impl Device {
         }
         let wanted = if name.eq_ignore_ascii_case("auto") { None } else { Some(name) };
         match gpu::choose_adapter(wanted)? {
-            Some(adapter) => Device::new(
-                Arc::new(gpu::GpuBackend::open(&adapter, DType::F32, gpu::GpuOptions::default())?),
-                precision,
-            ),
+            Some(adapter) => {
+                let backend = gpu::GpuBackend::open(&adapter, DType::F32, gpu::GpuOptions::default())?;
+                // A table that cannot be read costs speed, not the picture; `chiaro devices` says what is wrong with it.
+                let tuning = load_tuning(&adapter).unwrap_or_default();
+                Ok(Device::new(Arc::new(backend), precision)?.with_tuning(tuning))
+            }
             None => {
                 let device = Device::new(Arc::new(HostBackend::default()), precision)?;
                 Ok(Device { remark: Some("no hardware GPU found; a software one is used only when named"), ..device })
@@ -86,6 +91,7 @@ impl Device {
             backend,
             storage,
             weights: WeightTypes::default(),
+            tuning: Arc::default(),
             budget: None,
             vae_tiling: VaeTiling::default(),
             streaming: Streaming::Auto,
@@ -93,6 +99,16 @@ impl Device {
             may_widen: precision == Precision::Auto && storage == DType::F16,
             remark: None,
         })
+    }
+
+    /// The same device, with these tiles for its products in place of those that its file had.
+    pub fn with_tuning(self, tuning: Tuning) -> Device {
+        Device { tuning: tuning.into(), ..self }
+    }
+
+    /// Tiles that were measured on it.
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 
     /// A GPU without limits that exists on paper only, for plans of what a real one would need.
@@ -103,6 +119,7 @@ impl Device {
             backend: Arc::new(Paper(caps)),
             storage,
             weights: WeightTypes::default(),
+            tuning: Arc::default(),
             budget: None,
             vae_tiling: VaeTiling::default(),
             streaming: Streaming::Auto,
@@ -221,7 +238,7 @@ impl Device {
     }
 
     pub(super) fn caps_with(&self, storage: DType) -> Caps {
-        Caps { storage, ..self.backend.caps().clone() }
+        Caps { storage, tuning: Arc::clone(&self.tuning), ..self.backend.caps().clone() }
     }
 
     pub(super) fn storage(&self) -> DType {

@@ -18,6 +18,8 @@
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
 //! | `preview` | how a picture stands |
 //! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
+//! | `profile` | where the time of a stage goes |
+//! | `tune`, `tuning_file` | which tiles are fastest on a device; where that is kept |
 //! | `inspect`, `lora` | what lies at a path, for a user to see |
 //! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
 //! | `parameters`, `repeat` | what goes into the PNG; a PNG → the request that made it |
@@ -42,6 +44,7 @@ mod overrides;
 mod parameters;
 mod pass;
 mod preview;
+mod profile;
 mod prompts;
 mod refiner;
 mod repeat;
@@ -55,6 +58,8 @@ mod text;
 mod tiling;
 mod time_ids;
 mod tokens;
+mod tune;
+mod tuning_file;
 mod weight_types;
 
 pub use adapters::{Adapter, AdapterReport};
@@ -70,6 +75,7 @@ pub use lora::LoraReport;
 pub use oms_module::{OmsModule, OmsSource};
 pub use overrides::Overrides;
 pub use parameters::Picture;
+pub use profile::{DispatchProfile, Peaks, StageProfile};
 pub use repeat::{Recipe, RecipeAdapter, RecipeControl, RecipeEmbedding, read_recipe};
 pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
 pub use single_file::SingleFile;
@@ -78,6 +84,8 @@ pub use stage::StagePlan;
 pub use tiling::{Bands, VaeTiling};
 pub use tokens::{ChunkReport, TextReport, TokenEntry, TokenReport, token_reports};
 
+pub use tune::{TuneReport, TunedClass};
+pub use tuning_file::{load_tuning, save_tuning, tuning_path};
 pub use weight_types::{Part, Streaming, WeightTypes};
 
 pub use crate::text::PromptSyntax;

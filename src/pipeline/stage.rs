@@ -88,6 +88,24 @@ impl<'m> Stage<'m> {
         Stage { beside, ..self }
     }
 
+    /// How often the stage runs.
+    pub(super) fn runs(&self) -> usize {
+        self.runs
+    }
+
+    /// What users know it by.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The stage in one piece.
+    pub(super) fn recording(&self, device: &Device) -> Result<Recording> {
+        let mut recording = (self.record)(&device.caps())?;
+        let limit = device.memory_limit(Part::of(self.name));
+        recording.memory_limit = limit.map(|bytes| bytes.saturating_sub(self.beside));
+        Ok(recording)
+    }
+
     /// What the stage will take.
     pub(super) fn plan(&self, device: &Device) -> Result<StagePlan> {
         let (name, runs) = (self.name, self.runs);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Caps, Recording};
-use crate::Result;
+use super::{Caps, DispatchTime, Recording};
+use crate::{Error, Result};
 
 /// Results of a run by name, as f32, channels last.
 pub type Outputs = BTreeMap<String, Vec<f32>>;
@@ -27,6 +27,15 @@ pub trait Program: Send {
     /// # Errors
     /// When an input is missing, unknown or of another length, or the device fails.
     fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs>;
+
+    /// Like [`run`](Self::run), with the time of each dispatch that the run takes, in order; on a GPU the device's own. Slower, since each is timed
+    /// alone.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), when the device has no timestamps, and when the program is more than one recording. Where it is not overridden, always.
+    fn run_profiled(&mut self, _inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
+        Err(Error::Device("expected a program that times its dispatches, got one of several recordings or none".into()))
+    }
 
     /// Bytes that the program holds on the device: tensors, constants and parameters. Constants shared with another
     /// program count in both.

@@ -1,6 +1,8 @@
 //! What an adapter can do, as plain numbers: all that `ops` and the planner know of a device.
 
-use super::DType;
+use std::sync::Arc;
+
+use super::{DType, Tuning};
 
 /// The kind of an adapter, in the order of preference for automatic choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,6 +17,28 @@ pub enum AdapterKind {
     Software,
     /// The host executor.
     Host,
+}
+
+/// A product that the lanes of a subgroup compute together: `[m, k] · [k, n] + [m, n]` (cooperative matrices).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MatrixShape {
+    /// Rows of the first operand and of the sum.
+    pub m: u32,
+    /// Columns of the second operand and of the sum.
+    pub n: u32,
+    /// Columns of the first operand, rows of the second.
+    pub k: u32,
+    /// Element type of both operands.
+    pub operands: DType,
+    /// Element type of the sum.
+    pub sums: DType,
+}
+
+impl MatrixShape {
+    /// A square one of f16 operands with f32 sums, as kernels use it.
+    pub const fn square(size: u32) -> Self {
+        MatrixShape { m: size, n: size, k: size, operands: DType::F16, sums: DType::F32 }
+    }
 }
 
 /// Capabilities and limits of one adapter, with the storage type chosen for it.
@@ -32,6 +56,12 @@ pub struct Caps {
     pub subgroups: bool,
     /// Smallest and largest subgroup size; equal where the driver fixes it, 0 without [`Self::subgroups`].
     pub subgroup_size: (u32, u32),
+    /// What subgroups can multiply at once; empty where the device was opened without it.
+    pub matrices: Vec<MatrixShape>,
+    /// Whether matrices are loaded from workgroup arrays of vectors (Vulkan), not of single values (Metal).
+    pub matrix_quads: bool,
+    /// Tiles that were measured on the device; empty where nothing was.
+    pub tuning: Arc<Tuning>,
     /// Largest range of a storage buffer that one binding can name, in bytes.
     pub max_binding_bytes: u64,
     /// Largest buffer, in bytes.
@@ -58,6 +88,9 @@ impl Caps {
             shader_f16: false,
             subgroups: false,
             subgroup_size: (0, 0),
+            matrices: Vec::new(),
+            matrix_quads: false,
+            tuning: Arc::default(),
             max_binding_bytes: 128 << 20,
             max_buffer_bytes: 256 << 20,
             max_workgroup_bytes: 16 << 10,
@@ -79,6 +112,13 @@ impl Caps {
             binding_alignment: 64,
             ..Caps::webgpu()
         }
+    }
+
+    /// Rows, columns and depth of the cooperative matrices that kernels use: 16 (Vulkan's GPUs) before 8 (Metal, Mesa's
+    /// software driver), with f16 operands and f32 sums. `None` where there are none, or not what they come with.
+    pub fn matrix_size(&self) -> Option<u32> {
+        let usable = self.shader_f16 && self.subgroups;
+        [16, 8].into_iter().find(|&size| usable && self.matrices.contains(&MatrixShape::square(size)))
     }
 
     /// Whether recordings for these capabilities run on the host executor.

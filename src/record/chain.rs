@@ -11,7 +11,9 @@
 
 use std::sync::Arc;
 
-use super::{Backend, Caps, ChainPlan, DType, FeatureMap, Outputs, Program, Reach, Recording, Shape, Tensor};
+use super::{
+    Backend, Caps, ChainPlan, DType, DispatchTime, FeatureMap, Outputs, Program, Reach, Recording, Shape, Tensor,
+};
 use crate::{Error, Result};
 
 /// Names inside a part's recording.
@@ -209,6 +211,12 @@ impl Program for ChainProgram<'_> {
             kept = (self.chain.parts[index].residual == Residual::Keep).then_some(read);
         }
         Ok(Outputs::from([(self.chain.output.to_owned(), map.read(0..map.shape().h))]))
+    }
+
+    fn run_profiled(&mut self, _: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
+        Err(Error::Device(
+            "expected one program to time by dispatch, got one in bands; --vae-tiling off keeps it whole".into(),
+        ))
     }
 
     fn allocated_bytes(&self) -> u64 {

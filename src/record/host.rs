@@ -168,26 +168,6 @@ pub struct HostProgram {
 }
 
 impl HostProgram {
-    /// Like [`run`](Program::run), with the time of each dispatch that the run takes.
-    ///
-    /// # Errors
-    /// As [`run`](Program::run).
-    pub fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
-        let inputs = match_inputs(&self.recording, inputs)?;
-        let first = self.begin(&inputs);
-        let mut times = Vec::with_capacity(self.recording.dispatches.len() - first);
-        for index in first..self.recording.dispatches.len() {
-            let start = Instant::now();
-            self.execute(index);
-            let seconds = start.elapsed().as_secs_f64();
-            let dispatch = &self.recording.dispatches[index];
-            let (label, kernel, flops) = (dispatch.label.clone(), dispatch.kernel.stem, dispatch.flops);
-            times.push(DispatchTime { label, kernel, seconds, flops });
-        }
-        self.kept.made(first, &inputs);
-        Ok((self.outputs(), times))
-    }
-
     /// Writes the inputs; gives the first dispatch that they ask for.
     fn begin(&mut self, inputs: &[(u32, &[f32])]) -> usize {
         for &(storage, slice) in inputs {
@@ -256,6 +236,22 @@ impl Program for HostProgram {
         }
         self.kept.made(first, &inputs);
         Ok(self.outputs())
+    }
+
+    fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
+        let inputs = match_inputs(&self.recording, inputs)?;
+        let first = self.begin(&inputs);
+        let mut times = Vec::with_capacity(self.recording.dispatches.len() - first);
+        for index in first..self.recording.dispatches.len() {
+            let start = Instant::now();
+            self.execute(index);
+            let seconds = start.elapsed().as_secs_f64();
+            let dispatch = &self.recording.dispatches[index];
+            let (label, kernel, flops) = (dispatch.label.clone(), dispatch.kernel.stem, dispatch.flops);
+            times.push(DispatchTime { label, kernel, seconds, flops });
+        }
+        self.kept.made(first, &inputs);
+        Ok((self.outputs(), times))
     }
 
     fn allocated_bytes(&self) -> u64 {

@@ -23,10 +23,11 @@ mod reordered;
 mod stream;
 mod tensor;
 mod traffic;
+mod tuning;
 mod window;
 
 pub use backend::{Backend, Outputs, Program};
-pub use caps::{AdapterKind, Caps};
+pub use caps::{AdapterKind, Caps, MatrixShape};
 pub use chain::{Band, Chain, ChainProgram, Part, Residual, Span};
 pub use chain_plan::{ChainPlan, PartPlan};
 pub(crate) use constant::decoded;
@@ -49,4 +50,5 @@ pub use stream::{Chunk, Load, StreamPlan};
 pub(crate) use stream::{STAGE, STAGES};
 pub use tensor::{DType, Shape, Tensor};
 pub use traffic::Traffic;
+pub use tuning::Tuning;
 pub use window::{Reach, Window};

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::plan::{constant_bytes, stored_bytes};
-use super::{Recording, Role, Tensor};
+use super::{Dispatch, Recording, Role, Tensor};
 
 /// Bytes between memory and kernels in one run, counted tensor by tensor: what a kernel reads twice because it does not fit its
 /// workgroup, or finds in a cache, is not told apart.
@@ -63,8 +63,7 @@ impl Recording {
     fn traffic_of(&self, range: Range<usize>) -> Traffic {
         let mut traffic = Traffic { dispatches: range.len(), ..Traffic::default() };
         for dispatch in &self.dispatches[range.clone()] {
-            let touched = dispatch.reads.iter().map(|&(_, tensor)| tensor).chain([dispatch.write]);
-            traffic.moved += touched.map(|tensor| self.moved_bytes(tensor)).sum::<u64>();
+            traffic.moved += self.moved(dispatch);
             traffic.flops += dispatch.flops;
         }
         // A result counts where it leaves its layer.
@@ -96,6 +95,12 @@ impl Recording {
             }
         }
         traffic
+    }
+
+    /// Bytes of what a dispatch reads and writes, as [`Traffic::moved`] counts them.
+    pub fn moved(&self, dispatch: &Dispatch) -> u64 {
+        let touched = dispatch.reads.iter().map(|&(_, tensor)| tensor).chain([dispatch.write]);
+        touched.map(|tensor| self.moved_bytes(tensor)).sum()
     }
 
     fn moved_bytes(&self, tensor: Tensor) -> u64 {

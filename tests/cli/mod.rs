@@ -6,11 +6,13 @@ mod inspect;
 mod lora;
 mod options;
 mod pictures;
+mod profile;
 #[cfg(feature = "pull")]
 mod pull;
 mod schedule;
 mod study;
 mod tokens;
+mod tune;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -23,6 +25,7 @@ pub(crate) fn chiaro(folder: &Path, arguments: &[&str]) -> Output {
         // Names are looked up in the test's folder alone.
         .env("HF_HUB_CACHE", folder)
         .env_remove("CHIARO_MODELS")
+        .env("CHIARO_CACHE", folder.join("cache"))
         .output()
         .expect("the binary under test starts")
 }

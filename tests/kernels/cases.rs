@@ -4,7 +4,7 @@ use chiaro::ops::{
     Activation, Attention, Conv2d, Epilogue, GroupNorm, Scales, add_scaled, attention, concat, conv2d, elementwise,
     group_norm, group_norm_by, layer_norm, matmul,
 };
-use chiaro::record::{AdapterKind, Caps, Constant, DType, Recording, Shape, Tensor};
+use chiaro::record::{AdapterKind, Caps, Constant, DType, MatrixShape, Recording, Shape, Tensor};
 
 const ACTIVATIONS: [Activation; 6] = [
     Activation::None,
@@ -40,8 +40,19 @@ pub(super) fn all_caps() -> Vec<Caps> {
         subgroup_size: (size, size),
         ..caps.clone()
     };
+    let matrices = |size: u32, lanes: u32| Caps {
+        name: format!("matrices of {size}, subgroups of {lanes}"),
+        subgroup_size: (lanes, lanes),
+        matrices: vec![MatrixShape::square(size)],
+        matrix_quads: (size, lanes) != (8, 32),
+        ..large.clone()
+    };
+    // A Mac, Mesa's software driver seen as a GPU, Radeons, GeForces.
+    let coop = [(8, 32), (8, 8), (16, 64), (16, 32)].map(|(size, lanes)| matrices(size, lanes));
     let (eight, four) = (software(&large, 8), software(&large_f32, 4));
-    vec![webgpu, native_f16, f16_storage, large, large_f32, eight, four]
+    let mut all = vec![webgpu, native_f16, f16_storage, large, large_f32, eight, four];
+    all.extend(coop);
+    all
 }
 
 /// Which tensors of an operation are f32 although the storage type may be f16.

@@ -1,8 +1,8 @@
 use std::collections::{BTreeSet, HashSet};
 
-use chiaro::gpu::{Interface, expand, needs_f16};
+use chiaro::gpu::{Interface, expand, needs_f16, needs_matrices};
 use chiaro::ops::KERNELS;
-use chiaro::record::{Caps, DType, Dispatch};
+use chiaro::record::{Caps, DType, Dispatch, Variant};
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::valid::{Capabilities, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ScalarKind, ShaderStage, TypeInner};
@@ -22,6 +22,8 @@ fn check(dispatch: &Dispatch, caps: &Caps) -> Result<(), String> {
     let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     allowed.set(Capabilities::SHADER_FLOAT16, needs_f16(&dispatch.variant));
     allowed.set(Capabilities::SUBGROUP, caps.subgroups);
+    let matrices = needs_matrices(&dispatch.variant);
+    allowed.set(Capabilities::COOPERATIVE_MATRIX, matrices);
     let mut validator = Validator::new(ValidationFlags::all(), allowed);
     if caps.subgroups {
         validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
@@ -30,13 +32,16 @@ fn check(dispatch: &Dispatch, caps: &Caps) -> Result<(), String> {
     if needs_f16(&dispatch.variant) && !caps.shader_f16 {
         return Err("needs 16-bit types, which were not offered".into());
     }
+    if matrices && caps.matrix_size().is_none() {
+        return Err("needs cooperative matrices, which were not offered".into());
+    }
     let values = dispatch.variant.overrides.iter().map(|&(name, v)| (name.to_owned(), f64::from(v))).collect();
     let entry = (ShaderStage::Compute, interface.entry_point.as_str());
     let (module, info) = process_overrides(&module, &info, Some(entry), &values).map_err(|e| e.to_string())?;
     check_params(&module, dispatch.params.len())?;
     check_types(&module, dispatch)?;
     check_limits(&module, dispatch, caps)?;
-    translate(&module, &info, needs_f16(&dispatch.variant))
+    translate(&module, &info, &dispatch.variant)
 }
 
 /// `params` first, `out` last.
@@ -115,8 +120,8 @@ fn check_limits(module: &Module, dispatch: &Dispatch, caps: &Caps) -> Result<(),
     Ok(())
 }
 
-/// As wgpu does for Vulkan, Metal and DX12.
-fn translate(module: &Module, info: &ModuleInfo, f16: bool) -> Result<(), String> {
+/// As wgpu does for Vulkan, Metal and, where there are no matrices, DX12.
+fn translate(module: &Module, info: &ModuleInfo, variant: &Variant) -> Result<(), String> {
     let entry = module.entry_points[0].name.clone();
     let spv_options = spv::Options { lang_version: (1, 3), ..spv::Options::default() };
     let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.clone() };
@@ -125,8 +130,11 @@ fn translate(module: &Module, info: &ModuleInfo, f16: bool) -> Result<(), String
     let (_, translated) = msl::write_string(module, info, &msl_options, &msl::PipelineOptions::default())
         .map_err(|e| format!("MSL: {e}"))?;
     translated.entry_point_names[0].as_ref().map_err(|e| format!("MSL: {e}"))?;
+    if needs_matrices(variant) {
+        return Ok(());
+    }
     let hlsl_options = hlsl::Options {
-        shader_model: if f16 { hlsl::ShaderModel::V6_2 } else { hlsl::ShaderModel::V5_1 },
+        shader_model: if needs_f16(variant) { hlsl::ShaderModel::V6_2 } else { hlsl::ShaderModel::V5_1 },
         special_constants_binding: Some(hlsl::BindTarget { space: 1, register: 0, ..hlsl::BindTarget::default() }),
         ..hlsl::Options::default()
     };
@@ -220,6 +228,12 @@ fn the_check_finds_each_kind_of_fault() {
     check(&norm, &half).unwrap();
     norm.variant.types[1].1 = DType::F16;
     assert!(check(&norm, &half).expect_err("statistics are f32").contains("the tensor is F16"));
+    let matrices = all_caps().pop().expect("the last has matrices");
+    let mut products = record_all(&matrices).dispatches.into_iter();
+    let product = products.find(|d| needs_matrices(&d.variant)).expect("a product in matrices");
+    check(&product, &matrices).unwrap();
+    let without = Caps { matrices: Vec::new(), ..matrices };
+    assert!(check(&product, &without).expect_err("matrices").contains("cooperative matrices"));
     assert!(fault(&|d, _| d.variant.overrides.push(("SIZE", 1))).contains("SIZE"));
     assert!(fault(&|d, _| d.grid[1] = 70_000).contains("workgroups along y"));
     assert!(fault(&|_, c| c.max_workgroup_bytes = 1024).contains("workgroup memory"));

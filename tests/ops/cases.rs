@@ -110,11 +110,22 @@ pub struct Extras {
 
 /// The values of a case, by the names under which it records them. All are exact in half precision, so that a backend's
 /// storage type does not change the question.
+#[derive(Clone)]
 pub struct Operands(pub Vec<(&'static str, Vec<f32>)>);
 
 impl Operands {
     pub fn of(&self, name: &str) -> &[f32] {
         &self.0.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("the case has an operand {name}")).1
+    }
+
+    /// The same but for a part of `name`'s values that half precision does not hold.
+    pub fn finer(&self, name: &str) -> Self {
+        let mut operands = self.clone();
+        let values = &mut operands.0.iter_mut().find(|(n, _)| *n == name).expect("the case has the operand").1;
+        for (i, value) in values.iter_mut().enumerate() {
+            *value *= 1.0 + (i % 7) as f32 * 1e-4;
+        }
+        operands
     }
 
     fn constant(&self, rec: &mut Recording, name: &str, shape: &[usize], stored: DType) -> Tensor {

@@ -7,11 +7,12 @@ mod errors;
 mod parts;
 mod reference;
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use chiaro::ops::Activation;
-use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, Role, Shape};
+use chiaro::ops::{Activation, Trial};
+use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, Role, Shape, Tuning};
 
 use cases::{Case, Operands, Wide, table};
 use reference::reference;
@@ -234,11 +235,81 @@ fn gpu_with_shared_tiles() {
         (DType::F32, 5_000, 8 << 10),
     ] {
         let backend = adapter::open_with(storage, adapter::test_options());
-        let caps = Caps { kind: AdapterKind::Integrated, max_workgroup_bytes, ..backend.caps().clone() };
-        run_table(&backend, &caps, |case| {
-            matches!(case, Case::Matmul { .. } | Case::Conv2d { .. } | Case::Geglu { .. } | Case::Attention { .. })
-                && case.operands().0.iter().all(|(_, values)| values.len() <= most)
-        });
+        let caps = &Caps {
+            kind: AdapterKind::Integrated,
+            matrices: Vec::new(),
+            max_workgroup_bytes,
+            ..backend.caps().clone()
+        };
+        let small = |case: &Case| case.operands().0.iter().all(|(_, values)| values.len() <= most);
+        let attends = |case: &Case| matches!(case, Case::Attention { .. }) && small(case);
+        run_table(&backend, caps, |case| is_product(most)(case) || attends(case));
+    }
+}
+
+/// Cooperative matrices, where the device has them; a software adapter does not choose them by itself.
+#[test]
+fn gpu_with_cooperative_matrices() {
+    let adapter = adapter::test_adapter();
+    if adapter.caps.matrix_size().is_none() {
+        println!("{adapter} has no cooperative matrices: nothing was checked");
+        return;
+    }
+    let backend = adapter::open_with(DType::F16, adapter::test_options());
+    let caps = Caps { kind: AdapterKind::Integrated, ..backend.caps().clone() };
+    run_table(&backend, &caps, is_product(1_000_000));
+    // Blocks are rounded to f16, which shows where all else is f32.
+    let rounded = |case: &Case| matches!(case, Case::Geglu { stored, .. } if stored.is_quantized());
+    let exact = |case: &Case| is_product(20_000)(case) && !rounded(case);
+    for wide in [&["residual", "image_add"] as &[_], &["out"]].map(Wide) {
+        run_table_with(&backend, &caps, wide, exact);
+    }
+    // An x of f32 is multiplied in two parts.
+    let mut checked = 0;
+    for (case, operands, _) in solved().iter().filter(|(case, ..)| exact(case)) {
+        let operands = operands.finer("x");
+        let (out, stored) = run_case(&backend, &caps, case, &operands, Wide(&["x", "out"]));
+        assert_eq!(stored, DType::F32);
+        check(case, stored, &out, &reference(case, &operands)).unwrap_or_else(|failure| panic!("{failure}"));
+        checked += 1;
+    }
+    assert!(checked > 5, "{checked} cases");
+    // As Metal loads them.
+    run_table(&backend, &Caps { matrix_quads: false, ..caps }, is_product(60_000));
+}
+
+/// Every tile that `chiaro tune` could choose on a GPU, and on a software adapter.
+#[test]
+fn gpu_with_every_tile() {
+    let backend = adapter::open_with(DType::F32, adapter::test_options());
+    let software = backend.caps().clone();
+    let gpu = Caps { kind: AdapterKind::Integrated, max_workgroup_bytes: 64 << 10, ..software.clone() };
+    // Workgroups that the device has no room for are not chosen.
+    let gpu = Caps { max_workgroup_bytes: gpu.max_workgroup_bytes.min(software.max_workgroup_bytes), ..gpu };
+    let mut seen = BTreeSet::new();
+    for caps in [software, gpu] {
+        // Each compiles a kernel of its own.
+        for (case, operands, expected) in solved().iter().filter(|(case, ..)| is_product(6_000)(case)).step_by(5) {
+            let plain = case.record(&caps, operands, Wide::default()).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+            let trial = Trial::of(&plain).into_iter().next().unwrap_or_else(|| panic!("{case:?} is a product"));
+            for tile in trial.tiles(&caps) {
+                let mut tuning = Tuning::default();
+                tuning.set(trial.key(), tile.as_str());
+                let tuned = Caps { tuning: tuning.into(), ..caps.clone() };
+                let (out, stored) = run_case(&backend, &tuned, case, operands, Wide::default());
+                check(case, stored, &out, expected).unwrap_or_else(|failure| panic!("{tile}: {failure}"));
+                seen.insert(tile);
+            }
+        }
+    }
+    assert!(seen.len() >= 15, "{seen:?}");
+}
+
+/// Products whose operands have at most so many values each.
+fn is_product(most: usize) -> impl Fn(&Case) -> bool {
+    move |case| {
+        matches!(case, Case::Matmul { .. } | Case::Conv2d { .. } | Case::Geglu { .. })
+            && case.operands().0.iter().all(|(_, values)| values.len() <= most)
     }
 }
 

@@ -7,7 +7,8 @@ use std::path::Path;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &["study", "pipeline", "image", "sampling", "record", "gpu"]),
     ("study", &["pipeline", "image", "sampling"]),
-    ("pipeline", &["models", "sampling", "text", "image", "weights", "record", "gpu"]),
+    // `ops` for what is measured of a device: tiles and peaks.
+    ("pipeline", &["models", "sampling", "text", "image", "weights", "ops", "record", "gpu"]),
     ("models", &["nn", "weights", "ops", "record"]),
     ("sampling", &[]),
     ("text", &[]),

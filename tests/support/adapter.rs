@@ -1,20 +1,25 @@
 //! The GPU that the tests run on.
 
 use chiaro::gpu::{AdapterInfo, GpuBackend, GpuOptions, adapters, choose_adapter};
-use chiaro::record::DType;
+use chiaro::record::{AdapterKind, DType};
 
 /// The adapter that `CHIARO_TEST_ADAPTER` names (a number or a part of a name), else the first hardware one, else the
-/// first of all.
+/// first of all. With `CHIARO_TEST_AS_GPU` a software adapter passes for a GPU, so that the kernels of GPUs are chosen.
 ///
 /// # Panics
 /// When there is none: a GPU test that is skipped looks like one that passed.
 pub(crate) fn test_adapter() -> AdapterInfo {
     let wanted = std::env::var("CHIARO_TEST_ADAPTER").ok();
     let chosen = choose_adapter(wanted.as_deref()).unwrap_or_else(|e| panic!("CHIARO_TEST_ADAPTER: {e}"));
-    chosen.or_else(|| adapters().into_iter().next()).expect(
+    let mut adapter = chosen.or_else(|| adapters().into_iter().next()).expect(
         "no GPU driver was found; install the software one: apt-get install mesa-vulkan-drivers libvulkan1 \
          (Debian, Ubuntu), dnf install mesa-vulkan-drivers (Fedora), or set VK_DRIVER_FILES to the file of another",
-    )
+    );
+    if std::env::var_os("CHIARO_TEST_AS_GPU").is_some() {
+        adapter.kind = AdapterKind::Integrated;
+        adapter.caps.kind = AdapterKind::Integrated;
+    }
+    adapter
 }
 
 /// The test adapter's device, with the checks and the poison of a debug build.
