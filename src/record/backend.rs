@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Caps, Recording};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Results of a run by name, as f32, channels last.
 pub type Outputs = BTreeMap<String, Vec<f32>>;
@@ -27,6 +27,15 @@ pub trait Program: Send {
     /// # Errors
     /// When an input is missing, unknown or of another length, or the device fails.
     fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs>;
+
+    /// As [`run`](Self::run), but without the dispatches of [`Recording::deep`]: what they wrote in the last whole run is read again.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and when no whole run ended well before, or the program keeps nothing.
+    fn run_reusing(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
+        let _ = inputs;
+        Err(Error::shape("run", "expected a program that keeps features, got one that keeps none"))
+    }
 
     /// Bytes that the program holds on the device: tensors, constants and parameters. Constants shared with another
     /// program count in both.
