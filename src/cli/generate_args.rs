@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::preset::Preset;
 use super::{ControlArgs, ModelArgs, ReadingArgs};
-use crate::pipeline::Upscale;
+use crate::pipeline::{DeepCache, Upscale};
 use crate::sampling::{BetaSchedule, RngKind, SigmaSchedule, TimestepSpacing};
 
 /// Options of `generate`.
@@ -120,6 +120,10 @@ pub struct SamplingArgs {
     /// Guide only between these shares of the steps, such as 0.2,0.8; outside, a step takes half the time [default: 0,1]
     #[arg(long, value_name = "START,END", value_parser = shares)]
     pub guidance_interval: Option<Shares>,
+    /// Compute the deep part of the UNet in every N-th call alone and reuse it between (DeepCache), such as 3; the first D states of the
+    /// way down are always computed [default: 1, off; D: 2]
+    #[arg(long, value_name = "N[:D]")]
+    pub deep_cache: Option<DeepCache>,
     /// Clip the predicted picture at this share of its values (dynamic thresholding), such as 0.995; for models that draw pixels
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub dynamic_thresholding: Option<f64>,

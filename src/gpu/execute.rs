@@ -14,11 +14,11 @@ use crate::Result;
 const IN_FLIGHT: usize = 3;
 
 impl GpuProgram {
-    /// Submits all dispatches from `first` on, cut to the time budget, and waits for them.
-    pub(super) fn execute(&mut self, first: usize) -> Result<()> {
+    /// Submits the dispatches of `ranges`, cut to the time budget, and waits for them.
+    pub(super) fn execute(&mut self, ranges: &[Range<usize>]) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let mut flights = Flights::new(&shared, self.stream.is_some());
-        self.submissions = self.in_chunks(first, |program, chunk| {
+        self.submissions = self.in_chunks(ranges, |program, chunk| {
             let mut submissions = 0;
             let mut next = chunk.start;
             while next < chunk.end {
@@ -33,34 +33,50 @@ impl GpuProgram {
         flights.land_all()
     }
 
-    /// Runs `body` for each range of dispatches, from `first` on, whose constants are on the device together, and loads those of the next meanwhile.
-    /// Gives the sum.
+    /// Runs `body` for each part of `ranges` whose constants are on the device together, and loads those of the next meanwhile. Gives the sum.
     pub(super) fn in_chunks(
         &mut self,
-        first: usize,
+        ranges: &[Range<usize>],
         mut body: impl FnMut(&Self, Range<usize>) -> Result<usize>,
     ) -> Result<usize> {
-        let Some(mut stream) = self.stream.take() else { return body(self, first..self.steps.len()) };
-        let sum = self.load_and_run(first, &mut stream, &mut body);
+        let Some(mut stream) = self.stream.take() else {
+            return ranges.iter().map(|range| body(self, range.clone())).sum();
+        };
+        let sum = self.load_and_run(ranges, &mut stream, &mut body);
         self.stream = Some(stream);
         sum
     }
 
     fn load_and_run(
         &self,
-        first: usize,
+        ranges: &[Range<usize>],
         stream: &mut Stream,
         body: &mut impl FnMut(&Self, Range<usize>) -> Result<usize>,
     ) -> Result<usize> {
         let gpu = &self.shared.gpu;
         let mut sum = 0;
-        let all = 0..stream.chunks();
-        let chunks = all.start + all.clone().filter(|&chunk| stream.dispatches(chunk).end <= first).count()..all.end;
-        stream.load(gpu, &self.recording, chunks.start)?;
-        for chunk in chunks {
-            let dispatches = stream.dispatches(chunk);
-            sum += body(self, dispatches.start.max(first)..dispatches.end)?;
-            stream.load(gpu, &self.recording, chunk + 1)?;
+        let mut parts: Vec<(usize, Range<usize>)> = Vec::new();
+        for range in ranges {
+            for chunk in 0..stream.chunks() {
+                let own = stream.dispatches(chunk);
+                let part = own.start.max(range.start)..own.end.min(range.end);
+                if !part.is_empty() {
+                    parts.push((chunk, part));
+                }
+            }
+        }
+        let mut loaded = None;
+        for (at, (chunk, part)) in parts.iter().enumerate() {
+            if loaded != Some(*chunk) {
+                stream.load(gpu, &self.recording, *chunk)?;
+            }
+            sum += body(self, part.clone())?;
+            // Two parts of one chunk need its constants once; the next chunk's follow behind what was submitted.
+            loaded = Some(*chunk);
+            if let Some((next, _)) = parts.get(at + 1).filter(|(next, _)| next != chunk) {
+                stream.load(gpu, &self.recording, *next)?;
+                loaded = Some(*next);
+            }
         }
         Ok(sum)
     }

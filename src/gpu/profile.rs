@@ -1,5 +1,6 @@
 //! How long each dispatch takes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::memory::{Use, buffer};
@@ -15,14 +16,14 @@ impl GpuProgram {
     pub(super) fn profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
         let inputs = match_inputs(&self.recording, inputs)?;
         self.write_inputs(&inputs)?;
-        let first = self.kept.first(&self.recording, &inputs);
-        let times = self.execute_timed(first)?;
+        let ranges = self.kept.ranges(&self.recording, &inputs, false)?;
+        let times = self.execute_timed(&ranges)?;
         let outputs = self.read_outputs()?;
-        self.kept.made(first, &inputs);
+        self.kept.made(&self.recording, ranges[0].start, &inputs);
         Ok((outputs, times))
     }
 
-    fn execute_timed(&mut self, first: usize) -> Result<Vec<DispatchTime>> {
+    fn execute_timed(&mut self, ranges: &[Range<usize>]) -> Result<Vec<DispatchTime>> {
         let shared = Arc::clone(&self.shared);
         let gpu = &shared.gpu;
         let period = gpu.timestamp_period.ok_or_else(|| gpu.error("the device has no timestamps"))?;
@@ -47,7 +48,7 @@ impl GpuProgram {
             },
         )?;
         let mut times = Vec::with_capacity(self.steps.len());
-        self.in_chunks(first, |program, chunk| {
+        self.in_chunks(ranges, |program, chunk| {
             let mut next = chunk.start;
             while next < chunk.end {
                 let range = program.cut(next..chunk.end.min(next + TIMED_TOGETHER));

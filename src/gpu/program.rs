@@ -177,6 +177,16 @@ impl GpuProgram {
         self.submissions
     }
 
+    fn run_as(&mut self, inputs: &[(&str, &[f32])], reuse: bool) -> Result<Outputs> {
+        let inputs = match_inputs(&self.recording, inputs)?;
+        self.write_inputs(&inputs)?;
+        let ranges = self.kept.ranges(&self.recording, &inputs, reuse)?;
+        self.execute(&ranges)?;
+        let outputs = self.read_outputs()?;
+        self.kept.made(&self.recording, ranges[0].start, &inputs);
+        Ok(outputs)
+    }
+
     pub(super) fn write_inputs(&self, inputs: &[(u32, &[f32])]) -> Result<()> {
         let gpu = &self.shared.gpu;
         gpu.check()?;
@@ -202,13 +212,11 @@ impl GpuProgram {
 
 impl Program for GpuProgram {
     fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        let inputs = match_inputs(&self.recording, inputs)?;
-        self.write_inputs(&inputs)?;
-        let first = self.kept.first(&self.recording, &inputs);
-        self.execute(first)?;
-        let outputs = self.read_outputs()?;
-        self.kept.made(first, &inputs);
-        Ok(outputs)
+        self.run_as(inputs, false)
+    }
+
+    fn run_reusing(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
+        self.run_as(inputs, true)
     }
 
     fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {

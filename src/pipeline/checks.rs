@@ -39,6 +39,15 @@ impl Pipeline {
                 control.net
             )));
         }
+        if let Some(cache) = request.deep_cache
+            && cache.depth > self.unet.most_depth()
+        {
+            return Err(Error::Request(format!(
+                "deep-cache: expected a depth from 1 to {} for this model, got {}",
+                self.unet.most_depth(),
+                cache.depth
+            )));
+        }
         self.check_text(request)?;
         match (&request.oms, &self.oms) {
             (Some(_), None) => Err(Error::Request("oms: no module is loaded, give one with --oms".into())),

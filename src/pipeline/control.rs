@@ -257,8 +257,13 @@ impl Pipeline {
         let (rows, tokens) = (call.rows * run.batch, run.tokens);
         let nets: Vec<_> = call.acting.iter().map(|&i| &self.controls[request.controls[i].net].net).collect();
         let name = if nets.is_empty() { "UNet" } else { "UNet with ControlNet" };
+        let depth = request.deep_cache.filter(|cache| cache.interval > 1).map(|cache| cache.depth);
         let stage = Stage::new(name, runs, move |caps| {
-            self.unet.record_controlled(caps, [rows, latents.h, latents.w], tokens, &nets, false)
+            let shape = [rows, latents.h, latents.w];
+            match depth {
+                Some(depth) => self.unet.record_reusable(caps, shape, tokens, depth, false),
+                None => self.unet.record_controlled(caps, shape, tokens, &nets, false),
+            }
         });
         Ok(stage.beside(self.preview_bytes(request, run.size)?))
     }

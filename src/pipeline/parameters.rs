@@ -100,6 +100,9 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
         fields.push(("Refiner", quoted(name)));
         fields.push(("Refiner switch at", request.refiner_start.to_string()));
     }
+    if let Some(cache) = request.deep_cache.filter(|cache| cache.interval > 1) {
+        fields.push(("DeepCache", quoted(&cache.to_string())));
+    }
     let used: Vec<String> = embeddings_of(pipeline, request).map(EmbeddingReport::short_hash).collect();
     if !used.is_empty() {
         fields.push(("TI hashes", quoted(&used.join(", "))));

@@ -98,6 +98,8 @@ struct Origin {
 struct OpenUnet<'p> {
     stage: OpenStage<'p>,
     call: Call,
+    /// Calls since the last whole one of these pictures; `None` before the first.
+    age: Option<usize>,
 }
 
 enum State<'p> {
@@ -246,11 +248,11 @@ impl<'p> Pass<'p> {
         let group = first..(first + self.request.batch).min(self.images.len());
         let fits = first == 0 || group.len() == self.request.batch;
         let unet = match open.filter(|_| fits) {
-            Some(unet) => unet,
+            Some(unet) => OpenUnet { age: None, ..unet },
             None => {
                 let calls = self.pipeline.solver(&self.request, self.skip)?.timesteps().len();
                 let call = self.pipeline.call(&self.request, self.done, self.done + calls);
-                OpenUnet { stage: self.unet(group.len(), &call)?.open(self.pipeline.device())?, call }
+                OpenUnet { stage: self.unet(group.len(), &call)?.open(self.pipeline.device())?, call, age: None }
             }
         };
         let mut solvers = Vec::new();
@@ -288,7 +290,7 @@ impl<'p> Pass<'p> {
         let call = self.pipeline.call(&self.request, at, of_all);
         let (rows, batch) = (call.rows, group.len());
         if call != unet.call {
-            unet = OpenUnet { stage: unet.stage.exchange(self.unet(batch, &call)?)?, call };
+            unet = OpenUnet { stage: unet.stage.exchange(self.unet(batch, &call)?)?, call, age: None };
         }
         // Of the rows, only the first is not shown a picture that guides.
         let sample: Vec<f32> = (0..rows)
@@ -324,7 +326,11 @@ impl<'p> Pass<'p> {
         if !latents.is_empty() {
             inputs.push((names::CONTROL_SAMPLE, &latents));
         }
-        let outputs = unet.stage.run(&inputs, &mut self.notes)?;
+        // Of every `interval` calls, the first is whole; so is the first of a network that was exchanged.
+        let interval = self.request.deep_cache.map_or(1, |cache| cache.interval);
+        let aged = unet.age.map(|age| age + 1).filter(|age| *age < interval);
+        let outputs = unet.stage.run_as(&inputs, aged.is_some(), &mut self.notes)?;
+        unet.age = Some(aged.unwrap_or(0));
         let outputs = latent_rows(&outputs[names::OUT], shape);
         for (at, i) in group.clone().enumerate() {
             let own: Vec<&[f32]> = outputs.iter().skip(at).step_by(batch).map(Vec::as_slice).collect();

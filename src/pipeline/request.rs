@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::control::ControlRequest;
+use super::deep_cache::DeepCache;
 use super::init::InitImage;
 use crate::sampling::{
     BetaSchedule, OmsForm, RngKind, SchedulerConfig, SigmaSchedule, Solver, SolverKind, SolverOptions, TimestepSpacing,
@@ -50,6 +51,8 @@ pub struct Request {
     pub image_guidance_scale: f64,
     /// Where a refiner takes over, as a share of the noise schedule: above 0, below 1 (diffusers' `denoising_start`).
     pub refiner_start: f64,
+    /// Features of the UNet that are kept over calls; off when `None`.
+    pub deep_cache: Option<DeepCache>,
     /// The solver; the model's own when `None`.
     pub sampler: Option<SolverKind>,
     /// Where σ lie; the model's own way when `None`.
@@ -173,6 +176,7 @@ impl Default for Request {
             guidance_interval: (0.0, 1.0),
             image_guidance_scale: 1.5,
             refiner_start: 0.8,
+            deep_cache: None,
             sampler: None,
             sigmas: None,
             timestep_spacing: None,
@@ -255,6 +259,9 @@ impl Request {
                 "refiner-start: expected a number above 0 and below 1, got {}",
                 self.refiner_start
             )));
+        }
+        if let Some(cache) = &self.deep_cache {
+            cache.validate(!self.controls.is_empty())?;
         }
         finite_in("guidance-rescale", self.guidance_rescale, 0.0, 1.0)?;
         finite_in("offset-noise", self.offset_noise, 0.0, 1.0)?;

@@ -255,8 +255,18 @@ impl<'m> OpenStage<'m> {
     /// # Errors
     /// [`Error::NonFinite`] when f32 overflows too or widening is not allowed; whatever the device reports.
     pub(super) fn run(&mut self, inputs: &[(&str, &[f32])], notes: &mut Vec<String>) -> Result<Outputs> {
+        self.run_as(inputs, false, notes)
+    }
+
+    /// As [`run`](Self::run); with `reuse`, on the features of the last whole run. Redone in f32, it is whole.
+    pub(super) fn run_as(
+        &mut self,
+        inputs: &[(&str, &[f32])],
+        reuse: bool,
+        notes: &mut Vec<String>,
+    ) -> Result<Outputs> {
         notes.extend(self.note.take());
-        let count = match self.run_once(inputs)? {
+        let count = match self.run_once(inputs, reuse)? {
             Ok(outputs) => return Ok(outputs),
             Err(count) => count,
         };
@@ -268,17 +278,18 @@ impl<'m> OpenStage<'m> {
             let (program, note) = self.stage.compile(&self.device, DType::F32, form)?;
             self.program = Some(program);
             notes.extend(note);
-            return self.run_once(inputs)?.map_err(|count| self.overflow(count));
+            return self.run_once(inputs, false)?.map_err(|count| self.overflow(count));
         }
         Err(self.overflow(count))
     }
 
     /// The results, or how many values are not finite.
-    fn run_once(&mut self, inputs: &[(&str, &[f32])]) -> Result<std::result::Result<Outputs, usize>> {
+    fn run_once(&mut self, inputs: &[(&str, &[f32])], reuse: bool) -> Result<std::result::Result<Outputs, usize>> {
         let Some(program) = &mut self.program else {
             return Err(Error::Device(format!("{}: could not be compiled in f32 before", self.stage.name)));
         };
-        match program.run(inputs) {
+        let outputs = if reuse { program.run_reusing(inputs) } else { program.run(inputs) };
+        match outputs {
             Ok(outputs) => Ok(match non_finite(&outputs) {
                 0 => Ok(outputs),
                 count => Err(count),

@@ -28,6 +28,15 @@ pub trait Program: Send {
     /// When an input is missing, unknown or of another length, or the device fails.
     fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs>;
 
+    /// As [`run`](Self::run), but without the dispatches of [`Recording::deep`]: what they wrote in the last whole run is read again.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and when no whole run ended well before, or the program keeps nothing.
+    fn run_reusing(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
+        let _ = inputs;
+        Err(Error::shape("run", "expected a program that keeps features, got one that keeps none"))
+    }
+
     /// Like [`run`](Self::run), with the time of each dispatch that the run takes, in order; on a GPU the device's own. Slower, since each is timed
     /// alone.
     ///

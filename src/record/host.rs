@@ -1,6 +1,7 @@
 //! The host executor: the reference twin of every kernel, and what runs where there is no GPU.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
@@ -168,14 +169,25 @@ pub struct HostProgram {
 }
 
 impl HostProgram {
-    /// Writes the inputs; gives the first dispatch that they ask for.
-    fn begin(&mut self, inputs: &[(u32, &[f32])]) -> usize {
+    /// Writes the inputs; gives the dispatches that they ask for.
+    fn begin(&mut self, inputs: &[(u32, &[f32])], reuse: bool) -> Result<[Range<usize>; 2]> {
         for &(storage, slice) in inputs {
             if let Some((lane, range)) = self.range(storage) {
                 self.lanes[lane][range].copy_from_slice(slice);
             }
         }
-        self.kept.first(&self.recording, inputs)
+        self.kept.ranges(&self.recording, inputs, reuse)
+    }
+
+    fn run_as(&mut self, inputs: &[(&str, &[f32])], reuse: bool) -> Result<Outputs> {
+        let inputs = match_inputs(&self.recording, inputs)?;
+        let ranges = self.begin(&inputs, reuse)?;
+        let first = ranges[0].start;
+        for index in ranges.into_iter().flatten() {
+            self.execute(index);
+        }
+        self.kept.made(&self.recording, first, &inputs);
+        Ok(self.outputs())
     }
 
     fn outputs(&self) -> Outputs {
@@ -183,7 +195,7 @@ impl HostProgram {
         outputs.map(|o| (o.name.clone(), gather(self.slice(o.tensor.storage), o.tensor))).collect()
     }
 
-    fn range(&self, storage: u32) -> Option<(usize, std::ops::Range<usize>)> {
+    fn range(&self, storage: u32) -> Option<(usize, Range<usize>)> {
         let len = self.recording.tensors[storage as usize].len;
         self.plan.placements[storage as usize].map(|p| (p.lane, p.offset / 4..p.offset / 4 + len))
     }
@@ -229,18 +241,17 @@ impl HostProgram {
 
 impl Program for HostProgram {
     fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        let inputs = match_inputs(&self.recording, inputs)?;
-        let first = self.begin(&inputs);
-        for index in first..self.recording.dispatches.len() {
-            self.execute(index);
-        }
-        self.kept.made(first, &inputs);
-        Ok(self.outputs())
+        self.run_as(inputs, false)
+    }
+
+    fn run_reusing(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
+        self.run_as(inputs, true)
     }
 
     fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
         let inputs = match_inputs(&self.recording, inputs)?;
-        let first = self.begin(&inputs);
+        let [range, _] = self.begin(&inputs, false)?;
+        let first = range.start;
         let mut times = Vec::with_capacity(self.recording.dispatches.len() - first);
         for index in first..self.recording.dispatches.len() {
             let start = Instant::now();
@@ -250,7 +261,7 @@ impl Program for HostProgram {
             let (label, kernel, flops) = (dispatch.label.clone(), dispatch.kernel.stem, dispatch.flops);
             times.push(DispatchTime { label, kernel, seconds, flops });
         }
-        self.kept.made(first, &inputs);
+        self.kept.made(&self.recording, first, &inputs);
         Ok((self.outputs(), times))
     }
 

@@ -207,6 +207,14 @@ fn lifetimes(recording: &Recording) -> Vec<Option<Lifetime>> {
             *life = Lifetime { first: 0, last: end };
         }
     }
+    // So does what later dispatches read of those that a run on kept features leaves out.
+    for dispatch in &recording.dispatches[recording.deep.clone()] {
+        if let Some(life) = &mut lifetimes[dispatch.write.storage as usize]
+            && life.last > recording.deep.end
+        {
+            *life = Lifetime { first: 0, last: end };
+        }
+    }
     for (index, tensor) in recording.tensors.iter().enumerate() {
         if matches!(tensor.role, Role::Constant(_)) {
             lifetimes[index] = None;

@@ -1,6 +1,7 @@
 //! A forward pass as plain data.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Caps, Constant, DType, Kernel, Layout, Shape, Tensor, Variant, constant_bytes};
@@ -78,6 +79,8 @@ pub struct Recording {
     pub dispatches: Vec<Dispatch>,
     /// How many of them, from the first on, a run leaves out when the inputs that they read are those of the run before ([`once`](Self::once)).
     pub prologue: usize,
+    /// The dispatches that a run on kept features leaves out ([`begin_deep`](Self::begin_deep)); empty where there are none.
+    pub deep: Range<usize>,
     /// Results in the order they were named.
     pub outputs: Vec<Output>,
     /// Bytes that the executor of a GPU may allocate: constants that do not fit then pass through the device in every run. `None` keeps all of them
@@ -105,6 +108,7 @@ impl Recording {
             tensors: Vec::new(),
             dispatches: Vec::new(),
             prologue: 0,
+            deep: 0..0,
             outputs: Vec::new(),
             memory_limit: None,
             constants: HashMap::new(),
@@ -240,6 +244,10 @@ impl Recording {
         self.kept.insert(dispatch.write.storage);
         self.dispatches.insert(self.prologue, dispatch);
         self.prologue += 1;
+        // Marks set before stand where they stood; without any, the range stays empty.
+        if self.deep != (0..0) {
+            self.deep = self.deep.start + 1..self.deep.end + 1;
+        }
     }
 
     /// Runs `body`, whose dispatches depend on `reads` (and constants) alone, and makes them part of the prologue: what does not change
@@ -251,6 +259,17 @@ impl Recording {
         let result = body(self);
         self.in_prologue = outer;
         result
+    }
+
+    /// The next dispatches are left out by runs on kept features ([`Program::run_reusing`](super::Program::run_reusing)), up to
+    /// [`end_deep`](Self::end_deep). What they write and later ones read stays in memory from run to run.
+    pub fn begin_deep(&mut self) {
+        self.deep = self.dispatches.len()..self.dispatches.len();
+    }
+
+    /// Ends what [`begin_deep`](Self::begin_deep) began.
+    pub fn end_deep(&mut self) {
+        self.deep.end = self.dispatches.len();
     }
 
     pub(super) fn is_input(&self, storage: u32) -> bool {

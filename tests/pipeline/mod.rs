@@ -4,6 +4,7 @@ mod adapter_files;
 mod adapters;
 mod budget;
 mod controls;
+mod deep_cache;
 mod embeddings;
 mod guidance;
 mod host_memory;

@@ -42,6 +42,33 @@ fn load_attention(w: &Weights, config: &UnetConfig, i: usize, level: Level) -> R
     Transformer2D::load(&w.at("attentions").at(i), shape)
 }
 
+/// The states that the way down leaves for the way up.
+pub(super) struct Skips {
+    pub(super) states: Vec<Tensor>,
+    /// How many of the first are computed even where features are kept: between them and their way back up lies what is left out.
+    depth: Option<usize>,
+}
+
+impl Skips {
+    pub(super) fn new(depth: Option<usize>) -> Self {
+        Skips { states: Vec::new(), depth }
+    }
+
+    pub(super) fn push(&mut self, rec: &mut Recording, state: Tensor) {
+        self.states.push(state);
+        if self.depth == Some(self.states.len()) {
+            rec.begin_deep();
+        }
+    }
+
+    fn pop(&mut self, rec: &mut Recording) -> Tensor {
+        if self.depth == Some(self.states.len()) {
+            rec.end_deep();
+        }
+        self.states.pop().expect("the way down leaves one state for each residual block of the way up")
+    }
+}
+
 /// What every residual block and attention of a call sees.
 #[derive(Clone)]
 pub(super) struct Conditioning {
@@ -107,15 +134,15 @@ impl DownBlock {
         rec: &mut Recording,
         mut hidden: Tensor,
         condition: &Conditioning,
-        skips: &mut Vec<Tensor>,
+        skips: &mut Skips,
     ) -> Result<Tensor> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             hidden = layer(rec, i, resnet, self.attentions.get(i), hidden, condition)?;
-            skips.push(hidden);
+            skips.push(rec, hidden);
         }
         if let Some(downsampler) = &self.downsampler {
             hidden = rec.scoped("downsamplers.0", |rec| downsampler.forward(rec, hidden))?;
-            skips.push(hidden);
+            skips.push(rec, hidden);
         }
         Ok(rec.tap(hidden))
     }
@@ -170,6 +197,11 @@ impl UpBlock {
         })
     }
 
+    /// How many states it takes of those that the way down leaves.
+    pub(super) fn takes(&self) -> usize {
+        self.resnets.len()
+    }
+
     /// Takes from `skips` what the level left there. Enlarges to the size of the next state in `skips`, which is twice
     /// the size unless a side on the way down was odd.
     pub(super) fn forward(
@@ -177,14 +209,14 @@ impl UpBlock {
         rec: &mut Recording,
         mut hidden: Tensor,
         condition: &Conditioning,
-        skips: &mut Vec<Tensor>,
+        skips: &mut Skips,
     ) -> Result<Tensor> {
         for (i, resnet) in self.resnets.iter().enumerate() {
-            let skip = skips.pop().expect("the way down leaves one state for each residual block of the way up");
+            let skip = skips.pop(rec);
             let joined = concat(rec, hidden, skip)?;
             hidden = layer(rec, i, resnet, self.attentions.get(i), joined, condition)?;
         }
-        if let (Some(upsampler), Some(next)) = (&self.upsampler, skips.last()) {
+        if let (Some(upsampler), Some(next)) = (&self.upsampler, skips.states.last()) {
             let size = (next.shape.h, next.shape.w);
             hidden = rec.scoped("upsamplers.0", |rec| rec.in_f32(|rec| upsampler.forward(rec, hidden, size)))?;
         }

@@ -4,6 +4,7 @@
 use serde::Deserialize;
 
 use super::UnetConfig;
+use super::blocks::Skips;
 use super::config::{SUPPORTED_BESIDE_CLASS, UpBlockType};
 use super::trunk::{Inputs, Trunk};
 use crate::models::config::{Supported, expect, parse};
@@ -215,12 +216,13 @@ impl ControlNet {
         let picture = self.embed(rec, index, inputs.sample.shape)?;
         let entered = self.trunk.enter(rec, inputs.sample)?;
         let mut hidden = add_scaled(rec, entered, picture, None)?;
-        let (mut states, mut taken) = (vec![hidden], 0);
+        let (mut states, mut taken) = (Skips::new(None), 0);
+        states.push(rec, hidden);
         let zero = |rec: &mut Recording, name: String, conv: &Linear, state: Tensor| {
             rec.scoped(name, |rec| conv.forward(rec, state, Epilogue::default()))
         };
         for level in 0..=self.trunk.down_blocks.len() {
-            for &state in &states[taken..] {
+            for &state in &states.states[taken..] {
                 let added = zero(rec, format!("controlnet_down_blocks.{taken}"), &self.down[taken], state)?;
                 take(rec, taken, added)?;
                 taken += 1;

@@ -9,15 +9,15 @@ mod trunk;
 pub use config::{DownBlockType, UnetConfig, UpBlockType};
 pub use control::{ControlNet, ControlNetConfig};
 
-use blocks::UpBlock;
+use blocks::{Skips, UpBlock};
 use trunk::{Inputs, Trunk};
 
 use super::{names, new_recording};
-use crate::Result;
 use crate::nn::{Conv2d, GroupNorm};
 use crate::ops::Epilogue;
 use crate::record::{Caps, Recording};
 use crate::weights::Weights;
+use crate::{Error, Result};
 
 /// `UNet2DConditionModel` of diffusers, and `UNet2DConditionWoCTModel` of the OMS authors.
 pub struct Unet {
@@ -89,15 +89,53 @@ impl Unet {
         controls: &[&ControlNet],
         taps: bool,
     ) -> Result<Recording> {
+        self.record_as(caps, [n, h, w], tokens, controls, taps, None)
+    }
+
+    /// [`record`](Self::record) for runs on kept features (DeepCache: Ma, Fang, Wang, CVPR 2024, section 3.2): such a run
+    /// ([`Program::run_reusing`](crate::record::Program::run_reusing)) computes the first `depth` of the states that the way down
+    /// leaves and the residual blocks that take them on the way up; the state that enters the first of those is the last whole run's.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record); when `depth` is not from 1 to [`most_depth`](Self::most_depth).
+    pub fn record_reusable(
+        &self,
+        caps: &Caps,
+        [n, h, w]: [usize; 3],
+        tokens: usize,
+        depth: usize,
+        taps: bool,
+    ) -> Result<Recording> {
+        let most = self.most_depth();
+        if !(1..=most).contains(&depth) {
+            return Err(Error::Request(format!("deep-cache: expected a depth from 1 to {most}, got {depth}")));
+        }
+        self.record_as(caps, [n, h, w], tokens, &[], taps, Some(depth))
+    }
+
+    /// The largest depth of [`record_reusable`](Self::record_reusable): all states that the way down leaves but the last.
+    pub fn most_depth(&self) -> usize {
+        self.up_blocks.iter().map(UpBlock::takes).sum::<usize>().saturating_sub(1)
+    }
+
+    fn record_as(
+        &self,
+        caps: &Caps,
+        [n, h, w]: [usize; 3],
+        tokens: usize,
+        controls: &[&ControlNet],
+        taps: bool,
+        depth: Option<usize>,
+    ) -> Result<Recording> {
         let mut recording = new_recording(caps, taps);
         let rec = &mut recording;
         let inputs = Inputs::record(rec, &self.config, [n, h, w], tokens)?;
         let condition = self.trunk.condition(rec, &inputs)?;
-        let mut skips = Vec::new();
+        let mut skips = Skips::new(depth);
         // The way down and the middle stay in f32.
         let mut hidden = rec.in_f32(|rec| {
             let mut hidden = self.trunk.enter(rec, inputs.sample)?;
-            skips.push(hidden);
+            skips.push(rec, hidden);
             for i in 0..self.trunk.down_blocks.len() {
                 hidden = self.trunk.down(rec, i, hidden, &condition, &mut skips)?;
             }
@@ -106,7 +144,7 @@ impl Unet {
                 let seen = inputs.of_controls(rec, &self.config);
                 for (i, net) in controls.iter().enumerate() {
                     net.check(&self.config)?;
-                    rec.scoped(format!("control.{i}"), |rec| net.add(rec, i, &seen, &mut skips, &mut hidden))?;
+                    rec.scoped(format!("control.{i}"), |rec| net.add(rec, i, &seen, &mut skips.states, &mut hidden))?;
                 }
             }
             Result::Ok(hidden)

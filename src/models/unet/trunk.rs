@@ -1,7 +1,7 @@
 //! What a UNet and its ControlNets have in common: the way down and the middle, and what tells them the time.
 
 use super::UnetConfig;
-use super::blocks::{Conditioning, DownBlock, Loader, MidBlock};
+use super::blocks::{Conditioning, DownBlock, Loader, MidBlock, Skips};
 use crate::Result;
 use crate::models::{input, names};
 use crate::nn::{Conv2d, TimeBlocks, TimeProjections, TimestepEmbedding};
@@ -146,7 +146,7 @@ impl Trunk {
         i: usize,
         hidden: Tensor,
         condition: &Conditioning,
-        skips: &mut Vec<Tensor>,
+        skips: &mut Skips,
     ) -> Result<Tensor> {
         rec.scoped(format!("down_blocks.{i}"), |rec| self.down_blocks[i].forward(rec, hidden, condition, skips))
     }
