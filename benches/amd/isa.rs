@@ -10,6 +10,8 @@ pub(crate) struct Loop {
     pub(crate) multiply_adds: usize,
     /// Of them, those that do more than one at once in each lane.
     pub(crate) packed: usize,
+    /// Products of a lane, where none are made in matrices.
+    pub(crate) products: usize,
     /// Loads from memory and from workgroup memory.
     pub(crate) loads: usize,
     /// Of them, those of 16 bytes a lane.
@@ -19,6 +21,10 @@ pub(crate) struct Loop {
 impl Loop {
     pub(crate) fn share(&self) -> f64 {
         self.multiply_adds as f64 / self.slots.max(1) as f64
+    }
+
+    pub(crate) fn products_a_slot(&self) -> f64 {
+        self.products as f64 / self.slots.max(1) as f64
     }
 }
 
@@ -86,10 +92,14 @@ fn count(lines: &[String]) -> Loop {
         // A dual instruction has two operations in one slot.
         let operations = code.split("::").map(str::trim);
         let packs = |op: &str| {
-            ["v_pk_fma", "v_dot", "v_dual_dot", "v_wmma", "v_swmma", "v_mfma"].iter().any(|name| op.starts_with(name))
+            ["v_pk_fma", "v_pk_mul_f16", "v_dot", "v_dual_dot", "v_wmma", "v_swmma", "v_mfma"]
+                .iter()
+                .any(|name| op.starts_with(name))
         };
         let singles = |op: &str| {
             let adds = ["v_fma_", "v_mad_f", "v_mad_mix", "v_dual_fma_"].iter().any(|name| op.starts_with(name));
+            // Times one it is an addition, of a value that is converted on the way.
+            let adds = adds && !op.split([' ', ',']).any(|operand| operand == "1.0");
             ["v_fmac_", "v_fmaak", "v_fmamk", "v_mac_", "v_dual_fmac"].iter().any(|name| op.starts_with(name))
                 || adds && onto_itself(op)
         };
@@ -97,6 +107,7 @@ fn count(lines: &[String]) -> Loop {
         let single = operations.clone().any(singles);
         found.packed += usize::from(packed);
         found.multiply_adds += usize::from(packed || single);
+        found.products += operations.map(|op| if packs(op) { 2 } else { usize::from(singles(op)) }).sum::<usize>();
         let load =
             ["buffer_load", "global_load", "ds_load", "ds_read", "s_buffer_load"].iter().any(|n| op.starts_with(n));
         if load && !op.starts_with("s_") {
@@ -127,16 +138,16 @@ mod tests {
                     v_fmac_f32_e32 v4, v0, v1\n v_dual_fmac_f32 v5, v0, v1 :: v_dual_fmac_f32 v6, v2, v3\n v_pk_fma_f16 v7, v0, v1, v7\n \
                     s_cbranch_scc1 BB2\nBB3:\n buffer_load_dword v0, v1\n s_cbranch_scc1 BB3\n s_cbranch_scc1 BB1\n s_endpgm";
         let found = inner_loop(text).expect("a loop");
-        assert_eq!(found, Loop { slots: 5, multiply_adds: 3, packed: 2, loads: 1, wide_loads: 1 });
+        assert_eq!(found, Loop { slots: 5, multiply_adds: 3, packed: 2, products: 5, loads: 1, wide_loads: 1 });
         assert!((found.share() - 0.6).abs() < 1e-9);
     }
 
     #[test]
     fn conversions_and_unpacked_weights_are_not_multiply_adds() {
         let text = "BB0:\n v_fma_mix_f32 v63, v32, 1.0, neg(0) op_sel_hi:[1,0,0]\n v_fma_f32 v1, v2, v3, v4\n v_fma_f32 v1, v2, v3, v1\n \
-                    v_fma_mix_f32 v5, v32, v6, v5 op_sel_hi:[1,0,0]\n s_cbranch_scc1 BB0";
+                    v_fma_mix_f32 v5, v32, v6, v5 op_sel_hi:[1,0,0]\n v_fma_mix_f32 v5, v32, 1.0, v5 op_sel_hi:[1,0,0]\n s_cbranch_scc1 BB0";
         let found = inner_loop(text).expect("a loop");
-        assert_eq!((found.slots, found.multiply_adds), (5, 2));
+        assert_eq!((found.slots, found.multiply_adds), (6, 2));
     }
 
     #[test]
@@ -157,7 +168,7 @@ mod tests {
                     \t v4: %7:v[0-3] = ds_read_b128 %300:v[74] storage:shared\n\
                     \t s1: %96:s[29],  s1: %1538:scc = s_add_u32 3, %95:s[28]\n\ts_cbranch_scc1 block:BB1\nBB2\n\ts_endpgm";
         let found = inner_loop(text).expect("a loop");
-        assert_eq!(found, Loop { slots: 6, multiply_adds: 2, packed: 0, loads: 1, wide_loads: 1 });
+        assert_eq!(found, Loop { slots: 6, multiply_adds: 2, packed: 0, products: 2, loads: 1, wide_loads: 1 });
     }
 
     #[test]

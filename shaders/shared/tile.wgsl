@@ -1,18 +1,30 @@
 // The tiled product that matmul and conv2d share. The including file declares params (rows, columns, rows_per_image), weight, the epilogue's
 // bindings and out, and defines inner_quads(), the extent of k in quads, locate_row, and the runs of shared/run.wgsl.
 //
-// A step brings TILE_K values of k of the workgroup's rows and columns to workgroup memory; each invocation multiplies its THREAD_M rows with
-// its THREAD_N columns four k at a time, so that workgroup memory is read 16 bytes at a time and nothing is transposed. The next step's values
-// are asked for before a step is multiplied. The pitch of 5 quads and the order of the columns keep the invocations of a row in different
+// A step brings UNITS units of k of the workgroup's rows and columns to workgroup memory; each invocation multiplies its THREAD_M rows with
+// its THREAD_N columns a unit at a time (four k), so that workgroup memory is read 16 bytes at a time and nothing is transposed. The next step's values
+// are asked for before a step is multiplied. The pitch of 5 units and the order of the columns keep the invocations of a row in different
 // banks. SLICES groups of invocations, each with tiles of its own, take a part of k each and are added up at the end: what keeps a GPU busy
 // with few results. Rows and columns past the end are computed from the last one and not stored; past the end of a run x is zero. WHOLE:
-// every run is whole steps.
+// every run is whole steps. PACKED: x and weights lie in workgroup memory as f16, eight in a unit of 16 bytes, and are multiplied as f16, in sums of four.
 
 //#include "shared/epilogue.wgsl"
 //#include "shared/run.wgsl"
 
-const TILE_K_QUADS: u32 = 4u;
-const PITCH: u32 = TILE_K_QUADS + 1u;
+//#if PACKED
+struct Unit {
+    first: vec4<f16>,
+    second: vec4<f16>,
+}
+const UNIT_QUADS: u32 = 2u;
+//#else
+alias Unit = vec4<f32>;
+const UNIT_QUADS: u32 = 1u;
+//#endif
+// Of a row in a step.
+const UNITS: u32 = 4u;
+const TILE_K_QUADS: u32 = UNITS * UNIT_QUADS;
+const PITCH: u32 = UNITS + 1u;
 const ACROSS: u32 = TILE_N / THREAD_N;
 const DOWN: u32 = TILE_M / THREAD_M;
 const INVOCATIONS: u32 = ACROSS * DOWN;
@@ -24,9 +36,39 @@ const ROW_STEP: u32 = INVOCATIONS / PAIRS;
 const ROWS_LOADED: u32 = TILE_M / ROW_STEP;
 const COLUMNS_LOADED: u32 = TILE_N / ROW_STEP;
 
-var<workgroup> x_tile: array<vec4<f32>, SLICES * TILE_M * PITCH>;
-// At the end, the sums of half of the slices.
-var<workgroup> weight_tile: array<vec4<f32>, SLICES * TILE_N * PITCH>;
+var<workgroup> x_tile: array<Unit, SLICES * TILE_M * PITCH>;
+var<workgroup> weight_tile: array<Unit, SLICES * TILE_N * PITCH>;
+
+// The sums of half of the slices at the end, TOGETHER of each invocation at a time.
+//#if PACKED
+const TOGETHER: u32 = 1u;
+var<workgroup> slice_sums: array<vec4<f32>, max(SLICES / 2u, 1u) * INVOCATIONS>;
+fn write_sum(place: u32, sum: vec4<f32>) {
+    slice_sums[place] = sum;
+}
+fn read_sum(place: u32) -> vec4<f32> {
+    return slice_sums[place];
+}
+//#else
+const TOGETHER: u32 = SUMS;
+fn write_sum(place: u32, sum: vec4<f32>) {
+    weight_tile[place] = sum;
+}
+fn read_sum(place: u32) -> vec4<f32> {
+    return weight_tile[place];
+}
+//#endif
+
+//#if PACKED
+// A sum of f16 takes four products, two such sums side by side; longer chains would round more.
+fn dot_unit(v: Unit, w: Unit) -> f32 {
+    var pair = v.first.xy * w.first.xy;
+    pair = fma(v.first.zw, w.first.zw, pair);
+    pair = fma(v.second.xy, w.second.xy, pair);
+    pair = fma(v.second.zw, w.second.zw, pair);
+    return f32(pair.x) + f32(pair.y);
+}
+//#endif
 
 // What an invocation brings to workgroup memory, as it is stored.
 struct Fetched {
@@ -113,19 +155,30 @@ fn main(
         let loaded = quads - min(quad + loaded_quad, quads);
 //#endif
         let valid = select(0u, loaded, first_step + step < all_steps);
-        for (var side = 0u; side < 2u; side++) {
-            for (var i = 0u; i < ROWS_LOADED; i++) {
-                let row = loaded_row + i * ROW_STEP;
-                let value = vec4<f32>(fetched.x[2u * i + side]);
-                x_tile[(x_first + row) * PITCH + loaded_quad + side] =
-                    select(vec4<f32>(), value, fetched.inside[i] && side < valid);
+        for (var i = 0u; i < ROWS_LOADED; i++) {
+            let place = (x_first + loaded_row + i * ROW_STEP) * PITCH + loaded_quad / UNIT_QUADS;
+            var values: array<x4, 2>;
+            for (var side = 0u; side < 2u; side++) {
+                values[side] = select(x4(), fetched.x[2u * i + side], fetched.inside[i] && side < valid);
             }
-            for (var i = 0u; i < COLUMNS_LOADED; i++) {
-                let column = loaded_row + i * ROW_STEP;
-                let place = column % 4u * (TILE_N / 4u) + column / 4u;
-                weight_tile[(weight_first + place) * PITCH + loaded_quad + side] =
-                    unpack_pair(fetched.weight[i], side);
-            }
+//#if PACKED
+            x_tile[place] = Unit(values[0], values[1]);
+//#else
+            x_tile[place] = Unit(values[0]);
+            x_tile[place + 1u] = Unit(values[1]);
+//#endif
+        }
+        for (var i = 0u; i < COLUMNS_LOADED; i++) {
+            let column = loaded_row + i * ROW_STEP;
+            let row = weight_first + column % 4u * (TILE_N / 4u) + column / 4u;
+            let place = row * PITCH + loaded_quad / UNIT_QUADS;
+            let values = array(unpack_pair(fetched.weight[i], 0u), unpack_pair(fetched.weight[i], 1u));
+//#if PACKED
+            weight_tile[place] = Unit(vec4<f16>(values[0]), vec4<f16>(values[1]));
+//#else
+            weight_tile[place] = values[0];
+            weight_tile[place + 1u] = values[1];
+//#endif
         }
         workgroupBarrier();
         quad += TILE_K_QUADS;
@@ -137,14 +190,22 @@ fn main(
             }
         }
         fetched = fetch(firsts, columns, run * quads, quad, loaded_quad);
-        for (var k = 0u; k < TILE_K_QUADS; k++) {
-            var w: array<vec4<f32>, THREAD_N>;
+        for (var k = 0u; k < UNITS; k++) {
+            var w: array<Unit, THREAD_N>;
             for (var j = 0u; j < THREAD_N; j++) {
                 w[j] = weight_tile[(weight_first + across + j % 4u * (TILE_N / 4u) + j / 4u * ACROSS) * PITCH + k];
             }
             for (var i = 0u; i < THREAD_M; i++) {
                 let v = x_tile[(x_first + down + i * DOWN) * PITCH + k];
                 for (var j = 0u; j < THREAD_QUADS; j++) {
+//#if PACKED
+                    sums[i * THREAD_QUADS + j] += vec4<f32>(
+                        dot_unit(v, w[4u * j]),
+                        dot_unit(v, w[4u * j + 1u]),
+                        dot_unit(v, w[4u * j + 2u]),
+                        dot_unit(v, w[4u * j + 3u]),
+                    );
+//#else
                     var sum = sums[i * THREAD_QUADS + j];
                     sum.x = fma(v.x, w[4u * j].x, sum.x);
                     sum.y = fma(v.x, w[4u * j + 1u].x, sum.y);
@@ -163,6 +224,7 @@ fn main(
                     sum.z = fma(v.w, w[4u * j + 2u].w, sum.z);
                     sum.w = fma(v.w, w[4u * j + 3u].w, sum.w);
                     sums[i * THREAD_QUADS + j] = sum;
+//#endif
                 }
             }
         }
@@ -170,19 +232,21 @@ fn main(
     }
 
     for (var half = SLICES / 2u; half > 0u; half /= 2u) {
-        let place = slice % half * SUMS * INVOCATIONS + local;
-        if (slice >= half && slice < 2u * half) {
-            for (var i = 0u; i < SUMS; i++) {
-                weight_tile[place + i * INVOCATIONS] = sums[i];
+        let place = slice % half * TOGETHER * INVOCATIONS + local;
+        for (var first = 0u; first < SUMS; first += TOGETHER) {
+            if (slice >= half && slice < 2u * half) {
+                for (var i = 0u; i < TOGETHER; i++) {
+                    write_sum(place + i * INVOCATIONS, sums[first + i]);
+                }
             }
-        }
-        workgroupBarrier();
-        if (slice < half) {
-            for (var i = 0u; i < SUMS; i++) {
-                sums[i] += weight_tile[place + i * INVOCATIONS];
+            workgroupBarrier();
+            if (slice < half) {
+                for (var i = 0u; i < TOGETHER; i++) {
+                    sums[first + i] += read_sum(place + i * INVOCATIONS);
+                }
             }
+            workgroupBarrier();
         }
-        workgroupBarrier();
     }
     if (slice > 0u) {
         return;

@@ -8,8 +8,8 @@ use crate::record::{AdapterKind, Caps, DType, Layout, Recording, Tensor, Variant
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Product {
     /// `shaders/shared/tile.wgsl`: a workgroup owns `tile` results (rows, columns) and shares what it loads; each of its `slices` takes a part
-    /// of the sums, an invocation of a slice `thread` results. `whole` where runs are whole steps.
-    Tiled { tile: [u32; 2], thread: [u32; 2], slices: u32, whole: bool },
+    /// of the sums, an invocation of a slice `thread` results. `whole` where runs are whole steps. `packed`: products of f16, in short sums of f16.
+    Tiled { tile: [u32; 2], thread: [u32; 2], slices: u32, whole: bool, packed: bool },
     /// `shaders/shared/direct.wgsl`: an invocation owns `rows`×(4 `quads`) results and shares nothing; a subgroup is `across`×`down` of them, one of
     /// which is 1. What software adapters are good at: no barriers, no workgroup memory, and values that the whole subgroup reads at one address.
     /// Weights lie in panels as wide as the subgroup's columns.
@@ -36,8 +36,8 @@ const TILES: [([u32; 2], [u32; 2]); 7] = [
     ([32, 32], [4, 4]),
 ];
 
-/// Terms of a step of the tiled product.
-const STEP: usize = 16;
+/// Terms of a step of the tiled product, and of the packed one.
+const STEPS: [usize; 2] = [16, 32];
 
 impl Product {
     /// The way for a product of `x` and `weight`: what was measured to be fastest on the device, else what is reasoned.
@@ -65,10 +65,23 @@ impl Product {
         if let Some(coop) = Coop::choose(caps, rows, columns, split).filter(|_| class.weight != DType::F32) {
             return Product::Coop { coop, split };
         }
-        let tiled = |tile, slices| Self::tiled(caps, class, tile, THREAD, slices);
+        let packed = Self::packs(caps, class);
+        let tiled = |tile, slices| Self::tiled(caps, class, tile, THREAD, slices, packed);
         let large = tiled([64, 64], 1).filter(|_| rows.div_ceil(64) * columns.div_ceil(64) >= 256);
         let sliced = || [4, 2, 1].into_iter().find_map(|slices| tiled([32, 64], slices));
-        large.or_else(sliced).unwrap_or(Product::Tiled { tile: [32, 64], thread: THREAD, slices: 1, whole: false })
+        large.or_else(sliced).unwrap_or(Product::Tiled {
+            tile: [32, 64],
+            thread: THREAD,
+            slices: 1,
+            whole: false,
+            packed: false,
+        })
+    }
+
+    /// Whether f16 arithmetic pays and is exact enough: its sums of four add about 1e-7 to a product's normalised squared error, which f16
+    /// storage allows and f32 does not.
+    fn packs(caps: &Caps, class: &ProductClass) -> bool {
+        caps.storage == DType::F16 && caps.shader_f16 && class.x == DType::F16 && class.weight != DType::F32
     }
 
     /// All ways that a device has for a product, the reasoned one first. Software adapters differ in rows alone: a weight lies in panels that every
@@ -79,10 +92,11 @@ impl Product {
         if let Product::Direct { across, down, quads, .. } = reasoned {
             all.extend([2, 4, 6, 8, 12, 16].map(|rows| Product::Direct { across, down, rows, quads }));
         } else {
-            for (tile, thread) in TILES {
-                all.extend(
-                    [1, 2, 4, 8].into_iter().filter_map(|slices| Self::tiled(caps, class, tile, thread, slices)),
-                );
+            let forms: &[bool] = if Self::packs(caps, class) { &[true, false] } else { &[false] };
+            for ((tile, thread), &packed) in TILES.iter().flat_map(|way| forms.iter().map(move |packed| (*way, packed)))
+            {
+                let of = |slices| Self::tiled(caps, class, tile, thread, slices, packed);
+                all.extend([1, 2, 4, 8].into_iter().filter_map(of));
             }
             let split = class.x == DType::F32;
             let matrices = if class.weight == DType::F32 { Vec::new() } else { Coop::candidates(caps, split) };
@@ -98,27 +112,37 @@ impl Product {
         all
     }
 
-    /// A tiled product, if its loads divide evenly, its sums can be added up where its weights were, and the device has the room.
-    fn tiled(caps: &Caps, class: &ProductClass, tile: [u32; 2], thread: [u32; 2], slices: u32) -> Option<Self> {
+    /// A tiled product, if its loads divide evenly, its sums can be added up in the workgroup memory that is left, and the device has the room.
+    fn tiled(
+        caps: &Caps,
+        class: &ProductClass,
+        tile: [u32; 2],
+        thread: [u32; 2],
+        slices: u32,
+        packed: bool,
+    ) -> Option<Self> {
         let [m, n] = tile;
-        // Four quads of each row and column and a pitch of one, in f32.
-        let bytes = slices * (m + n) * 80;
+        let step = STEPS[usize::from(packed)];
         let invocations = m * n / (thread[0] * thread[1]);
-        let row_step = invocations / 2;
+        // Four units of 16 bytes of each row and column and a pitch of one; packed, also a vector of sums of half of the slices.
+        let sums = if packed { 16 * (slices / 2).max(1) * invocations } else { 0 };
+        let bytes = slices * (m + n) * 80 + sums;
+        let row_step = invocations / (step as u32 / 8);
         let fits = m.is_multiple_of(row_step)
             && n.is_multiple_of(row_step)
-            && (slices == 1 || m <= 40 && class.extents.terms() >= 64 * slices as usize)
+            && (slices == 1 || (packed || m <= 40) && class.extents.terms() >= 4 * step * slices as usize)
             && bytes <= caps.max_workgroup_bytes
             && slices * invocations <= caps.max_invocations;
-        let whole = class.extents.run.is_multiple_of(STEP);
-        fits.then_some(Product::Tiled { tile, thread, slices, whole })
+        let whole = class.extents.run.is_multiple_of(step);
+        fits.then_some(Product::Tiled { tile, thread, slices, whole, packed })
     }
 
     /// The variant for operands of these types; settles the weight's layout.
     pub(super) fn variant(self, rec: &mut Recording, weight: Tensor) -> Variant {
         let mut variant = Variant::default();
         match self {
-            Product::Tiled { tile: [m, n], thread: [rows, columns], slices, whole } => {
+            Product::Tiled { tile: [m, n], thread: [rows, columns], slices, whole, packed } => {
+                variant.flags.extend(packed.then_some("PACKED"));
                 variant.flags.extend(whole.then_some("WHOLE"));
                 variant.constants.extend([("TILE_M", m), ("TILE_N", n), ("THREAD_M", rows), ("THREAD_N", columns)]);
                 variant.constants.push(("SLICES", slices));
@@ -182,8 +206,9 @@ fn lanes(caps: &Caps) -> u32 {
 impl std::fmt::Display for Product {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Product::Tiled { tile: [m, n], thread: [rows, columns], slices, .. } => {
-                write!(f, "tiled {m}x{n} by {rows}x{columns}, slices {slices}")
+            Product::Tiled { tile: [m, n], thread: [rows, columns], slices, packed, .. } => {
+                let form = if *packed { "packed" } else { "tiled" };
+                write!(f, "{form} {m}x{n} by {rows}x{columns}, slices {slices}")
             }
             Product::Direct { across, down, rows, quads } => {
                 write!(f, "direct {across}x{down}, rows {rows}, quads {quads}")

@@ -305,6 +305,34 @@ fn gpu_with_every_tile() {
     assert!(seen.len() >= 15, "{seen:?}");
 }
 
+/// Every tile of packed f16, and that f32 does not have them: sums of four products of f16 are more than it allows.
+#[test]
+fn gpu_with_every_packed_tile() {
+    let backend = adapter::open_with(DType::F16, adapter::test_options());
+    let half = Caps { kind: AdapterKind::Integrated, matrices: Vec::new(), ..backend.caps().clone() };
+    let packed = |caps: &Caps, case: &Case, operands: &Operands| {
+        let plain = case.record(caps, operands, Wide::default()).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+        let trial = Trial::of(&plain).into_iter().next().unwrap_or_else(|| panic!("{case:?} is a product"));
+        let tiles: Vec<_> = trial.tiles(caps).into_iter().filter(|tile| tile.starts_with("packed")).collect();
+        (trial, tiles)
+    };
+    let mut seen = BTreeSet::new();
+    for (case, operands, expected) in solved().iter().filter(|(case, ..)| is_product(12_000)(case)) {
+        let single = Caps { storage: DType::F32, ..half.clone() };
+        assert!(packed(&single, case, operands).1.is_empty(), "{case:?}");
+        let (trial, tiles) = packed(&half, case, operands);
+        // Each compiles a kernel of its own; a tile is checked with the first product that has it.
+        for tile in tiles.into_iter().filter(|tile| seen.insert(tile.clone())) {
+            let mut tuning = Tuning::default();
+            tuning.set(trial.key(), tile.as_str());
+            let tuned = Caps { tuning: tuning.into(), ..half.clone() };
+            let (out, stored) = run_case(&backend, &tuned, case, operands, Wide::default());
+            check(case, stored, &out, expected).unwrap_or_else(|failure| panic!("{tile}: {failure}"));
+        }
+    }
+    assert!(seen.len() >= 7, "{seen:?}");
+}
+
 /// Products whose operands have at most so many values each.
 fn is_product(most: usize) -> impl Fn(&Case) -> bool {
     move |case| {
