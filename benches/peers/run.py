@@ -3,7 +3,7 @@
 decoded picture, in turns on one machine, as one table.
 
     python benches/peers/run.py --work DIR [--sizes 256 512] [--runs 3] [--tools chiaro-cpu torch sdcpp-cpu chiaro-gpu sdcpp-vulkan]
-                                [--gpu llvmpipe] [--vulkan-python PYTHON]
+                                [--gpu llvmpipe] [--vulkan-python PYTHON] [--runner RUNNER]
 
 Needs torch, diffusers, safetensors and cyllama (stable-diffusion.cpp for processors) in the Python that runs it. Its Vulkan back end is
 another wheel of the same module: install `cyllama-vulkan` in a second environment and name its interpreter. On a CUDA machine torch runs
@@ -69,13 +69,13 @@ def bench(name):
     return found[-1]
 
 
-def ours(work, device, size, steps, vae):
+def ours(work, device, size, steps, vae, runner=()):
     env = dict(os.environ, CHIARO_BENCH_DEVICES=device, CHIARO_BENCH_MODEL=str(work / "folder"), CHIARO_BENCH_SIZE=str(size),
                CHIARO_BENCH_GUIDANCE="7", CHIARO_BENCH_STEPS=str(steps + 2), CHIARO_BENCH_RUNS="1", CHIARO_BENCH_BANDS="0")
-    out = subprocess.run([bench("unet_step")], env=env, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    out = subprocess.run([*runner, bench("unet_step")], env=env, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     found = dict(step=float(re.search(r": ([\d.]+) s a step", out)[1]), mib=int(re.search(r"peak (\d+) MiB", out)[1]), vae=None)
     if vae:
-        out = subprocess.run([bench("vae")], env=env, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+        out = subprocess.run([*runner, bench("vae")], env=env, check=True, capture_output=True, text=True, cwd=ROOT).stdout
         found["vae"] = float(re.search(r"whole ([\d.]+) s", out)[1])
     return found
 
@@ -85,9 +85,9 @@ def torch_(work, size, steps, vae):
     return json.loads(out.stdout.splitlines()[-1])
 
 
-def sdcpp(work, python, size, steps, env):
+def sdcpp(work, python, size, steps, env, runner=()):
     def run(steps):
-        command = [python, "-m", "cyllama.sd", "txt2img", "--model", work / "model.safetensors", "-W", size, "-H", size, "--steps", steps,
+        command = [*runner, python, "-m", "cyllama.sd", "txt2img", "--model", work / "model.safetensors", "-W", size, "-H", size, "--steps", steps,
                    "--threads", os.cpu_count(), "--verbose", "--output", work / "sdcpp.png", *PROMPT]
         done = subprocess.run(list(map(str, command)), env=dict(os.environ, **env), capture_output=True, text=True)
         if done.returncode:
@@ -113,16 +113,19 @@ def main():
     parser.add_argument("--tools", nargs="+", default=["chiaro-cpu", "torch", "sdcpp-cpu"])
     parser.add_argument("--gpu", default="llvmpipe", help="a part of the adapter's name, for chiaro-gpu")
     parser.add_argument("--vulkan-python", default=sys.executable)
+    parser.add_argument("--runner", help="a program that starts chiaro-gpu and sdcpp-vulkan on another driver")
     parser.add_argument("--no-vae", action="store_true")
     a = parser.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
     make(a.work)
+    runner = [a.runner] if a.runner else []
     tools = {
         "chiaro-cpu": lambda size: ours(a.work, "cpu", size, a.steps, not a.no_vae),
-        "chiaro-gpu": lambda size: ours(a.work, a.gpu, size, a.steps, not a.no_vae),
+        "chiaro-gpu": lambda size: ours(a.work, a.gpu, size, a.steps, not a.no_vae, runner),
         "torch": lambda size: torch_(a.work, size, a.steps, not a.no_vae),
         "sdcpp-cpu": lambda size: sdcpp(a.work, sys.executable, size, a.steps, {}),
-        "sdcpp-vulkan": lambda size: sdcpp(a.work, a.vulkan_python, size, a.vulkan_steps or a.steps, {"GGML_VK_VISIBLE_DEVICES": a.vulkan_device}),
+        "sdcpp-vulkan": lambda size: sdcpp(a.work, a.vulkan_python, size, a.vulkan_steps or a.steps,
+                                           {"GGML_VK_VISIBLE_DEVICES": a.vulkan_device}, runner),
     }
     print("| picture | engine | step, guidance pair | times chiaro's | decoder | times chiaro's | memory as each tool tells it |\n| --- | --- | --- | --- | --- | --- | --- |")
     for size in a.sizes:
