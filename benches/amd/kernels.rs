@@ -72,6 +72,12 @@ pub(crate) fn all(matrices: bool) -> chiaro::Result<Vec<(String, String)>> {
             let v = rec.tensor(Shape::tokens(2, texts, heads * width));
             attention(&mut rec, q, k, v, Attention { heads, causal: false })?;
         }
+        if storage == DType::F16 {
+            for (heads, width) in [(8, 40), (10, 64), (8, 80)] {
+                let q = rec.in_f32(|rec| rec.tensor(Shape::tokens(2, 1024, heads * width)));
+                rec.in_f32(|rec| attention(rec, q, q, q, Attention { heads, causal: false }))?;
+            }
+        }
         let x = rec.tensor(Shape::image(2, 32, 32, 320));
         let gamma = rec.constant(&Constant::from_f32("gamma", &[320], &[1.0; 320]));
         group_norm(&mut rec, x, gamma, gamma, GroupNorm { groups: 32, eps: 1e-5, silu: true })?;

@@ -48,17 +48,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             faults.push("few waves");
         }
         let is_product = label.starts_with("matmul") || label.starts_with("conv2d");
+        if label.contains(" COOP") && !compiled.assembly.contains("v_wmma") {
+            faults.push("no matrix instructions");
+        }
         match &found {
             Some(found) if is_product => {
-                if label.contains(" COOP") {
-                    if !compiled.assembly.contains("v_wmma") {
-                        faults.push("no matrix instructions");
-                    }
-                } else if label.contains(" PACKED") {
+                if label.contains(" PACKED") {
                     if found.packed == 0 || found.products_a_slot() < PACKED {
                         faults.push("few packed products");
                     }
-                } else if found.share() < SHARE {
+                } else if found.share() < SHARE && !label.contains(" COOP") {
                     faults.push("few multiply-adds");
                 }
                 if 2 * found.wide_loads < found.loads {

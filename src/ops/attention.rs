@@ -5,10 +5,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::attention_coop::Matrices;
 use super::attention_host::host;
 use super::{expect, expect_quads, expect_view};
 use crate::Result;
-use crate::record::{AdapterKind, Caps, Kernel, Recording, Tensor, Variant};
+use crate::record::{AdapterKind, Caps, DType, Kernel, Recording, Tensor, Variant};
 
 /// What an attention does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,8 +50,13 @@ pub fn attention(rec: &mut Recording, q: Tensor, k: Tensor, v: Tensor, attention
     let (queries, keys) = (q.shape.h * q.shape.w, k.shape.h * k.shape.w);
     let one_type = [k, v].iter().all(|operand| rec.dtype(*operand) == rec.dtype(q));
     let quad_bytes = if one_type { rec.dtype(q).bytes(4) as u32 } else { 16 };
-    let way = Way::choose(&rec.caps, head_dim, queries, q.shape.n * heads, quad_bytes);
+    let split = !one_type || rec.dtype(q) == DType::F32;
+    let way = Way::choose(&rec.caps, head_dim, queries, q.shape.n * heads, quad_bytes, split);
     let mut variant = Variant { constants: way.constants(), ..Variant::default() };
+    if let Way::Matrices(matrices) = way {
+        variant.flags.extend(matrices.flags());
+        variant.flags.extend(rec.caps.matrix_quads.then_some("MATRIX_QUADS"));
+    }
     if causal {
         variant.flags.push("CAUSAL");
     }
@@ -90,6 +96,10 @@ pub(super) const KERNEL: Kernel =
 pub(super) const DIRECT: Kernel =
     Kernel { stem: "attention_direct", source: include_str!("../../shaders/attention_direct.wgsl"), host };
 
+/// See `shaders/attention_coop.wgsl`.
+pub(super) const COOP: Kernel =
+    Kernel { stem: "attention_coop", source: include_str!("../../shaders/attention_coop.wgsl"), host };
+
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(super) struct Params {
@@ -112,21 +122,26 @@ pub(super) struct Params {
 enum Way {
     Tiled(Tile),
     Direct(Direct),
+    Matrices(Matrices),
 }
 
 impl Way {
-    /// `heads` is their number in all images, `quad_bytes` what four values take in workgroup memory.
-    fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize, quad_bytes: u32) -> Self {
-        match Direct::choose(caps, head_dim, queries) {
-            Some(direct) => Way::Direct(direct),
-            None => Way::Tiled(choose(caps, head_dim, queries, heads, quad_bytes)),
-        }
+    /// `heads` is their number in all images, `quad_bytes` what four values take in workgroup memory, `split` whether an operand is f32.
+    fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize, quad_bytes: u32, split: bool) -> Self {
+        let direct = Direct::choose(caps, head_dim, queries).map(Way::Direct);
+        let matrices = || match caps.kind {
+            AdapterKind::Software => None,
+            _ => Matrices::choose(caps, head_dim, queries, heads, split).map(Way::Matrices),
+        };
+        let tiled = || Way::Tiled(choose(caps, head_dim, queries, heads, quad_bytes));
+        direct.or_else(matrices).unwrap_or_else(tiled)
     }
 
     fn kernel(self) -> &'static Kernel {
         match self {
             Way::Tiled(_) => &KERNEL,
             Way::Direct(_) => &DIRECT,
+            Way::Matrices(_) => &COOP,
         }
     }
 
@@ -135,6 +150,7 @@ impl Way {
         match self {
             Way::Tiled(tile) => tile.queries(),
             Way::Direct(direct) => direct.own * direct.lanes,
+            Way::Matrices(matrices) => matrices.queries(),
         }
     }
 
@@ -146,6 +162,7 @@ impl Way {
         match self {
             Way::Tiled(tile) => tile.constants(),
             Way::Direct(direct) => direct.constants(),
+            Way::Matrices(matrices) => matrices.constants(),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod add_scaled;
 mod attention;
+mod attention_coop;
 mod attention_host;
 mod concat;
 mod conv2d;
@@ -38,6 +39,7 @@ pub const KERNELS: &[&Kernel] = &[
     &add_scaled::KERNEL,
     &attention::KERNEL,
     &attention::DIRECT,
+    &attention::COOP,
     &concat::KERNEL,
     &conv2d::KERNEL,
     &elementwise::KERNEL,

@@ -278,6 +278,38 @@ fn gpu_with_cooperative_matrices() {
     run_table(&backend, &Caps { matrix_quads: false, ..caps }, is_product(60_000));
 }
 
+/// Attention in cooperative matrices, of f16 operands and of f32 ones in two parts, as Vulkan and as Metal load them.
+#[test]
+fn gpu_attention_in_cooperative_matrices() {
+    let adapter = adapter::test_adapter();
+    if adapter.caps.matrix_size().is_none() {
+        println!("{adapter} has no cooperative matrices: nothing was checked");
+        return;
+    }
+    let backend = adapter::open_with(DType::F16, adapter::test_options());
+    let caps = Caps { kind: AdapterKind::Integrated, ..backend.caps().clone() };
+    let attends = |most: usize| {
+        move |case: &Case| {
+            matches!(case, Case::Attention { .. }) && case.operands().0.iter().all(|(_, values)| values.len() <= most)
+        }
+    };
+    run_table(&backend, &caps, attends(1_000_000));
+    for wide in [&["q"] as &[_], &["k", "v"], &["q", "k", "v", "qkv"]].map(Wide) {
+        run_table_with(&backend, &caps, wide, attends(60_000));
+    }
+    run_table(&backend, &Caps { matrix_quads: false, ..caps.clone() }, attends(60_000));
+    // As near as in f32, where operands and results are.
+    let mut checked = 0;
+    for (case, operands, _) in solved().iter().filter(|(case, ..)| attends(60_000)(case)) {
+        let finer = operands.0.iter().fold(operands.clone(), |finer, (name, _)| finer.finer(name));
+        let (out, stored) = run_case(&backend, &caps, case, &finer, Wide(&["q", "k", "v", "qkv", "out"]));
+        assert_eq!(stored, DType::F32);
+        check(case, stored, &out, &reference(case, &finer)).unwrap_or_else(|failure| panic!("{failure}"));
+        checked += 1;
+    }
+    assert!(checked > 5, "{checked} cases");
+}
+
 /// Every tile that `chiaro tune` could choose on a GPU, and on a software adapter.
 #[test]
 fn gpu_with_every_tile() {
