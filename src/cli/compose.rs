@@ -215,6 +215,7 @@ fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
         guidance_scale: model.guidance.unwrap_or(base.guidance_scale),
         guidance_interval: sampling.guidance_interval.map_or(base.guidance_interval, |Shares(start, end)| (start, end)),
         deep_cache: sampling.deep_cache.or(base.deep_cache),
+        token_merging: sampling.token_merging.or(base.token_merging),
         sampler: model.sampler.map(|s| s.kind).or(base.sampler),
         sigmas: sampling.sigmas.or(model.sampler.map_or(base.sigmas, |s| s.sigmas)),
         timestep_spacing: sampling.spacing.or(base.timestep_spacing),

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::preset::Preset;
 use super::{ControlArgs, ModelArgs, ReadingArgs};
-use crate::pipeline::{DeepCache, Upscale};
+use crate::pipeline::{DeepCache, TokenMerging, Upscale};
 use crate::sampling::{BetaSchedule, RngKind, SigmaSchedule, TimestepSpacing};
 
 /// Options of `generate`.
@@ -124,6 +124,10 @@ pub struct SamplingArgs {
     /// way down are always computed [default: 1, off; D: 2]
     #[arg(long, value_name = "N[:D]")]
     pub deep_cache: Option<DeepCache>,
+    /// Merge this share of the pixels into others like them where pixels attend to each other (token merging), such as 0.5; in the L finest
+    /// levels of the UNet that attend [default: off; L: 1]
+    #[arg(long, value_name = "SHARE[:L]")]
+    pub token_merging: Option<TokenMerging>,
     /// Clip the predicted picture at this share of its values (dynamic thresholding), such as 0.995; for models that draw pixels
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub dynamic_thresholding: Option<f64>,

@@ -14,6 +14,7 @@ const SHARED: &[(&str, &str)] = &[
     ("shared/group_norm_params.wgsl", include_str!("../../shaders/shared/group_norm_params.wgsl")),
     ("shared/run.wgsl", include_str!("../../shaders/shared/run.wgsl")),
     ("shared/tile.wgsl", include_str!("../../shaders/shared/tile.wgsl")),
+    ("shared/tokens.wgsl", include_str!("../../shaders/shared/tokens.wgsl")),
     ("shared/weight.wgsl", include_str!("../../shaders/shared/weight.wgsl")),
 ];
 

@@ -20,7 +20,7 @@ pub use clip::{ClipTextConfig, ClipTextModel, HiddenAct, TextStates};
 pub use config::OneOrMany;
 pub use lora_names::{LayerNames, Network, network};
 pub use taesd::{AutoencoderTiny, AutoencoderTinyConfig};
-pub use unet::{ControlNet, ControlNetConfig, DownBlockType, Unet, UnetConfig, UpBlockType};
+pub use unet::{ControlNet, ControlNetConfig, DownBlockType, Shortcuts, TokenMerging, Unet, UnetConfig, UpBlockType};
 pub use vae::{AutoencoderKl, AutoencoderKlConfig};
 
 use crate::record::{Caps, Recording, Shape, Tensor};

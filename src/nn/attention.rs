@@ -64,10 +64,30 @@ impl SelfAttention {
     /// # Errors
     /// As [`ops::attention`].
     pub fn forward(&self, rec: &mut Recording, x: Tensor, residual: Tensor) -> Result<Tensor> {
+        self.mix(rec, x, Some(residual))
+    }
+
+    /// [`forward`](Self::forward) over merged tokens: each pixel of `residual`, `[n, h, w, channels]`, gets what its slot has.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), [`ops::merge_tokens`] and [`ops::unmerge_tokens`].
+    pub fn forward_merged(
+        &self,
+        rec: &mut Recording,
+        x: Tensor,
+        residual: Tensor,
+        by: &ops::MergedTokens,
+    ) -> Result<Tensor> {
+        let merged = rec.layer(|rec| ops::merge_tokens(rec, x, by))?;
+        let mixed = self.mix(rec, merged, None)?;
+        rec.layer(|rec| ops::unmerge_tokens(rec, residual, mixed, by))
+    }
+
+    fn mix(&self, rec: &mut Recording, x: Tensor, residual: Option<Tensor>) -> Result<Tensor> {
         let qkv = self.qkv.forward(rec, x, Epilogue::default())?;
         let part = |i: usize| qkv.channels(i * self.width, self.width);
         let mixed = rec.layer(|rec| ops::attention(rec, part(0), part(1), part(2), self.attention))?;
-        self.out.forward(rec, mixed, Epilogue { residual: Some(residual), ..Epilogue::default() })
+        self.out.forward(rec, mixed, Epilogue { residual, ..Epilogue::default() })
     }
 }
 

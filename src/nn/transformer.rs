@@ -65,18 +65,21 @@ impl Transformer2D {
         })
     }
 
-    /// `x` is `[n, h, w, channels]`, `context` `[n, 1, tokens, cross_attention_dim]`.
+    /// `x` is `[n, h, w, channels]`, `context` `[n, 1, tokens, cross_attention_dim]`; `merged` is the share of pixels that are merged into
+    /// others where they attend to each other (token merging; 0 to 0.75).
     ///
     /// # Errors
     /// As the operations.
-    pub fn forward(&self, rec: &mut Recording, x: Tensor, context: Tensor) -> Result<Tensor> {
+    pub fn forward(&self, rec: &mut Recording, x: Tensor, context: Tensor, merged: Option<f32>) -> Result<Tensor> {
         let normed = self.norm_tap(rec, x)?;
         let mut hidden = rec.scoped("proj_in", |rec| {
             let hidden = rec.in_type_of(x, |rec| self.proj_in.forward(rec, normed, Epilogue::default()))?;
             Result::Ok(rec.tap(hidden))
         })?;
         for (i, block) in self.transformer_blocks.iter().enumerate() {
-            hidden = rec.scoped(format!("transformer_blocks.{i}"), |rec| block.forward(rec, hidden, context))?;
+            let merging = merged.map(|ratio| Merging { ratio, seed: i as u32 });
+            hidden =
+                rec.scoped(format!("transformer_blocks.{i}"), |rec| block.forward(rec, hidden, context, merging))?;
         }
         let epilogue = Epilogue { residual: Some(x), ..Epilogue::default() };
         let out = rec.scoped("proj_out", |rec| self.proj_out.forward(rec, hidden, epilogue))?;
@@ -89,6 +92,15 @@ impl Transformer2D {
             Ok(rec.tap(normed))
         })
     }
+}
+
+/// Tokens that attend to each other as means of several.
+#[derive(Clone, Copy)]
+struct Merging {
+    /// The share that is merged into others.
+    ratio: f32,
+    /// Of what chooses the others: another in each block.
+    seed: u32,
 }
 
 struct BasicTransformerBlock {
@@ -117,9 +129,21 @@ impl BasicTransformerBlock {
 
     /// The residuals are added where each part's last product is stored, so what a tap sees of `attn1` and `attn2`
     /// contains them.
-    fn forward(&self, rec: &mut Recording, x: Tensor, context: Tensor) -> Result<Tensor> {
+    fn forward(&self, rec: &mut Recording, x: Tensor, context: Tensor, merging: Option<Merging>) -> Result<Tensor> {
         let normed = layer_norm(rec, "norm1", &self.norm1, x)?;
-        let x = rec.scoped("attn1", |rec| self.attn1.forward(rec, normed, x))?;
+        let x = rec.scoped("attn1", |rec| {
+            let by = match merging {
+                Some(Merging { ratio, seed }) => {
+                    let merged = (f64::from(ratio) * (x.shape.h * x.shape.w) as f64).round() as usize;
+                    rec.layer(|rec| ops::match_tokens(rec, x, merged, seed))?
+                }
+                None => None,
+            };
+            match by {
+                Some(by) => self.attn1.forward_merged(rec, normed, x, &by),
+                None => self.attn1.forward(rec, normed, x),
+            }
+        })?;
         rec.tap_as("attn1 + residual", x);
         let normed = layer_norm(rec, "norm2", &self.norm2, x)?;
         let x = rec.scoped("attn2", |rec| self.attn2.forward(rec, normed, context, x))?;

@@ -19,6 +19,8 @@ mod layer_norm;
 mod matmul;
 mod product;
 mod simd;
+mod token_merging;
+mod token_merging_host;
 mod tuning;
 
 pub use add_scaled::{Scales, add_scaled};
@@ -29,6 +31,7 @@ pub use elementwise::elementwise;
 pub use group_norm::{GroupNorm, group_moments, group_norm, group_norm_by};
 pub use layer_norm::layer_norm;
 pub use matmul::matmul;
+pub use token_merging::{MergedTokens, match_tokens, merge_tokens, unmerge_tokens};
 pub use tuning::Trial;
 
 use crate::record::{BLOCK, Caps, DType, Kernel, Recording, Shape, Tensor, Variant};
@@ -47,6 +50,10 @@ pub const KERNELS: &[&Kernel] = &[
     &group_norm::APPLY,
     &layer_norm::KERNEL,
     &matmul::KERNEL,
+    &token_merging::MATCH,
+    &token_merging::MERGE,
+    &token_merging::SLOTS,
+    &token_merging::UNMERGE,
 ];
 
 /// A function of one value.

@@ -48,6 +48,7 @@ impl Pipeline {
                 cache.depth
             )));
         }
+        request.token_merging.map_or(Ok(()), |merging| merging.check(self.unet.config()))?;
         self.check_text(request)?;
         match (&request.oms, &self.oms) {
             (Some(_), None) => Err(Error::Request("oms: no module is loaded, give one with --oms".into())),

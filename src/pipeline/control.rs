@@ -14,7 +14,7 @@ use super::stage::Stage;
 use super::{Pipeline, Request, UnetRun, is_between};
 use crate::image::Rgb8Image;
 use crate::models::original::Control;
-use crate::models::{ControlNet, ControlNetConfig, OneOrMany, Unet, UnetConfig, names};
+use crate::models::{ControlNet, ControlNetConfig, OneOrMany, Shortcuts, Unet, UnetConfig, names};
 use crate::record::Shape;
 use crate::weights::{TensorSet, WeightFile, WeightType, Weights, hex};
 use crate::{Error, Result};
@@ -257,13 +257,13 @@ impl Pipeline {
         let (rows, tokens) = (call.rows * run.batch, run.tokens);
         let nets: Vec<_> = call.acting.iter().map(|&i| &self.controls[request.controls[i].net].net).collect();
         let name = if nets.is_empty() { "UNet" } else { "UNet with ControlNet" };
-        let depth = request.deep_cache.filter(|cache| cache.interval > 1).map(|cache| cache.depth);
+        let shortcuts = Shortcuts {
+            depth: request.deep_cache.filter(|cache| cache.interval > 1).map(|cache| cache.depth),
+            merging: request.token_merging,
+        };
         let stage = Stage::new(name, runs, move |caps| {
             let shape = [rows, latents.h, latents.w];
-            match depth {
-                Some(depth) => self.unet.record_reusable(caps, shape, tokens, depth, false),
-                None => self.unet.record_controlled(caps, shape, tokens, &nets, false),
-            }
+            self.unet.record_shortened(caps, shape, tokens, &nets, shortcuts, false)
         });
         Ok(stage.beside(self.preview_bytes(request, run.size)?))
     }

@@ -90,6 +90,7 @@ pub use tune::{TuneReport, TunedClass};
 pub use tuning_file::{load_tuning, save_tuning, tuning_path};
 pub use weight_types::{Part, Streaming, WeightTypes};
 
+pub use crate::models::TokenMerging;
 pub use crate::text::PromptSyntax;
 
 use std::collections::BTreeMap;

@@ -103,6 +103,12 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
     if let Some(cache) = request.deep_cache.filter(|cache| cache.interval > 1) {
         fields.push(("DeepCache", quoted(&cache.to_string())));
     }
+    if let Some(merging) = request.token_merging {
+        fields.push(("Token merging ratio", merging.ratio.to_string()));
+        if merging.levels > 1 {
+            fields.push(("Token merging levels", merging.levels.to_string()));
+        }
+    }
     let used: Vec<String> = embeddings_of(pipeline, request).map(EmbeddingReport::short_hash).collect();
     if !used.is_empty() {
         fields.push(("TI hashes", quoted(&used.join(", "))));

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Hires, Request, Upscale};
+use super::{DeepCache, Hires, Request, Upscale};
 use crate::image::png_text;
+use crate::models::TokenMerging;
 use crate::sampling::{PredictionType, RngKind, Sampler, Variation};
 use crate::text::PromptSyntax;
 use crate::{Error, Result};
@@ -160,6 +161,14 @@ fn from_infotext(text: &str) -> Result<Recipe> {
         }
         None => None,
     };
+    // There the share may be larger and means all pixels that can be merged.
+    let token_merging = number::<f32>("Token merging ratio", get("Token merging ratio"))?
+        .filter(|ratio| *ratio != 0.0)
+        .map(|ratio| if ratio <= 1.0 { ratio.min(0.75) } else { ratio });
+    let levels = number("Token merging levels", get("Token merging levels"))?.unwrap_or(1);
+    let token_merging = token_merging.map(|ratio| TokenMerging { ratio, levels });
+    let refused = |e: String| Error::Request(format!("DeepCache: {e}"));
+    let deep_cache = get("DeepCache").map(|text| text.parse::<DeepCache>().map_err(refused)).transpose()?;
     let clip_skip: usize = number("Clip skip", get("Clip skip"))?.unwrap_or(1);
     let request = Request {
         prompt: prompt.to_owned(),
@@ -176,6 +185,8 @@ fn from_infotext(text: &str) -> Result<Recipe> {
         hires,
         refiner_start: number("Refiner switch at", get("Refiner switch at"))?.unwrap_or(default.refiner_start),
         clip_skip: clip_skip.saturating_sub(1),
+        deep_cache,
+        token_merging,
         prompt_syntax: PromptSyntax::A1111,
         ..default
     };
@@ -226,7 +237,7 @@ mod tests {
     fn automatic1111_s_text() {
         let text = "a (red:1.2) car, 4k\nsecond line\nNegative prompt: blurry, low quality\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, \
                     CFG scale: 7.5, Seed: 965400086, Size: 512x768, Model hash: 6ce0161689, Model: \"v1, a: b\", Denoising strength: 0.4, \
-                    Clip skip: 2, Hires upscale: 2, Hires steps: 10, Hires upscaler: Latent, Version: v1.9.0";
+                    Clip skip: 2, Token merging ratio: 0.9, DeepCache: \"3:1\", Hires upscale: 2, Hires steps: 10, Hires upscaler: Latent, Version: v1.9.0";
         let recipe = from_infotext(text).expect("well formed");
         let r = &recipe.request;
         assert_eq!(r.prompt, "a (red:1.2) car, 4k\nsecond line");
@@ -234,6 +245,8 @@ mod tests {
         assert_eq!((r.num_inference_steps, r.seed, r.clip_skip), (20, 965_400_086, 1));
         assert_eq!((r.width, r.height), (Some(512), Some(768)));
         assert_eq!((r.sampler, r.sigmas), (Some(SolverKind::DpmPp2m), Some(SigmaSchedule::Karras)));
+        assert_eq!(r.token_merging, Some(TokenMerging { ratio: 0.75, levels: 1 }));
+        assert_eq!(r.deep_cache, Some(DeepCache { interval: 3, depth: 1 }));
         assert_eq!(recipe.model.as_deref(), Some("v1, a: b"));
         let hires = r.hires.as_ref().expect("hires");
         assert_eq!((hires.scale, hires.strength, hires.steps, hires.upscale), (2.0, 0.4, Some(10), Upscale::Latent));

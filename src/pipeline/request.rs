@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::control::ControlRequest;
 use super::deep_cache::DeepCache;
 use super::init::InitImage;
+use crate::models::TokenMerging;
 use crate::sampling::{
     BetaSchedule, OmsForm, RngKind, SchedulerConfig, SigmaSchedule, Solver, SolverKind, SolverOptions, TimestepSpacing,
     Variation,
@@ -53,6 +54,8 @@ pub struct Request {
     pub refiner_start: f64,
     /// Features of the UNet that are kept over calls; off when `None`.
     pub deep_cache: Option<DeepCache>,
+    /// Pixels of the UNet that attend to each other as means of several; off when `None`.
+    pub token_merging: Option<TokenMerging>,
     /// The solver; the model's own when `None`.
     pub sampler: Option<SolverKind>,
     /// Where σ lie; the model's own way when `None`.
@@ -177,6 +180,7 @@ impl Default for Request {
             image_guidance_scale: 1.5,
             refiner_start: 0.8,
             deep_cache: None,
+            token_merging: None,
             sampler: None,
             sigmas: None,
             timestep_spacing: None,
@@ -263,6 +267,7 @@ impl Request {
         if let Some(cache) = &self.deep_cache {
             cache.validate(!self.controls.is_empty())?;
         }
+        self.token_merging.map_or(Ok(()), TokenMerging::validate)?;
         finite_in("guidance-rescale", self.guidance_rescale, 0.0, 1.0)?;
         finite_in("offset-noise", self.offset_noise, 0.0, 1.0)?;
         if let Some(ratio) = self.dynamic_thresholding

@@ -62,11 +62,17 @@ fn a_picture_is_repeated_from_its_png() {
         "DPM++ 2M Karras",
         "--seed",
         "9",
+        "--token-merging",
+        "0.5",
+        "--deep-cache",
+        "3:1",
         "-o",
         "a.png",
     ]);
     run(&["--like", "a.png", "-o", "b.png"]);
     assert!(read("a.png") == read("b.png"));
+    run(&["--like", "a.png", "--token-merging", "0.25", "-o", "merged.png"]);
+    assert!(read("a.png") != read("merged.png"));
     run(&["--like", "a.png", "--seed", "10", "-o", "c.png"]);
     assert!(read("a.png") != read("c.png"));
     // From another picture, through a mask.

@@ -2,7 +2,7 @@
 
 use chiaro::ops::{
     Activation, Attention, Conv2d, Epilogue, GroupNorm, Scales, add_scaled, attention, concat, conv2d, elementwise,
-    group_norm, group_norm_by, layer_norm, matmul,
+    group_norm, group_norm_by, layer_norm, match_tokens, matmul, merge_tokens, unmerge_tokens,
 };
 use chiaro::record::{AdapterKind, Caps, Constant, DType, MatrixShape, Recording, Shape, Tensor};
 
@@ -99,8 +99,17 @@ pub(super) fn record_all(caps: &Caps) -> Recording {
         }
         norms(&mut rec, mixture, shapes);
         attentions(&mut rec, mixture, shapes);
+        token_merging(&mut rec, mixture);
     }
     rec
+}
+
+fn token_merging(rec: &mut Recording, mixture: Mixture) {
+    let tokens = mixture.x(rec, Shape::image(2, 9, 6, 40));
+    let by = match_tokens(rec, tokens, 20, 1).unwrap().expect("tokens to merge");
+    mixture.record(rec, |rec| merge_tokens(rec, tokens, &by));
+    let of_slots = mixture.other(rec, Shape::tokens(2, by.count(), 40));
+    mixture.record(rec, |rec| unmerge_tokens(rec, tokens, of_slots, &by));
 }
 
 fn constant(rec: &mut Recording, shape: &[usize], dtype: DType) -> Tensor {

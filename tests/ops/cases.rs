@@ -363,7 +363,7 @@ pub fn conv2d_shape(x: Shape, c_out: usize, geometry: Conv2d) -> Shape {
 }
 
 /// Roughly normal values (the sum of four uniform ones), rounded to half precision.
-fn normal_values(seed: u64, len: usize, mean: f32, spread: f32) -> Vec<f32> {
+pub fn normal_values(seed: u64, len: usize, mean: f32, spread: f32) -> Vec<f32> {
     let mut state = seed;
     let value = |_| {
         // splitmix64

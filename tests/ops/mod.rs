@@ -4,6 +4,7 @@
 
 pub mod cases;
 mod errors;
+mod merging;
 mod parts;
 mod reference;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chiaro::models::{Unet, UnetConfig, names};
+use chiaro::models::{Shortcuts, Unet, UnetConfig, names};
 use chiaro::pipeline::{ControlRequest, DeepCache, Device, Event, Picture, Pipeline, Precision, Request, Source};
 use chiaro::record::{Backend, DType, HostBackend, Program, Recording, Role, plan};
 use chiaro::sampling::SolverKind;
@@ -19,6 +19,11 @@ fn unet(family: &str) -> Unet {
     let config = UnetConfig::from_json(&text, "unet").unwrap_or_else(|e| panic!("{e}"));
     let file = WeightFile::open(folder.join("diffusion_pytorch_model.safetensors")).unwrap_or_else(|e| panic!("{e}"));
     Unet::load(config, &Weights::new(Arc::new(file), "unet", WeightType::Keep)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn reusable(unet: &Unet, backend: &dyn Backend, depth: usize) -> chiaro::Result<Recording> {
+    let shortcuts = Shortcuts { depth: Some(depth), merging: None };
+    unet.record_shortened(backend.caps(), SHAPE, 77, &[], shortcuts, false)
 }
 
 type Inputs = Vec<(String, Vec<f32>)>;
@@ -84,8 +89,7 @@ fn check(backend: &dyn Backend, limit: Option<u64>) {
         own.push(("entering".into(), state));
         let want = whole(&mut *backend.compile(shallow).unwrap_or_else(|e| panic!("{e}")), &own);
 
-        let mut recording =
-            unet.record_reusable(backend.caps(), SHAPE, 77, count + 1, false).unwrap_or_else(|e| panic!("{e}"));
+        let mut recording = reusable(&unet, backend, count + 1).unwrap_or_else(|e| panic!("{e}"));
         recording.memory_limit = limit;
         assert_eq!(plan(&recording).expect("planned").stream.is_some(), limit.is_some(), "{family}");
         let mut program = backend.compile(recording).unwrap_or_else(|e| panic!("{e}"));
@@ -120,7 +124,7 @@ fn every_depth_repeats_what_repeats() {
     let (backend, unet) = (HostBackend::default(), unet("sd15"));
     let mut kept = Vec::new();
     for depth in 1..=unet.most_depth() {
-        let recording = unet.record_reusable(backend.caps(), SHAPE, 77, depth, false).unwrap_or_else(|e| panic!("{e}"));
+        let recording = reusable(&unet, &backend, depth).unwrap_or_else(|e| panic!("{e}"));
         kept.push(recording.dispatches.len() - recording.deep.len());
         let given = inputs(&recording, 3);
         let mut program = backend.compile(recording).unwrap_or_else(|e| panic!("{e}"));
@@ -129,7 +133,7 @@ fn every_depth_repeats_what_repeats() {
     }
     assert!(kept.len() > 3 && kept.is_sorted_by(|a, b| a < b), "{kept:?}");
     for depth in [0, unet.most_depth() + 1] {
-        let refused = unet.record_reusable(backend.caps(), SHAPE, 77, depth, false).err().expect("refused").to_string();
+        let refused = reusable(&unet, &backend, depth).err().expect("refused").to_string();
         assert!(refused.contains("deep-cache: expected a depth from 1 to"), "{refused}");
     }
 }

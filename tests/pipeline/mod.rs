@@ -20,5 +20,6 @@ mod single_files;
 mod starts;
 mod streaming;
 mod tiling;
+mod token_merging;
 pub(crate) mod variants;
 mod widening;

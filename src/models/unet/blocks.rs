@@ -76,6 +76,8 @@ pub(super) struct Conditioning {
     pub(super) context: Tensor,
     /// What the time adds in each residual block.
     pub(super) times: Option<BlockTimes>,
+    /// The share of tokens that images with so many pixels and more merge before they attend to themselves.
+    pub(super) merging: Option<(f32, usize)>,
 }
 
 /// Residual block number `i`, then attention number `i` if the level has attentions.
@@ -91,7 +93,9 @@ fn layer(
     let hidden = rec.scoped(format!("resnets.{i}"), |rec| resnet.block.forward(rec, hidden, time))?;
     match attention {
         Some(attention) => {
-            rec.scoped(format!("attentions.{i}"), |rec| attention.forward(rec, hidden, condition.context))
+            let pixels = hidden.shape.h * hidden.shape.w;
+            let ratio = condition.merging.and_then(|(ratio, least)| (pixels >= least).then_some(ratio));
+            rec.scoped(format!("attentions.{i}"), |rec| attention.forward(rec, hidden, condition.context, ratio))
         }
         None => Ok(hidden),
     }

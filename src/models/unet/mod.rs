@@ -4,10 +4,12 @@
 mod blocks;
 mod config;
 mod control;
+mod shortcuts;
 mod trunk;
 
 pub use config::{DownBlockType, UnetConfig, UpBlockType};
 pub use control::{ControlNet, ControlNetConfig};
+pub use shortcuts::{Shortcuts, TokenMerging};
 
 use blocks::{Skips, UpBlock};
 use trunk::{Inputs, Trunk};
@@ -89,48 +91,43 @@ impl Unet {
         controls: &[&ControlNet],
         taps: bool,
     ) -> Result<Recording> {
-        self.record_as(caps, [n, h, w], tokens, controls, taps, None)
+        self.record_shortened(caps, [n, h, w], tokens, controls, Shortcuts::default(), taps)
     }
 
-    /// [`record`](Self::record) for runs on kept features (DeepCache: Ma, Fang, Wang, CVPR 2024, section 3.2): such a run
-    /// ([`Program::run_reusing`](crate::record::Program::run_reusing)) computes the first `depth` of the states that the way down
-    /// leaves and the residual blocks that take them on the way up; the state that enters the first of those is the last whole run's.
-    ///
-    /// # Errors
-    /// As [`record`](Self::record); when `depth` is not from 1 to [`most_depth`](Self::most_depth).
-    pub fn record_reusable(
-        &self,
-        caps: &Caps,
-        [n, h, w]: [usize; 3],
-        tokens: usize,
-        depth: usize,
-        taps: bool,
-    ) -> Result<Recording> {
-        let most = self.most_depth();
-        if !(1..=most).contains(&depth) {
-            return Err(Error::Request(format!("deep-cache: expected a depth from 1 to {most}, got {depth}")));
-        }
-        self.record_as(caps, [n, h, w], tokens, &[], taps, Some(depth))
-    }
-
-    /// The largest depth of [`record_reusable`](Self::record_reusable): all states that the way down leaves but the last.
+    /// The largest [`depth`](Shortcuts::depth): all states that the way down leaves but the last.
     pub fn most_depth(&self) -> usize {
         self.up_blocks.iter().map(UpBlock::takes).sum::<usize>().saturating_sub(1)
     }
 
-    fn record_as(
+    /// [`record_controlled`](Self::record_controlled) for less work.
+    ///
+    /// # Errors
+    /// As [`record_controlled`](Self::record_controlled); when the depth is not from 1 to [`most_depth`](Self::most_depth) or there are
+    /// ControlNets besides, which add to what is kept; as [`TokenMerging::check`].
+    pub fn record_shortened(
         &self,
         caps: &Caps,
         [n, h, w]: [usize; 3],
         tokens: usize,
         controls: &[&ControlNet],
+        shortcuts: Shortcuts,
         taps: bool,
-        depth: Option<usize>,
     ) -> Result<Recording> {
+        let Shortcuts { depth, merging } = shortcuts;
+        if let Some(depth) = depth {
+            let most = self.most_depth();
+            if !(1..=most).contains(&depth) {
+                return Err(Error::Request(format!("deep-cache: expected a depth from 1 to {most}, got {depth}")));
+            }
+            if !controls.is_empty() {
+                return Err(Error::Request("deep-cache: does not go with ControlNets".into()));
+            }
+        }
         let mut recording = new_recording(caps, taps);
         let rec = &mut recording;
         let inputs = Inputs::record(rec, &self.config, [n, h, w], tokens)?;
-        let condition = self.trunk.condition(rec, &inputs)?;
+        let mut condition = self.trunk.condition(rec, &inputs)?;
+        condition.merging = merging.map(|merging| merging.of(&self.config, [h, w])).transpose()?;
         let mut skips = Skips::new(depth);
         // The way down and the middle stay in f32.
         let mut hidden = rec.in_f32(|rec| {

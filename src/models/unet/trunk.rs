@@ -120,7 +120,7 @@ impl Trunk {
             };
             rec.scoped("time_emb_proj", |rec| projections.forward(rec, emb)).map(Some)
         })?;
-        Ok(Conditioning { context: inputs.context, times })
+        Ok(Conditioning { context: inputs.context, times, merging: None })
     }
 
     /// SiLU of the time embedding, `[n, 1, 1, time_embed_dim]`.
