@@ -9,8 +9,9 @@ use bytemuck::{Pod, Zeroable};
 use super::gemm;
 use super::matmul::HostEpilogue;
 use super::product::Product;
-use super::simd::{Level, PITCH};
+use super::simd::{Block, Level, PITCH};
 use super::tuning::Extents;
+use super::winograd;
 use super::{Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
 use crate::record::{HostCall, Kernel, Recording, Shape, Tensor};
@@ -121,8 +122,31 @@ fn host(call: &mut HostCall<'_>) {
     let weight = call.weight();
     let inner = (p.kernel * p.kernel * p.channels) as usize;
     assert_eq!((weight.rows(), weight.inner()), (p.columns as usize, inner), "a weight has the shape recorded");
-    let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| pack(&p, x, rows, inner, to);
-    gemm::product(Level::detect(), weight, call.out(), pack, |row, column, block| epilogue.finish(row, column, block));
+    let finish = |row: usize, column: usize, block: &mut Block<'_>| epilogue.finish(row, column, block);
+    let level = Level::detect();
+    match p.images().filter(|images| winograd::pays(images, p.columns as usize)) {
+        Some(images) => winograd::convolve(level, images, weight, x, call.out(), finish),
+        None => {
+            let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| pack(&p, x, rows, inner, to);
+            gemm::product(level, weight, call.out(), pack, finish);
+        }
+    }
+}
+
+impl Params {
+    /// The images of a 3×3 convolution that keeps their size.
+    fn images(&self) -> Option<winograd::Images> {
+        let whole = self.out_width == self.seen_width && self.rows_per_image == self.seen_height * self.seen_width;
+        let fits = whole && (self.kernel, self.stride, self.pad_before) == (3, 1, 1);
+        fits.then(|| winograd::Images {
+            count: (self.rows / self.rows_per_image) as usize,
+            height: self.height as usize,
+            width: self.width as usize,
+            channels: self.channels as usize,
+            seen_height: self.seen_height as usize,
+            seen_width: self.seen_width as usize,
+        })
+    }
 }
 
 /// Neighbouring channels under one tap of the kernel.

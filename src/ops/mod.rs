@@ -22,6 +22,7 @@ mod simd;
 mod token_merging;
 mod token_merging_host;
 mod tuning;
+mod winograd;
 
 pub use add_scaled::{Scales, add_scaled};
 pub use attention::{Attention, attention};

@@ -46,7 +46,8 @@ impl HostWeight {
         Ok(HostWeight { rows, inner, values: Values::F16(values) })
     }
 
-    pub(super) fn from_f32(values: &[f32], rows: usize) -> Self {
+    /// `rows` rows, one after the other.
+    pub(crate) fn from_f32(values: &[f32], rows: usize) -> Self {
         let inner = values.len() / rows.max(1);
         HostWeight { rows, inner, values: Values::F32(panels(values, inner)) }
     }

@@ -456,6 +456,9 @@ fn conv2d() -> Vec<Case> {
         case(Shape::image(2, 8, 8, 64), 64, upsample(16, 16), true, BIAS),
         case(Shape::image(1, 5, 7, 32), 48, upsample(9, 13), false, BIAS),
         case(Shape::image(2, 3, 4, 16), 16, upsample(5, 8), true, EVERYTHING),
+        // What the host transforms (Winograd): cut tiles, panels and parts.
+        case(Shape::image(2, 9, 13, 132), 140, same, true, EVERYTHING),
+        case(Shape::image(1, 5, 7, 128), 160, upsample(9, 13), false, BIAS),
         // Results for 256 large tiles, whose steps end with each tap.
         case(Shape::image(2, 33, 33, 20), 484, same, true, BIAS),
         // Everything at once; the least; a 5×5 and a 3×3 without padding; TAESD's ReLU.
