@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # gpu.sh [PART OF THE ADAPTER'S NAME] [WORK FOLDER]: everything that needs a real GPU, in one go, for a machine that has one for an hour.
 #
-#   1. the whole test suite on that adapter (goldens and ops in every tier that it offers);
+#   1. the whole test suite on that adapter; goldens and ops again without cooperative matrices, so that every tier that it offers is run;
 #   2. kernels at Stable Diffusion's shapes;
 #   3. a step of full-size Stable Diffusion 1.5 at SIZE² (512), f16, and its decoder;
 #   4. stable-diffusion.cpp's Vulkan back end and PyTorch beside it, where PYTHON and VULKAN_PYTHON have them, and one large product: PASS or FAIL
@@ -37,6 +37,8 @@ say "# On a GPU" "" "\`$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 part "Devices" cargo run --release --locked --quiet -- devices
 if has 1; then
     part "Tests" env ${adapter:+CHIARO_TEST_ADAPTER="$adapter"} cargo test --release --all-features --locked -- --test-threads 4
+    part "Tests without matrices" env ${adapter:+CHIARO_TEST_ADAPTER="$adapter"} CHIARO_TEST_NO_MATRICES=1 cargo test --release --all-features \
+        --locked --test tests -- --test-threads 4 gpu_with on_the_gpu_in_half golden_runs_on_the_gpu
 fi
 if has 2; then
     part "Kernels" env CHIARO_BENCH_DEVICES="$device" cargo bench --locked --bench ops

@@ -4,7 +4,8 @@ use chiaro::gpu::{AdapterInfo, GpuBackend, GpuOptions, adapters, choose_adapter}
 use chiaro::record::{AdapterKind, DType};
 
 /// The adapter that `CHIARO_TEST_ADAPTER` names (a number or a part of a name), else the first hardware one, else the
-/// first of all. With `CHIARO_TEST_AS_GPU` a software adapter passes for a GPU, so that the kernels of GPUs are chosen.
+/// first of all. With `CHIARO_TEST_AS_GPU` a software adapter passes for a GPU, so that the kernels of GPUs are chosen; with
+/// `CHIARO_TEST_NO_MATRICES` it has no cooperative matrices, so that the next tier's are.
 ///
 /// # Panics
 /// When there is none: a GPU test that is skipped looks like one that passed.
@@ -18,6 +19,9 @@ pub(crate) fn test_adapter() -> AdapterInfo {
     if std::env::var_os("CHIARO_TEST_AS_GPU").is_some() {
         adapter.kind = AdapterKind::Integrated;
         adapter.caps.kind = AdapterKind::Integrated;
+    }
+    if std::env::var_os("CHIARO_TEST_NO_MATRICES").is_some() {
+        adapter.caps.matrices.clear();
     }
     adapter
 }
