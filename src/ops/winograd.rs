@@ -267,6 +267,13 @@ fn result_column(m: [&Lanes; 4]) -> [Lanes; 2] {
     [add(m[0], &sum), subtract(&difference, m[3])]
 }
 
+/// Row `row` of four columns.
+#[inline(always)]
+fn across<const ROWS: usize>(columns: &[[Lanes; ROWS]; 4], row: usize) -> [&Lanes; 4] {
+    let [a, b, c, d] = columns;
+    [&a[row], &b[row], &c[row], &d[row]]
+}
+
 /// The first values, zeros behind the last.
 #[inline(always)]
 fn load(from: &[f32]) -> Lanes {
@@ -309,7 +316,7 @@ wide! {
                 *column = input_column([&values[c], &values[4 + c], &values[8 + c], &values[12 + c]]);
             }
             for row in 0..4 {
-                let values = input_column([&columns[0][row], &columns[1][row], &columns[2][row], &columns[3][row]]);
+                let values = input_column(across(&columns, row));
                 for (column, values) in values.iter().enumerate() {
                     let start = (4 * row + column) * INPUT_STEP;
                     store(values, &mut to[start + at..start + end]);
@@ -355,7 +362,7 @@ wide! {
                     *column = result_column([&m[c], &m[4 + c], &m[8 + c], &m[12 + c]]);
                 }
                 for row in 0..2 {
-                    let values = result_column([&columns[0][row], &columns[1][row], &columns[2][row], &columns[3][row]]);
+                    let values = result_column(across(&columns, row));
                     for (column, values) in values.iter().enumerate() {
                         store(values, &mut to[((row * TILES + tile) * 2 + column) * PANEL + at..][..LANES]);
                     }
