@@ -340,7 +340,7 @@ fn gpu_with_every_tile() {
 
 /// Every tile of packed f16, and that f32 does not have them: sums of four products of f16 are more than it allows.
 #[test]
-fn gpu_with_every_packed_tile() {
+fn gpu_with_packed_tiles_of_every_size() {
     let backend = adapter::open_with(DType::F16, adapter::test_options());
     let half = Caps { kind: AdapterKind::Integrated, matrices: Vec::new(), ..backend.caps().clone() };
     let packed = |caps: &Caps, case: &Case, operands: &Operands| {
