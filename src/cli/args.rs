@@ -9,6 +9,7 @@ use super::control::ControlArgs;
 use super::generate_args::GenerateArgs;
 use super::lora::LoraArg;
 use super::memory_size::MemorySize;
+use super::shortcut_args::ShortcutArgs;
 
 use crate::pipeline::{Precision, PromptSyntax, Streaming, VaeTiling, WeightTypes};
 use crate::sampling::{PredictionType, Sampler};
@@ -225,6 +226,9 @@ pub struct PlanArgs {
     /// ControlNets; their pictures are not needed
     #[command(flatten)]
     pub control: ControlArgs,
+    /// What is left out of the UNet's work
+    #[command(flatten)]
+    pub shortcuts: ShortcutArgs,
 }
 
 /// Options of `profile`.
@@ -236,6 +240,9 @@ pub struct ProfileArgs {
     /// ControlNets; their pictures are not needed
     #[command(flatten)]
     pub control: ControlArgs,
+    /// What is left out of the UNet's work
+    #[command(flatten)]
+    pub shortcuts: ShortcutArgs,
     /// Which network: the beginning of a name that `chiaro plan` lists
     #[arg(long, value_name = "NAME", default_value = "UNet")]
     pub stage: String,
@@ -259,6 +266,9 @@ pub struct TuneArgs {
     /// Model, size, device: the products of these networks at this size are measured
     #[command(flatten)]
     pub model: ModelArgs,
+    /// What is left out of the UNet's work
+    #[command(flatten)]
+    pub shortcuts: ShortcutArgs,
     /// Stop after so many seconds; products with the most work come first
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub budget: u64,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::generate_args::{GenerateArgs, Pair, Shares, StartArgs};
+use super::generate_args::{GenerateArgs, Pair, StartArgs};
 use super::{ModelArgs, PrecisionArg};
 use crate::image::open_picture;
 use crate::pipeline::{
@@ -190,6 +190,7 @@ fn like(typed: &ModelArgs, recipe: &Recipe) -> Result<ModelArgs> {
 /// `base` with what was typed in its place.
 fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
     let (sampling, noise, model) = (&args.sampling, &args.noise, &args.model);
+    let base = args.shortcuts.apply(base);
     let steps = model.steps.or(model.sampler.map(|s| s.kind.default_steps()).filter(|_| args.like.is_none()));
     let variation = match noise.variation_strength {
         Some(strength) => Some(Variation { seed: noise.variation_seed.unwrap_or(0), strength }),
@@ -213,9 +214,9 @@ fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
         height: model.height.or(base.height),
         num_inference_steps: steps.unwrap_or(base.num_inference_steps),
         guidance_scale: model.guidance.unwrap_or(base.guidance_scale),
-        guidance_interval: sampling.guidance_interval.map_or(base.guidance_interval, |Shares(start, end)| (start, end)),
-        deep_cache: sampling.deep_cache.or(base.deep_cache),
-        token_merging: sampling.token_merging.or(base.token_merging),
+        guidance_interval: base.guidance_interval,
+        deep_cache: base.deep_cache,
+        token_merging: base.token_merging,
         sampler: model.sampler.map(|s| s.kind).or(base.sampler),
         sigmas: sampling.sigmas.or(model.sampler.map_or(base.sigmas, |s| s.sigmas)),
         timestep_spacing: sampling.spacing.or(base.timestep_spacing),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::preset::Preset;
-use super::{ControlArgs, ModelArgs, ReadingArgs};
-use crate::pipeline::{DeepCache, TokenMerging, Upscale};
+use super::{ControlArgs, ModelArgs, ReadingArgs, ShortcutArgs};
+use crate::pipeline::Upscale;
 use crate::sampling::{BetaSchedule, RngKind, SigmaSchedule, TimestepSpacing};
 
 /// Options of `generate`.
@@ -70,6 +70,9 @@ pub struct GenerateArgs {
     /// Schedule and guidance
     #[command(flatten)]
     pub sampling: SamplingArgs,
+    /// What is left out of the UNet's work
+    #[command(flatten)]
+    pub shortcuts: ShortcutArgs,
     /// Noise
     #[command(flatten)]
     pub noise: NoiseArgs,
@@ -117,17 +120,6 @@ pub struct SamplingArgs {
     /// Give the guided output the deviation of the unguided one, 0 (off) to 1; 0.7 goes with --zero-snr [default: 0]
     #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
     pub guidance_rescale: Option<f64>,
-    /// Guide only between these shares of the steps, such as 0.2,0.8; outside, a step takes half the time [default: 0,1]
-    #[arg(long, value_name = "START,END", value_parser = shares)]
-    pub guidance_interval: Option<Shares>,
-    /// Compute the deep part of the UNet in every N-th call alone and reuse it between (DeepCache), such as 3; the first D states of the
-    /// way down are always computed [default: 1, off; D: 2]
-    #[arg(long, value_name = "N[:D]")]
-    pub deep_cache: Option<DeepCache>,
-    /// Merge this share of the pixels into others like them where pixels attend to each other (token merging), such as 0.5; in the L finest
-    /// levels of the UNet that attend [default: off; L: 1]
-    #[arg(long, value_name = "SHARE[:L]")]
-    pub token_merging: Option<TokenMerging>,
     /// Clip the predicted picture at this share of its values (dynamic thresholding), such as 0.995; for models that draw pixels
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub dynamic_thresholding: Option<f64>,
@@ -231,15 +223,6 @@ impl From<UpscaleArg> for Upscale {
             UpscaleArg::Image => Upscale::Image,
         }
     }
-}
-
-/// Two shares of the steps.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Shares(pub f64, pub f64);
-
-fn shares(text: &str) -> Result<Shares, String> {
-    let numbers = text.split_once(',').and_then(|(a, b)| Some(Shares(a.trim().parse().ok()?, b.trim().parse().ok()?)));
-    numbers.ok_or_else(|| "expected two shares of the steps as in 0.2,0.8".into())
 }
 
 /// Two numbers, across and down.

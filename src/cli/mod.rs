@@ -18,6 +18,7 @@ mod progress;
 mod pull;
 mod samplers;
 mod schedule;
+mod shortcut_args;
 mod study;
 mod tokens;
 mod tune;
@@ -30,9 +31,10 @@ pub use args::{
     ReadingArgs, SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, TuneArgs, VariantArg,
 };
 pub use control::ControlArgs;
-pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, Shares, StartArgs, UpscaleArg};
+pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 pub use lora::LoraArg;
 pub use memory_size::MemorySize;
+pub use shortcut_args::{Shares, ShortcutArgs};
 
 use crate::pipeline::{Device, Embedding, OmsSource, Overrides, Pipeline, Places, Request, Source, TooLarge};
 use crate::{Error, Result};

@@ -14,7 +14,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
     let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
     let mut model = args.model.clone();
     let controls = args.control.apply(&mut model, &[], &[])?;
-    let request = Request { oms, controls, ..model.request() };
+    let request = Request { oms, controls, ..args.shortcuts.apply(model.request()) };
     let (pipeline, too_large) = model.open(&request)?;
     let (width, height) = pipeline.size(&request)?;
     let stages = pipeline.plan(&request)?;
@@ -26,6 +26,8 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
                 json!({
                     "stage": s.name, "runs": s.runs, "flops_per_run": s.flops, "dispatches": s.dispatches,
                     "moved_bytes_per_run": s.traffic.moved, "least_bytes_per_run": s.traffic.least,
+                    "reusing_runs": s.reusing_runs,
+                    "reusing": { "flops": s.reusing.flops, "dispatches": s.reusing.dispatches, "moved_bytes": s.reusing.moved },
                     "once": { "flops": s.once.flops, "dispatches": s.once.dispatches, "moved_bytes": s.once.moved },
                     "peak_bytes": s.peak_bytes(), "weight_bytes": s.weight_bytes(),
                     "resident_weight_bytes": s.memory.constant_bytes, "streamed_bytes_per_run": s.streamed_bytes_per_run(),
@@ -79,6 +81,17 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
             s.once.dispatches,
             s.once.flops as f64 / 1e9,
             mebibytes(s.once.moved),
+        ))?;
+    }
+    for s in stages.iter().filter(|s| s.reusing_runs > 0) {
+        print_line(&format!(
+            "{}: {} of its {} runs are on kept features: {} dispatches, {:.1} GFLOP, {} moved.",
+            s.name,
+            s.reusing_runs,
+            s.runs,
+            s.reusing.dispatches,
+            s.reusing.flops as f64 / 1e9,
+            mebibytes(s.reusing.moved),
         ))?;
     }
     for (stage, bands) in stages.iter().filter_map(|s| Some((s.name, s.bands.as_ref()?))) {

@@ -14,7 +14,7 @@ pub(super) fn run(args: &ProfileArgs) -> Result<()> {
     let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
     let mut model = args.model.clone();
     let controls = args.control.apply(&mut model, &[], &[])?;
-    let request = Request { oms, controls, ..model.request() };
+    let request = Request { oms, controls, ..args.shortcuts.apply(model.request()) };
     let (pipeline, _) = model.open(&request)?;
     let (width, height) = pipeline.size(&request)?;
     let profile = pipeline.profile(&request, &args.stage, args.runs.into())?;

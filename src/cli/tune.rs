@@ -29,7 +29,7 @@ pub(super) fn run(args: &TuneArgs) -> Result<()> {
     }
     let guidance_scale = args.model.oms_guidance()?;
     let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
-    let request = Request { oms, ..args.model.request() };
+    let request = Request { oms, ..args.shortcuts.apply(args.model.request()) };
     let (pipeline, _) = args.model.open(&request)?;
     // What is there already holds for other models: it stays, but for what is measured again.
     let known = if args.fresh { Tuning::default() } else { pipeline.device().tuning().clone() };

@@ -2,7 +2,7 @@
 
 use super::control::{self, LoadedControl};
 use super::kind::Shown;
-use super::{InitImage, Overrides, Pipeline, Request, Source};
+use super::{DeepCache, InitImage, Overrides, Pipeline, Request, Source};
 use crate::sampling::oms;
 use crate::{Error, Result};
 
@@ -39,22 +39,28 @@ impl Pipeline {
                 control.net
             )));
         }
-        if let Some(cache) = request.deep_cache
-            && cache.depth > self.unet.most_depth()
-        {
-            return Err(Error::Request(format!(
-                "deep-cache: expected a depth from 1 to {} for this model, got {}",
-                self.unet.most_depth(),
-                cache.depth
-            )));
-        }
-        request.token_merging.map_or(Ok(()), |merging| merging.check(self.unet.config()))?;
+        self.check_shortcuts(request)?;
+        self.refiner.as_deref().map_or(Ok(()), |refiner| refiner.check_shortcuts(request)).map_err(|e| match e {
+            Error::Request(message) => Error::Request(format!("refiner: {message}")),
+            other => other,
+        })?;
         self.check_text(request)?;
         match (&request.oms, &self.oms) {
             (Some(_), None) => Err(Error::Request("oms: no module is loaded, give one with --oms".into())),
             (Some(_), Some(_)) if skip == 0 => oms::check_alpha_bar(solver.alpha_bar_first()),
             _ => Ok(()),
         }
+    }
+
+    /// What is left out of the UNet's work, against this UNet.
+    fn check_shortcuts(&self, request: &Request) -> Result<()> {
+        let most = self.unet.most_depth();
+        if let Some(DeepCache { depth, .. }) = request.deep_cache.filter(|cache| cache.depth > most) {
+            return Err(Error::Request(format!(
+                "deep-cache: expected a depth from 1 to {most} for this model, got {depth}"
+            )));
+        }
+        request.token_merging.map_or(Ok(()), |merging| merging.check(self.unet.config()))
     }
 
     pub(super) fn check_text(&self, request: &Request) -> Result<()> {

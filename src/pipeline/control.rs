@@ -1,5 +1,6 @@
 //! ControlNets: which files, which pictures, and at which calls of the UNet they act.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::inspect::family_of;
 use super::load::DIFFUSION_STEM;
 use super::source::Component;
 use super::stage::Stage;
-use super::{Pipeline, Request, UnetRun, is_between};
+use super::{DeepCache, Pipeline, Request, UnetRun, is_between};
 use crate::image::Rgb8Image;
 use crate::models::original::Control;
 use crate::models::{ControlNet, ControlNetConfig, OneOrMany, Shortcuts, Unet, UnetConfig, names};
@@ -225,14 +226,28 @@ pub(super) fn acting(controls: &[ControlRequest], call: usize, of: usize) -> Vec
     (0..controls.len()).filter(|&i| controls[i].acts(call, of)).collect()
 }
 
-/// Distinct calls, and how often each is made, in the order of their first.
-fn distinct<T: PartialEq>(calls: impl Iterator<Item = T>) -> Vec<(T, usize)> {
-    let mut found: Vec<(T, usize)> = Vec::new();
+/// The calls of the UNet that a pass makes for each group of its pictures.
+pub(super) struct Calls {
+    /// Which of all, counted over the base's and the refiner's.
+    pub(super) made: Range<usize>,
+    /// All of them.
+    pub(super) of: usize,
+}
+
+/// Distinct calls in the order of their first, and how many of each are whole and on kept features.
+fn distinct<T: PartialEq + Clone>(calls: impl Iterator<Item = T>, cache: Option<DeepCache>) -> Vec<(T, [usize; 2])> {
+    let mut found: Vec<(T, [usize; 2])> = Vec::new();
+    let mut last: Option<(T, usize)> = None;
     for call in calls {
-        match found.iter_mut().find(|(known, _)| *known == call) {
-            Some((_, times)) => *times += 1,
-            None => found.push((call, 1)),
-        }
+        // A network that is exchanged keeps nothing.
+        let kept = last.filter(|(known, _)| *known == call).map(|(_, age)| age);
+        let age = DeepCache::age(cache, kept);
+        let at = found.iter().position(|(known, _)| *known == call).unwrap_or_else(|| {
+            found.push((call.clone(), [0; 2]));
+            found.len() - 1
+        });
+        found[at].1[usize::from(age > 0)] += 1;
+        last = Some((call, age));
     }
     found
 }
@@ -243,16 +258,19 @@ impl Pipeline {
         Call { acting: acting(&request.controls, call, of), rows: self.rows_at(request, call, of) }
     }
 
-    /// The UNet for a batch of pictures, in each form that it has at some steps.
-    pub(super) fn unet_stages(&self, request: &Request, run: UnetRun) -> Result<Vec<Stage<'_>>> {
-        let of = self.solver(request, run.skip)?.timesteps().len();
+    /// The UNet for a batch of pictures, in each form that it has at some of these calls.
+    pub(super) fn unet_stages(&self, request: &Request, run: UnetRun, calls: Calls) -> Result<Vec<Stage<'_>>> {
         let groups = request.count.div_ceil(run.batch);
-        let calls = distinct((0..of).map(|call| self.call(request, call, of)));
-        calls.iter().map(|(call, times)| self.unet_stage(request, run, call, times * groups)).collect()
+        let forms = calls.made.map(|call| self.call(request, call, calls.of));
+        let stage = |(call, runs): (Call, [usize; 2])| {
+            let [whole, reusing] = runs.map(|runs| runs * groups);
+            Ok(self.unet_stage(request, run, &call)?.runs_of(whole, reusing))
+        };
+        distinct(forms, request.deep_cache).into_iter().map(stage).collect()
     }
 
     /// The UNet and the ControlNets that act with it as one network.
-    pub(super) fn unet_stage(&self, request: &Request, run: UnetRun, call: &Call, runs: usize) -> Result<Stage<'_>> {
+    pub(super) fn unet_stage(&self, request: &Request, run: UnetRun, call: &Call) -> Result<Stage<'_>> {
         let latents = self.latent_shape(run.size);
         let (rows, tokens) = (call.rows * run.batch, run.tokens);
         let nets: Vec<_> = call.acting.iter().map(|&i| &self.controls[request.controls[i].net].net).collect();
@@ -261,7 +279,7 @@ impl Pipeline {
             depth: request.deep_cache.filter(|cache| cache.interval > 1).map(|cache| cache.depth),
             merging: request.token_merging,
         };
-        let stage = Stage::new(name, runs, move |caps| {
+        let stage = Stage::new(name, 1, move |caps| {
             let shape = [rows, latents.h, latents.w];
             self.unet.record_shortened(caps, shape, tokens, &nets, shortcuts, false)
         });
@@ -339,9 +357,19 @@ mod tests {
         assert_eq!(steps(0.3, 1.0, 4), [2, 3]);
         assert!(steps(0.4, 0.45, 4).is_empty());
         let controls = [control(0.0, 0.6), control(0.2, 0.8)];
-        let sets = distinct((0..5).map(|call| acting(&controls, call, 5)));
-        assert_eq!(sets, [(vec![0], 1), (vec![0, 1], 2), (vec![1], 1), (vec![], 1)]);
+        let sets = distinct((0..5).map(|call| acting(&controls, call, 5)), None);
+        assert_eq!(sets, [(vec![0], [1, 0]), (vec![0, 1], [2, 0]), (vec![1], [1, 0]), (vec![], [1, 0])]);
         assert!(!ControlRequest { weight: 0.0, ..control(0.0, 1.0) }.acts(0, 1));
+    }
+
+    #[test]
+    fn a_network_that_is_exchanged_keeps_no_features() {
+        let cache = |interval| Some(DeepCache { interval, depth: 1 });
+        let of = |calls: &str, interval| distinct(calls.chars(), cache(interval));
+        assert_eq!(of("aaaaaaa", 3), [('a', [3, 4])]);
+        assert_eq!(of("aaaabbba", 3), [('a', [3, 2]), ('b', [1, 2])]);
+        assert_eq!(of("abab", 3), [('a', [2, 0]), ('b', [2, 0])]);
+        assert_eq!(of("aab", 1), [('a', [2, 0]), ('b', [1, 0])]);
     }
 
     /// `torch.logspace(-1, 0, 3)` is 0.1, 0.3162…, 1.

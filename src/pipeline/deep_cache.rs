@@ -23,6 +23,12 @@ impl DeepCache {
     /// The depth where none is given: the first convolution and the layer behind it.
     pub const DEPTH: usize = 2;
 
+    /// Calls since the last whole one, of a call that follows one of age `last` (`None`: nothing is kept); 0 is a whole call.
+    pub(super) fn age(cache: Option<Self>, last: Option<usize>) -> usize {
+        let interval = cache.map_or(1, |cache| cache.interval);
+        last.map(|age| age + 1).filter(|age| *age < interval).unwrap_or(0)
+    }
+
     /// # Errors
     /// [`Error::Request`] naming the option, its range and what came.
     pub(super) fn validate(self, controlled: bool) -> Result<()> {

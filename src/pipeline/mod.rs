@@ -146,8 +146,6 @@ pub struct Pipeline {
 struct UnetRun {
     /// (width, height) in pixels.
     size: (usize, usize),
-    /// Steps left out at the start.
-    skip: usize,
     /// Pictures in one forward.
     batch: usize,
     /// Text states of a row.

@@ -14,7 +14,7 @@ use super::kind::Shown;
 use super::parameters::{Picture, alone, infotext, parameters};
 use super::stage::{OpenStage, Stage};
 use super::text::{Encoded, TextPlan};
-use super::{Pipeline, Request, UnetRun};
+use super::{DeepCache, Pipeline, Request, UnetRun};
 use crate::image::Rgb8Image;
 use crate::models::layout::{to_channels_first, to_channels_last};
 use crate::models::names;
@@ -270,8 +270,8 @@ impl<'p> Pass<'p> {
 
     /// The UNet for so many pictures.
     fn unet(&self, batch: usize, call: &Call) -> Result<Stage<'p>> {
-        let run = UnetRun { size: self.size, skip: self.skip, batch, tokens: self.text.unet_tokens() };
-        self.pipeline.unet_stage(&self.request, run, call, 0)
+        let run = UnetRun { size: self.size, batch, tokens: self.text.unet_tokens() };
+        self.pipeline.unet_stage(&self.request, run, call)
     }
 
     /// UNet θ(x_t, t, C_θ) → guidance → solver step, for all pictures of the group in one forward.
@@ -327,10 +327,9 @@ impl<'p> Pass<'p> {
             inputs.push((names::CONTROL_SAMPLE, &latents));
         }
         // Of every `interval` calls, the first is whole; so is the first of a network that was exchanged.
-        let interval = self.request.deep_cache.map_or(1, |cache| cache.interval);
-        let aged = unet.age.map(|age| age + 1).filter(|age| *age < interval);
-        let outputs = unet.stage.run_as(&inputs, aged.is_some(), &mut self.notes)?;
-        unet.age = Some(aged.unwrap_or(0));
+        let age = DeepCache::age(self.request.deep_cache, unet.age);
+        let outputs = unet.stage.run_as(&inputs, age > 0, &mut self.notes)?;
+        unet.age = Some(age);
         let outputs = latent_rows(&outputs[names::OUT], shape);
         for (at, i) in group.clone().enumerate() {
             let own: Vec<&[f32]> = outputs.iter().skip(at).step_by(batch).map(Vec::as_slice).collect();

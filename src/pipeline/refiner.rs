@@ -3,6 +3,7 @@
 //! The base's solver stops at the first step whose time lies below the switch; the refiner's goes on from there, on the base's schedule,
 //! with a history of its own, as diffusers' `denoising_end` and `denoising_start` do.
 
+use super::control::Calls;
 use super::pass::{End, Image, Part, Pass, Start};
 use super::stage::Stage;
 use super::text::TextPlan;
@@ -17,6 +18,13 @@ pub(super) struct Split {
     calls: usize,
     /// Steps that the refiner's solver leaves out.
     skip: usize,
+}
+
+impl Split {
+    /// Calls of the base's network.
+    pub(super) fn calls(self) -> usize {
+        self.calls
+    }
 }
 
 /// The end of a pass, which a refiner draws.
@@ -100,21 +108,12 @@ impl Pipeline {
         Pass::new(refiner, self, asked, part)
     }
 
-    /// The refiner's networks.
-    pub(super) fn refiner_stages(
-        &self,
-        request: &Request,
-        size: (usize, usize),
-        skip: usize,
-    ) -> Result<Vec<Stage<'_>>> {
-        let Some(refiner) = &self.refiner else { return Ok(Vec::new()) };
-        let skip = self.split(refiner, request, skip)?.map_or(skip, |split| split.skip);
+    /// The networks of this refiner for its calls of a pass of the base's.
+    pub(super) fn refining_stages(&self, request: &Request, run: UnetRun, calls: Calls) -> Result<Vec<Stage<'_>>> {
         let request = &own(request);
-        let text = TextPlan::new(refiner, request, size)?;
-        let batch = request.batch.min(request.count);
+        let text = TextPlan::new(self, request, run.size)?;
         let mut stages = text.stages();
-        let run = UnetRun { size, skip, batch, tokens: text.unet_tokens() };
-        stages.extend(refiner.unet_stages(request, run)?);
+        stages.extend(self.unet_stages(request, UnetRun { tokens: text.unet_tokens(), ..run }, calls)?);
         Ok(stages)
     }
 }

@@ -15,6 +15,8 @@ type Record<'m> = Box<dyn Fn(&Caps) -> Result<Recording> + Send + 'm>;
 pub(super) struct Stage<'m> {
     name: &'static str,
     runs: usize,
+    /// Of them, those on kept features.
+    reusing: usize,
     record: Record<'m>,
     /// The same network in bands, where it has such a form.
     chains: Option<Chains<'m>>,
@@ -29,12 +31,16 @@ pub struct StagePlan {
     pub name: &'static str,
     /// How often it runs for the whole request.
     pub runs: usize,
-    /// Floating-point operations of one run (a fused multiply-add is two), without [`once`](Self::once).
+    /// How many of them are on kept features ([`Request::deep_cache`](super::Request::deep_cache)).
+    pub reusing_runs: usize,
+    /// Floating-point operations of one whole run (a fused multiply-add is two), without [`once`](Self::once).
     pub flops: u64,
-    /// Kernel launches of one run, without [`once`](Self::once).
+    /// Kernel launches of one whole run, without [`once`](Self::once).
     pub dispatches: usize,
-    /// Bytes that the kernels of one run move, and the least that its layers could ([`Traffic`] says what is counted).
+    /// Bytes that the kernels of one whole run move, and the least that its layers could ([`Traffic`] says what is counted).
     pub traffic: Traffic,
+    /// What a run on kept features moves; zero where there is none.
+    pub reusing: Traffic,
     /// What is computed in the first run and in each whose text or control pictures differ from those of the run before.
     pub once: Traffic,
     /// Its memory; in bands, that of its largest part, as one part is in memory at a time.
@@ -55,7 +61,8 @@ impl StagePlan {
 
     /// Floating-point operations of all its runs.
     pub fn total_flops(&self) -> u64 {
-        self.flops * self.runs as u64 + self.once.flops
+        let whole = self.flops * (self.runs - self.reusing_runs) as u64;
+        whole + self.reusing.flops * self.reusing_runs as u64 + self.once.flops
     }
 
     /// Bytes of all its weights.
@@ -75,7 +82,7 @@ impl<'m> Stage<'m> {
         runs: usize,
         record: impl Fn(&Caps) -> Result<Recording> + Send + 'm,
     ) -> Self {
-        Stage { name, runs, record: Box::new(record), chains: None, beside: 0 }
+        Stage { name, runs, reusing: 0, record: Box::new(record), chains: None, beside: 0 }
     }
 
     /// A network that can also run with its `levels` finest levels in bands.
@@ -86,6 +93,11 @@ impl<'m> Stage<'m> {
     /// The same stage, beside which so many bytes are taken.
     pub(super) fn beside(self, beside: u64) -> Self {
         Stage { beside, ..self }
+    }
+
+    /// The same stage, that runs so often whole and on kept features.
+    pub(super) fn runs_of(self, whole: usize, reusing: usize) -> Self {
+        Stage { runs: whole + reusing, reusing, ..self }
     }
 
     /// How often the stage runs.
@@ -116,6 +128,8 @@ impl<'m> Stage<'m> {
                 flops: recording.traffic().flops,
                 dispatches: recording.traffic().dispatches,
                 traffic: recording.traffic(),
+                reusing_runs: self.reusing,
+                reusing: recording.reusing_traffic().unwrap_or_default(),
                 once: recording.prologue_traffic(),
                 memory,
                 weights: recording.constant_bytes(),
@@ -130,6 +144,8 @@ impl<'m> Stage<'m> {
                     flops: traffic.flops,
                     dispatches: traffic.dispatches,
                     traffic,
+                    reusing_runs: 0,
+                    reusing: Traffic::default(),
                     once: Traffic::default(),
                     memory: plan.largest().map(|part| part.memory.clone()).unwrap_or_default(),
                     weights: weights(&plan),

@@ -1,5 +1,7 @@
 //! The networks of a request in the order of their runs: planned, measured, opened.
 
+use super::control::Calls;
+use super::refiner::Split;
 use super::stage::Stage;
 use super::{Pipeline, Request, StagePlan, UnetRun, Upscale, text};
 use crate::Result;
@@ -39,8 +41,7 @@ impl Pipeline {
         }
         let batch = request.batch.min(request.count);
         let tokens = text.unet_tokens();
-        stages.extend(self.unet_stages(request, UnetRun { size, skip, batch, tokens })?);
-        stages.extend(self.refiner_stages(request, size, skip)?);
+        stages.extend(self.pass_stages(request, UnetRun { size, batch, tokens }, skip)?);
         let Some(hires) = &request.hires else {
             stages.push(self.decoder_stage(request, size));
             return Ok(stages);
@@ -52,9 +53,20 @@ impl Pipeline {
             stages.push(self.encoder_stage(&second, larger));
         }
         let skip = hires.skip(second.num_inference_steps);
-        stages.extend(self.unet_stages(&second, UnetRun { size: larger, skip, batch, tokens })?);
-        stages.extend(self.refiner_stages(&second, larger, skip)?);
+        stages.extend(self.pass_stages(&second, UnetRun { size: larger, batch, tokens }, skip)?);
         stages.push(self.decoder_stage(&second, larger));
+        Ok(stages)
+    }
+
+    /// The networks of a pass that leaves out `skip` steps: the UNet's, then the refiner's.
+    fn pass_stages(&self, request: &Request, run: UnetRun, skip: usize) -> Result<Vec<Stage<'_>>> {
+        let of = self.solver(request, skip)?.timesteps().len();
+        let Some(refiner) = self.refiner.as_deref() else {
+            return self.unet_stages(request, run, Calls { made: 0..of, of });
+        };
+        let at = self.split(refiner, request, skip)?.map_or(0, Split::calls);
+        let mut stages = self.unet_stages(request, run, Calls { made: 0..at, of })?;
+        stages.extend(refiner.refining_stages(request, run, Calls { made: at..of, of })?);
         Ok(stages)
     }
 

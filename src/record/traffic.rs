@@ -60,9 +60,16 @@ impl Recording {
         self.traffic_of(0..self.prologue)
     }
 
-    fn traffic_of(&self, range: Range<usize>) -> Traffic {
-        let mut traffic = Traffic { dispatches: range.len(), ..Traffic::default() };
-        for dispatch in &self.dispatches[range.clone()] {
+    /// What a run on kept features moves, likewise; `None` where the recording marks none.
+    pub fn reusing_traffic(&self) -> Option<Traffic> {
+        let Range { start, end } = self.deep;
+        (start < end).then(|| self.traffic_of((self.prologue..start).chain(end..self.dispatches.len())))
+    }
+
+    fn traffic_of(&self, run: impl Iterator<Item = usize> + Clone) -> Traffic {
+        let mut traffic = Traffic::default();
+        for dispatch in run.clone().map(|i| &self.dispatches[i]) {
+            traffic.dispatches += 1;
             traffic.moved += self.moved(dispatch);
             traffic.flops += dispatch.flops;
         }
@@ -82,7 +89,7 @@ impl Recording {
             readers.get(&tensor.storage).is_some_and(|layers| layers.iter().any(|&layer| layer != Some(own)))
         };
         let mut counted = HashSet::new();
-        for dispatch in &self.dispatches[range] {
+        for dispatch in run.map(|i| &self.dispatches[i]) {
             let Some(layer) = dispatch.layer else { continue };
             for &(_, read) in &dispatch.reads {
                 let own = written.contains(&(read.storage, Some(layer)));

@@ -35,7 +35,7 @@ pub use settings::{Settings, parse_prompts};
 pub use stats::{histogram, mean_and_deviation, wasserstein_1};
 
 use crate::image::write_png;
-use crate::pipeline::{Event, Pipeline};
+use crate::pipeline::{Event, Pipeline, StagePlan};
 use crate::{Error, Result};
 
 /// Pictures that one request draws: they are complete only together, and a study that is stopped loses them.
@@ -107,7 +107,7 @@ impl Study {
             let all = job::jobs(&self.settings);
             let Some(job) = all.iter().find(|job| job.form == form) else { return Ok(0) };
             let plan = pipeline.plan(&job.request(&self.settings, 1))?;
-            Ok::<u64, Error>(plan.iter().map(|stage| stage.flops * stage.runs as u64).sum())
+            Ok::<u64, Error>(plan.iter().map(StagePlan::total_flops).sum())
         };
         let (without, with) = (one(job::Form::Without)?, one(job::Form::With)?);
         let plain = |job: &job::Job| matches!(job.form, job::Form::Without | job::Form::GridWithout);

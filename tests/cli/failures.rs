@@ -19,6 +19,8 @@ fn requests_out_of_range() {
     refuses(&["x", "--guidance", "-1"], 2, &["guidance"]);
     refuses(&["x", "--guidance-interval", "0.2"], 2, &["guidance-interval", "0.2,0.8"]);
     refuses(&["x", "--guidance-interval", "0.8,0.2"], 2, &["guidance-interval"]);
+    refuses(&["plan", "--guidance-interval", "0.9,0.1"], 2, &["guidance-interval"]);
+    refuses(&["plan", "--device", "cpu", "--deep-cache", "3:99"], 2, &["deep-cache", "depth from 1 to"]);
     refuses(&["x", "--eta", "1.5"], 2, &["eta"]);
     refuses(&["x", "--sampler", "ddimm"], 2, &["ddimm", "ddim", "samplers"]);
     refuses(&["x", "--oms", "off", "--compare"], 2, &["--compare", "--oms"]);

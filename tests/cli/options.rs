@@ -87,6 +87,37 @@ fn a_picture_is_repeated_from_its_png() {
 }
 
 #[test]
+fn less_work_is_planned() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let unets = |more: &[&str]| {
+        let plan = json(folder.path(), &[&["plan", "--device", "cpu", "--steps", "10", "--json"], more].concat());
+        let stages = plan["stages"].as_array().expect("a list").clone();
+        stages.into_iter().filter(|stage| stage["stage"] == "UNet").collect::<Vec<_>>()
+    };
+    let number =
+        |stage: &serde_json::Value, name: &str| stage.pointer(name).and_then(|v| v.as_u64()).expect("a number");
+    let runs = |stages: &[serde_json::Value]| {
+        let of = |stage| ["/runs", "/reusing_runs"].map(|name| number(stage, name));
+        stages.iter().map(of).collect::<Vec<_>>()
+    };
+    let full = unets(&[]);
+    assert_eq!(runs(&full), [[10, 0]]);
+    let kept = unets(&["--deep-cache", "3"]);
+    assert_eq!(runs(&kept), [[10, 6]], "calls 0, 3, 6 and 9 are whole");
+    let [whole, reusing] = ["/dispatches", "/reusing/dispatches"].map(|name| number(&kept[0], name));
+    assert!(0 < reusing && reusing < whole && whole == number(&full[0], "/dispatches"));
+    // Guidance ends after five calls; the next is whole.
+    let guided = unets(&["--guidance-interval", "0,0.5", "--deep-cache", "2"]);
+    assert_eq!(runs(&guided), [[5, 2], [5, 2]]);
+    let merged = unets(&["--token-merging", "0.5"]);
+    assert!(number(&merged[0], "/flops_per_run") < number(&full[0], "/flops_per_run"));
+
+    let output = chiaro(folder.path(), &["plan", "--device", "cpu", "--steps", "10", "--deep-cache", "3"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("UNet: 6 of its 10 runs are on kept features"), "{said}");
+}
+
+#[test]
 fn weight_types_are_planned_kept_and_repeated() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let plan = |weights: &str| json(folder.path(), &["plan", "--device", "cpu", "--weights", weights, "--json"]);

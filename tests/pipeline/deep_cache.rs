@@ -1,13 +1,17 @@
 //! Features that are kept over calls of the UNet.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use chiaro::models::{Shortcuts, Unet, UnetConfig, names};
-use chiaro::pipeline::{ControlRequest, DeepCache, Device, Event, Picture, Pipeline, Precision, Request, Source};
-use chiaro::record::{Backend, DType, HostBackend, Program, Recording, Role, plan};
+use chiaro::pipeline::{
+    ControlRequest, DeepCache, Device, Event, Hires, InitImage, Overrides, Picture, Pipeline, Precision, Request,
+    Source, Upscale,
+};
+use chiaro::record::{Backend, Caps, DType, HostBackend, Outputs, Program, Recording, Role, plan};
 use chiaro::sampling::SolverKind;
 use chiaro::weights::{WeightFile, WeightType, Weights};
 
+use super::variants;
 use crate::support::adapter;
 use crate::support::golden::root;
 
@@ -208,6 +212,105 @@ fn pictures_of_a_batch_are_those_drawn_alone() {
         let worst = alone.latents.iter().zip(&picture.latents).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-3, "seed {}: {worst}", picture.seed);
     }
+}
+
+/// Computes on the host, and counts the UNet's runs: whole, and on kept features.
+#[derive(Default)]
+struct Counting {
+    host: HostBackend,
+    runs: Arc<Mutex<[usize; 2]>>,
+}
+
+struct Counted {
+    program: Box<dyn Program>,
+    /// `None` for other networks.
+    runs: Option<Arc<Mutex<[usize; 2]>>>,
+}
+
+impl Backend for Counting {
+    fn caps(&self) -> &Caps {
+        self.host.caps()
+    }
+
+    fn compile(&self, recording: Recording) -> chiaro::Result<Box<dyn Program>> {
+        let is_time = |role: &Role| matches!(role, Role::Input(name) if name == names::TIME_PROJ);
+        let runs = recording.tensors.iter().any(|tensor| is_time(&tensor.role)).then(|| Arc::clone(&self.runs));
+        Ok(Box::new(Counted { program: self.host.compile(recording)?, runs }))
+    }
+}
+
+impl Counted {
+    fn count(&self, kind: usize) {
+        if let Some(runs) = &self.runs {
+            runs.lock().expect("no test panics in here")[kind] += 1;
+        }
+    }
+}
+
+impl Program for Counted {
+    fn run(&mut self, inputs: &[(&str, &[f32])]) -> chiaro::Result<Outputs> {
+        self.count(0);
+        self.program.run(inputs)
+    }
+
+    fn run_reusing(&mut self, inputs: &[(&str, &[f32])]) -> chiaro::Result<Outputs> {
+        self.count(1);
+        self.program.run_reusing(inputs)
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        self.program.allocated_bytes()
+    }
+
+    fn weights(self: Box<Self>) -> Box<dyn Send> {
+        self.program.weights()
+    }
+}
+
+/// The plan's whole runs and runs on kept features are those that are made: in both passes, from a picture, with a refiner, and where
+/// guidance ends.
+#[test]
+fn runs_are_as_planned() {
+    let (base, refiner) = (variants::sdxl(), variants::refiner());
+    let with_refiner = Overrides { refiner: Some(refiner.path().to_owned()), ..Overrides::default() };
+    let check = |source: &Source, overrides: &Overrides, request: Request, want: [usize; 2]| {
+        let backend = Counting::default();
+        let made = Arc::clone(&backend.runs);
+        let device = Device::new(Arc::new(backend), Precision::F32).expect("f32 is everywhere");
+        let pipeline = Pipeline::load_with(source, overrides, None, device).unwrap_or_else(|e| panic!("{e}"));
+        let plans = pipeline.plan(&request).unwrap_or_else(|e| panic!("{e}"));
+        let unets = || plans.iter().filter(|plan| plan.name == "UNet");
+        let reusing: usize = unets().map(|plan| plan.reusing_runs).sum();
+        assert_eq!([unets().map(|plan| plan.runs).sum::<usize>() - reusing, reusing], want);
+        for plan in unets() {
+            let (whole, kept) = (plan.flops, plan.reusing.flops);
+            assert!(0 < kept && kept < whole && plan.reusing.dispatches < plan.dispatches, "{plan:?}");
+            let runs = [plan.runs - plan.reusing_runs, plan.reusing_runs].map(|runs| runs as u64);
+            assert_eq!(plan.total_flops(), whole * runs[0] + kept * runs[1] + plan.once.flops);
+        }
+        draw(&pipeline, &request);
+        assert_eq!(*made.lock().expect("nobody panicked"), want);
+    };
+    let none = Overrides::default();
+    let demo = |request| Request { sampler: Some(SolverKind::Ddim), num_inference_steps: 5, ..request };
+    let kept = || demo(request(cache(3, 1)));
+    check(&Source::DemoModel, &none, kept(), [2, 3]);
+    check(&Source::DemoModel, &none, Request { count: 3, batch: 2, ..kept() }, [4, 6]);
+    check(&Source::DemoModel, &none, Request { guidance_interval: (0.0, 0.4), ..kept() }, [2, 3]);
+    let hires = Hires { scale: 1.5, strength: 0.6, steps: None, upscale: Upscale::Latent };
+    check(&Source::DemoModel, &none, Request { hires: Some(hires.clone()), ..kept() }, [3, 5]);
+    let drawn = draw(&self::demo(), &request(None)).remove(0).image;
+    let image = InitImage::new(&drawn, None, 0.8).expect("a picture of its own size");
+    check(&Source::DemoModel, &none, Request { image: Some(image), ..kept() }, [2, 2]);
+    // 5 steps, of which the base draws 3; the second pass's 3 begin below the switch.
+    let refined = Request { refiner_start: 0.4, hires: Some(hires), ..kept() };
+    check(&Source::Folder(base.path().to_owned()), &with_refiner, refined, [3, 5]);
+
+    let device = Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("f32 is everywhere");
+    let pipeline = Pipeline::load_with(&Source::Folder(base.path().to_owned()), &with_refiner, None, device)
+        .unwrap_or_else(|e| panic!("{e}"));
+    let refused = pipeline.plan(&request(cache(2, 99))).expect_err("refused").to_string();
+    assert!(refused.contains("deep-cache: expected a depth from 1 to"), "{refused}");
 }
 
 #[test]

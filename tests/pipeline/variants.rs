@@ -17,7 +17,7 @@ fn put(from: &str, to: &Path) {
 }
 
 /// SDXL's folder with its tokenizers, which are those of others.
-fn sdxl() -> TempDir {
+pub(crate) fn sdxl() -> TempDir {
     let whole = tempfile::tempdir().expect("a temporary folder");
     put("sdxl", whole.path());
     put("sd15/tokenizer", &whole.path().join("tokenizer"));
