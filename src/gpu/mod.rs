@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `adapter` | lists devices, finds the one that is meant, tells its [`Caps`](crate::record::Caps) |
 //! | `device` | opens a device; turns everything that wgpu reports into an [`Error`](crate::Error) |
-//! | `template`, `reflect` | a kernel's text → WGSL of one variant → its bindings by name |
+//! | `template`, `aliases`, `reflect` | a kernel's text → WGSL of one variant → with types written out → its bindings by name |
 //! | `pipeline` | compiles variants, once per device |
 //! | `memory`, `upload` | buffers, and constants that programs share; bytes to them |
 //! | `pace` | how much work one submission holds |
@@ -14,6 +14,7 @@
 //! | `backend` | the [`Backend`](crate::record::Backend) that ties them together |
 
 mod adapter;
+mod aliases;
 mod backend;
 mod device;
 mod execute;
@@ -35,7 +36,7 @@ pub use backend::GpuBackend;
 pub use device::GpuOptions;
 pub use program::GpuProgram;
 pub use reflect::{Binding, BindingKind, Interface};
-pub use template::{expand, needs_f16, needs_matrices};
+pub use template::{expand, needs_f16, needs_matrices, needs_subgroups};
 
 /// wgpu's and naga's messages draw over several lines; ours have one.
 fn one_line(message: &str) -> String {
