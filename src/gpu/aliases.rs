@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use super::pieces::{Piece, cut};
+
 /// `text` with each `alias NAME = TYPE;` gone and TYPE in place of NAME; every line keeps its number.
 ///
 /// NAME is a whole word outside comments that is no member (`.NAME`) and is not declared there (`NAME:`).
@@ -71,14 +73,6 @@ fn resolve(name: &str, aliases: &HashMap<&str, Vec<Piece<'_>>>, depth: usize) ->
     Ok(text)
 }
 
-/// Names, keywords and numbers outside comments.
-pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
-    cut(text).into_iter().filter_map(|piece| match piece {
-        Piece::Word(word) => Some(word),
-        _ => None,
-    })
-}
-
 fn replace(bytes: usize, pieces: &[Piece<'_>], types: &HashMap<&str, String>) -> String {
     let mut text = String::with_capacity(bytes + bytes / 4);
     let mut before = "";
@@ -97,61 +91,6 @@ fn replace(bytes: usize, pieces: &[Piece<'_>], types: &HashMap<&str, String>) ->
         }
     }
     text
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Piece<'a> {
-    /// A name, a keyword or a number.
-    Word(&'a str),
-    /// One character that is none of the other kinds.
-    Other(&'a str),
-    /// Blanks, or a comment's part of one line.
-    Blank(&'a str),
-    /// The end of a line.
-    Line,
-}
-
-impl<'a> Piece<'a> {
-    fn text(&self) -> &'a str {
-        match self {
-            Piece::Word(text) | Piece::Other(text) | Piece::Blank(text) => text,
-            Piece::Line => "\n",
-        }
-    }
-
-    fn is_written(&self) -> bool {
-        matches!(self, Piece::Word(_) | Piece::Other(_))
-    }
-}
-
-fn cut<'a>(text: &'a str) -> Vec<Piece<'a>> {
-    let mut pieces = Vec::with_capacity(text.len() / 3);
-    let mut rest = text;
-    // Block comments nest.
-    let mut comments = 0;
-    while let Some(first) = rest.chars().next() {
-        let opens = rest.starts_with("/*");
-        let length_of = |part: &dyn Fn(char) -> bool| rest.find(|c| !part(c)).unwrap_or(rest.len());
-        let (length, make): (usize, fn(&'a str) -> Piece<'a>) = match first {
-            '\n' => (1, |_: &'a str| Piece::Line),
-            _ if opens || comments > 0 && rest.starts_with("*/") => {
-                comments = if opens { comments + 1 } else { comments - 1 };
-                (2, Piece::Blank)
-            }
-            _ if comments > 0 => (first.len_utf8(), Piece::Blank),
-            _ if rest.starts_with("//") => (length_of(&|c| c != '\n'), Piece::Blank),
-            c if is_part_of_word(c) => (length_of(&is_part_of_word), Piece::Word),
-            c if c.is_whitespace() => (length_of(&|c| c.is_whitespace() && c != '\n'), Piece::Blank),
-            c => (c.len_utf8(), Piece::Other),
-        };
-        pieces.push(make(&rest[..length]));
-        rest = &rest[length..];
-    }
-    pieces
-}
-
-fn is_part_of_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `adapter` | lists devices, finds the one that is meant, tells its [`Caps`](crate::record::Caps) |
 //! | `device` | opens a device; turns everything that wgpu reports into an [`Error`](crate::Error) |
-//! | `template`, `aliases`, `reflect` | a kernel's text → WGSL of one variant → with types written out → its bindings by name |
+//! | `template`, `aliases`, `pieces`, `reflect` | a kernel's text → WGSL of one variant → with types written out → its bindings by name |
+//! | `unroll` | what FXC, DX12's old compiler, needs besides |
 //! | `pipeline` | compiles variants, once per device |
 //! | `memory`, `upload` | buffers, and constants that programs share; bytes to them |
 //! | `pace` | how much work one submission holds |
@@ -20,6 +21,7 @@ mod device;
 mod execute;
 mod memory;
 mod pace;
+mod pieces;
 mod pipeline;
 mod profile;
 mod program;
@@ -29,6 +31,7 @@ mod stream;
 #[cfg(test)]
 mod stream_tests;
 mod template;
+mod unroll;
 mod upload;
 
 pub use adapter::{AdapterInfo, adapters, choose_adapter};
@@ -37,6 +40,7 @@ pub use device::GpuOptions;
 pub use program::GpuProgram;
 pub use reflect::{Binding, BindingKind, Interface};
 pub use template::{expand, needs_f16, needs_matrices, needs_subgroups};
+pub use unroll::unroll;
 
 /// wgpu's and naga's messages draw over several lines; ours have one.
 fn one_line(message: &str) -> String {

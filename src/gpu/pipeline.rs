@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::device::Gpu;
 use super::reflect::{BindingKind, Interface};
 use super::template::{expand, needs_f16, needs_matrices};
+use super::unroll::unroll;
 use crate::Result;
 use crate::record::{Dispatch, Kernel, Variant};
 
@@ -55,7 +56,10 @@ fn compile(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipeline> {
     if needs_matrices(variant) && gpu.caps.matrix_size().is_none() {
         return Err(gpu.error(format!("kernel {stem}: the recording needs cooperative matrices, the device has none")));
     }
-    let wgsl = expand(kernel, variant)?;
+    let mut wgsl = expand(kernel, variant)?;
+    if has_fxc(gpu) {
+        wgsl = unroll(&wgsl);
+    }
     let interface = Interface::of(stem, &wgsl)?;
     let entries: Vec<_> = interface
         .bindings
@@ -102,6 +106,11 @@ fn compile(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipeline> {
         (layout, raw)
     })?;
     Ok(Pipeline { interface, layout, raw })
+}
+
+/// Whether DX12 compiles with FXC: subgroups come with shader model 6, which every `dxcompiler.dll` has.
+fn has_fxc(gpu: &Gpu) -> bool {
+    gpu.device.adapter_info().backend == wgpu::Backend::Dx12 && !gpu.caps.subgroups
 }
 
 fn shader_module(gpu: &Gpu, stem: &str, wgsl: String) -> wgpu::ShaderModule {

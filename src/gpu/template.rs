@@ -1,6 +1,6 @@
 //! Makes the final WGSL of a kernel's variant: includes, conditions, constants and types, by the rules of `shaders/README.md`.
 
-use super::aliases;
+use super::{aliases, pieces};
 use crate::record::{DType, Kernel, Variant};
 use crate::{Error, Result};
 
@@ -37,7 +37,7 @@ pub fn needs_subgroups(wgsl: &str) -> bool {
         let name = word.strip_prefix("subgroup").or_else(|| word.strip_prefix("quad"));
         name.is_some_and(|name| name.starts_with(char::is_uppercase))
     };
-    aliases::words(wgsl).any(|word| values.contains(&word) || is_function(word))
+    pieces::words(wgsl).any(|word| values.contains(&word) || is_function(word))
 }
 
 /// The WGSL of `variant`, ready for a compiler: types stand in place of aliases.
