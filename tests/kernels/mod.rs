@@ -1,4 +1,7 @@
 //! Every kernel in every form that the operations record, without a GPU: text, bindings, limits, translations.
 
 mod cases;
+mod dump;
+mod form;
+mod targets;
 mod text;

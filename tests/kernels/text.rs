@@ -1,47 +1,27 @@
 use std::collections::{BTreeSet, HashSet};
 
-use chiaro::gpu::{Interface, expand, needs_f16, needs_matrices};
+use chiaro::gpu::{Interface, needs_matrices};
 use chiaro::ops::KERNELS;
-use chiaro::record::{Caps, DType, Dispatch, Variant};
-use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
-use naga::valid::{Capabilities, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, ScalarKind, ShaderStage, TypeInner};
+use chiaro::record::{Caps, DType, Dispatch};
+use naga::back::hlsl::ShaderModel;
+use naga::{AddressSpace, Module, ScalarKind, TypeInner};
 use rayon::prelude::*;
 
 use super::cases::{all_caps, record_all};
+use super::form::Form;
+use super::targets;
 
 /// Everything that can be wrong with a kernel's text before a device sees it.
 fn check(dispatch: &Dispatch, caps: &Caps) -> Result<(), String> {
-    let wgsl = expand(dispatch.kernel, &dispatch.variant).map_err(|e| e.to_string())?;
-    let interface = Interface::of(dispatch.kernel.stem, &wgsl).map_err(|e| e.to_string())?;
+    let form = Form::of(dispatch, caps)?;
     let names: Vec<&str> = dispatch.reads.iter().map(|(name, _)| *name).collect();
-    interface.check("bindings", &names).map_err(|e| e.to_string())?;
-    check_order(&interface)?;
-    let module = naga::front::wgsl::parse_str(&wgsl).map_err(|e| e.emit_to_string(&wgsl))?;
-    // f16 values packed in a u32 are part of WebGPU.
-    let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    allowed.set(Capabilities::SHADER_FLOAT16, needs_f16(&dispatch.variant));
-    allowed.set(Capabilities::SUBGROUP, caps.subgroups);
-    let matrices = needs_matrices(&dispatch.variant);
-    allowed.set(Capabilities::COOPERATIVE_MATRIX, matrices);
-    let mut validator = Validator::new(ValidationFlags::all(), allowed);
-    if caps.subgroups {
-        validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
-    }
-    let info = validator.validate(&module).map_err(|e| e.emit_to_string(&wgsl))?;
-    if needs_f16(&dispatch.variant) && !caps.shader_f16 {
-        return Err("needs 16-bit types, which were not offered".into());
-    }
-    if matrices && caps.matrix_size().is_none() {
-        return Err("needs cooperative matrices, which were not offered".into());
-    }
-    let values = dispatch.variant.overrides.iter().map(|&(name, v)| (name.to_owned(), f64::from(v))).collect();
-    let entry = (ShaderStage::Compute, interface.entry_point.as_str());
-    let (module, info) = process_overrides(&module, &info, Some(entry), &values).map_err(|e| e.to_string())?;
-    check_params(&module, dispatch.params.len())?;
-    check_types(&module, dispatch)?;
-    check_limits(&module, dispatch, caps)?;
-    translate(&module, &info, &dispatch.variant)
+    form.interface.check("bindings", &names).map_err(|e| e.to_string())?;
+    check_order(&form.interface)?;
+    let module = &form.module;
+    check_params(module, dispatch.params.len())?;
+    check_types(module, dispatch)?;
+    check_limits(&form, dispatch, caps)?;
+    translate(&form)
 }
 
 /// `params` first, `out` last.
@@ -92,20 +72,13 @@ fn check_types(module: &Module, dispatch: &Dispatch) -> Result<(), String> {
     Ok(())
 }
 
-fn check_limits(module: &Module, dispatch: &Dispatch, caps: &Caps) -> Result<(), String> {
-    let mut layouter = naga::proc::Layouter::default();
-    layouter.update(module.to_ctx()).map_err(|e| e.to_string())?;
-    let bytes: u32 = module
-        .global_variables
-        .iter()
-        .filter(|(_, v)| v.space == AddressSpace::WorkGroup)
-        .map(|(_, v)| layouter[v.ty].to_stride())
-        .sum();
+fn check_limits(form: &Form, dispatch: &Dispatch, caps: &Caps) -> Result<(), String> {
+    let module = &form.module;
     let storage = module.global_variables.iter().filter(|(_, v)| matches!(v.space, AddressSpace::Storage { .. }));
     let size = module.entry_points[0].workgroup_size;
     let invocations: u32 = size.iter().product();
     for (what, used, allowed) in [
-        ("bytes of workgroup memory", bytes, caps.max_workgroup_bytes),
+        ("bytes of workgroup memory", form.workgroup_bytes()?, caps.max_workgroup_bytes),
         ("invocations per workgroup", invocations, caps.max_invocations),
         ("invocations along z", size[2], 64),
         ("storage buffers", storage.count() as u32, caps.max_storage_buffers),
@@ -121,29 +94,12 @@ fn check_limits(module: &Module, dispatch: &Dispatch, caps: &Caps) -> Result<(),
 }
 
 /// As wgpu does for Vulkan, Metal and, where there are no matrices, DX12.
-fn translate(module: &Module, info: &ModuleInfo, variant: &Variant) -> Result<(), String> {
-    let entry = module.entry_points[0].name.clone();
-    let spv_options = spv::Options { lang_version: (1, 3), ..spv::Options::default() };
-    let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.clone() };
-    spv::write_vec(module, info, &spv_options, Some(&pipeline)).map_err(|e| format!("SPIR-V: {e}"))?;
-    let msl_options = msl::Options { lang_version: (2, 4), ..msl::Options::default() };
-    let (_, translated) = msl::write_string(module, info, &msl_options, &msl::PipelineOptions::default())
-        .map_err(|e| format!("MSL: {e}"))?;
-    translated.entry_point_names[0].as_ref().map_err(|e| format!("MSL: {e}"))?;
-    if needs_matrices(variant) {
-        return Ok(());
+fn translate(form: &Form) -> Result<(), String> {
+    targets::spirv(form, (1, 3), true)?;
+    targets::msl(form, (2, 4), true)?;
+    if !form.matrices {
+        targets::hlsl(form, if form.f16 { ShaderModel::V6_2 } else { ShaderModel::V5_1 }, true)?;
     }
-    let hlsl_options = hlsl::Options {
-        shader_model: if needs_f16(variant) { hlsl::ShaderModel::V6_2 } else { hlsl::ShaderModel::V5_1 },
-        special_constants_binding: Some(hlsl::BindTarget { space: 1, register: 0, ..hlsl::BindTarget::default() }),
-        ..hlsl::Options::default()
-    };
-    let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry)) };
-    let mut text = String::new();
-    let reflection = hlsl::Writer::new(&mut text, &hlsl_options, &pipeline)
-        .write(module, info, None)
-        .map_err(|e| format!("HLSL: {e}"))?;
-    reflection.entry_point_names[0].as_ref().map_err(|e| format!("HLSL: {e}"))?;
     Ok(())
 }
 
