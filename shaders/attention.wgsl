@@ -41,8 +41,8 @@ const INVOCATIONS: u32 = ACROSS * DOWN;
 const QUERIES: u32 = 4u * DOWN;
 const KEYS: u32 = 4u * ACROSS;
 // Odd pitches, in loads, keep neighbouring rows in different banks.
-const PITCH: u32 = (DEPTH / STEP | 1u) * STEP;
-const WEIGHT_PITCH: u32 = (ACROSS / STEP | 1u) * STEP;
+const PITCH: u32 = ((DEPTH / STEP) | 1u) * STEP;
+const WEIGHT_PITCH: u32 = ((ACROSS / STEP) | 1u) * STEP;
 // Vectors of the result per query and invocation; a row of values is padded to a whole number of them.
 const COLUMNS: u32 = (HEAD_QUADS + ACROSS - 1u) / ACROSS;
 const VALUE_PITCH: u32 = COLUMNS * ACROSS;
