@@ -65,7 +65,7 @@ pub fn attention(rec: &mut Recording, q: Tensor, k: Tensor, v: Tensor, attention
     }
     if one_type && matches!(way, Way::Tiled(_)) {
         variant.flags.push("OPERANDS_STAY");
-        variant.flags.extend((rec.dtype(q) == DType::F16).then_some("PACKED"));
+        variant.flags.extend((rec.dtype(q) == DType::F16 && rec.caps.packed_f16).then_some("PACKED"));
     }
     let params = Params {
         queries: queries as u32,
@@ -286,7 +286,7 @@ fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize, quad_bytes
 
 /// The vectors of a row in workgroup memory: an odd number of loads, so that neighbouring rows lie in different banks.
 fn pitch(vectors: u32, step: u32) -> u32 {
-    (vectors / step | 1) * step
+    ((vectors / step) | 1) * step
 }
 
 /// The most rows of v that need no more room than the keys do, or the fewest that there can be.
