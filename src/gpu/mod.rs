@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `adapter` | lists devices, finds the one that is meant, tells its [`Caps`](crate::record::Caps) |
 //! | `device` | opens a device; turns everything that wgpu reports into an [`Error`](crate::Error) |
-//! | `template`, `reflect` | a kernel's text → WGSL of one variant → its bindings by name |
+//! | `template`, `aliases`, `reflect` | a kernel's text → WGSL of one variant → with types written out → its bindings by name |
 //! | `pipeline` | compiles variants, once per device |
 //! | `memory`, `upload` | buffers, and constants that programs share; bytes to them |
 //! | `pace` | how much work one submission holds |
@@ -15,6 +15,7 @@
 //! | `backend` | the [`Backend`](crate::record::Backend) that ties them together |
 
 mod adapter;
+mod aliases;
 mod backend;
 mod device;
 mod execute;
@@ -38,7 +39,7 @@ pub use device::GpuOptions;
 pub use fault::DriverFault;
 pub use program::GpuProgram;
 pub use reflect::{Binding, BindingKind, Interface};
-pub use template::{expand, needs_f16, needs_matrices, tier_of};
+pub use template::{expand, needs_f16, needs_matrices, needs_subgroups, tier_of};
 
 /// wgpu's and naga's messages draw over several lines; ours have one.
 fn one_line(message: &str) -> String {

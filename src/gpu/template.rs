@@ -1,5 +1,6 @@
-//! Makes the final WGSL of a kernel's variant: includes, conditions and constants, by the rules of `shaders/README.md`.
+//! Makes the final WGSL of a kernel's variant: includes, conditions, constants and types, by the rules of `shaders/README.md`.
 
+use super::aliases;
 use crate::record::{DType, Kernel, Variant};
 use crate::{Error, Result, Tier};
 
@@ -32,17 +33,29 @@ pub fn needs_f16(variant: &Variant) -> bool {
 pub fn tier_of(kernel: &Kernel, variant: &Variant) -> Tier {
     match () {
         () if needs_matrices(variant) => Tier::Matrices,
-        () if kernel.source.contains("subgroupShuffle") => Tier::Subgroups,
+        () if needs_subgroups(kernel.source) => Tier::Subgroups,
         () if variant.has("PACKED") => Tier::Packed,
         () if needs_f16(variant) => Tier::Half,
         () => Tier::Single,
     }
 }
 
-/// The WGSL of `variant`, ready for a compiler.
+/// Whether an expanded text uses subgroups. The standard wants `enable subgroups;` before such a text; naga 30 refuses that
+/// line and needs none, so [`expand`] does not write it: who hands the text to a browser does.
+pub fn needs_subgroups(wgsl: &str) -> bool {
+    let values = ["subgroup_invocation_id", "subgroup_size", "subgroup_id", "num_subgroups"];
+    let is_function = |word: &str| {
+        let name = word.strip_prefix("subgroup").or_else(|| word.strip_prefix("quad"));
+        name.is_some_and(|name| name.starts_with(char::is_uppercase))
+    };
+    aliases::words(wgsl).any(|word| values.contains(&word) || is_function(word))
+}
+
+/// The WGSL of `variant`, ready for a compiler: types stand in place of aliases.
 ///
 /// # Errors
-/// When the text includes an unknown file, its conditions do not balance, or a directive is none of the known ones.
+/// When the text includes an unknown file, its conditions do not balance, a directive is none of the known ones, or an
+/// alias has no type.
 pub fn expand(kernel: &Kernel, variant: &Variant) -> Result<String> {
     let mut expansion = Expansion { variant, included: Vec::new(), text: String::new() };
     if needs_f16(variant) {
@@ -61,8 +74,9 @@ pub fn expand(kernel: &Kernel, variant: &Variant) -> Result<String> {
     for (name, value) in &variant.constants {
         expansion.text.push_str(&format!("const {name}: u32 = {value}u;\n"));
     }
-    expansion.append(&format!("{}.wgsl", kernel.stem), kernel.source)?;
-    Ok(expansion.text)
+    let file = format!("{}.wgsl", kernel.stem);
+    expansion.append(&file, kernel.source)?;
+    aliases::write_out(&expansion.text).map_err(|what| Error::Device(format!("shaders/{file}: {what}")))
 }
 
 struct Expansion<'a> {
@@ -192,7 +206,7 @@ mod tests {
     #[test]
     fn an_include_appears_once_and_only_where_its_condition_holds() {
         let source = "//#include \"shared/weight.wgsl\"\n//#include \"shared/weight.wgsl\"\n//#if A\n//#include \"none\"\n//#endif";
-        assert_eq!(expanded(source, &[]).unwrap().matches("alias weight4 = vec4<f32>;").count(), 1);
+        assert_eq!(expanded(source, &[]).unwrap().matches("fn load_weight(").count(), 1);
         assert!(expanded(source, &["A"]).unwrap_err().to_string().contains("test.wgsl:4: unknown include \"none\""));
     }
 
@@ -201,11 +215,38 @@ mod tests {
         let kernel = Kernel { stem: "test", source: "text", host: |_| {} };
         let weights = Variant { flags: vec!["WEIGHT_F16"], constants: vec![("N", 3)], ..Variant::default() };
         assert_eq!(expand(&kernel, &weights).unwrap(), "enable f16;\nconst N: u32 = 3u;\ntext\n");
+    }
+
+    #[test]
+    fn activations_have_the_types_that_are_bound() {
+        let kernel = Kernel { stem: "test", source: "x4(out4, out2)", host: |_| {} };
         let mixed = Variant { types: vec![("x", DType::F16), ("out", DType::F32)], ..Variant::default() };
-        let text = "enable f16;\nalias x4 = vec4<f16>;\nalias out4 = vec4<f32>;\nalias out2 = vec2<f32>;\ntext\n";
+        let text = "enable f16;\n\n\n\nvec4<f16>(vec4<f32>, vec2<f32>)\n";
         assert_eq!(expand(&kernel, &mixed).unwrap(), text);
         let single = Variant { types: vec![("x", DType::F32)], ..Variant::default() };
-        assert_eq!(expand(&kernel, &single).unwrap(), "alias x4 = vec4<f32>;\ntext\n");
+        assert_eq!(expand(&kernel, &single).unwrap(), "\nvec4<f32>(out4, out2)\n");
+    }
+
+    #[test]
+    fn conditions_choose_what_an_alias_is() {
+        let source = "//#if A\nalias T = x4;\n//#else\nalias T = vec2<u32>;\n//#endif\nT";
+        let kernel = Kernel { stem: "test", source, host: |_| {} };
+        let types = vec![("x", DType::F32)];
+        let variant = Variant { flags: vec!["A"], types: types.clone(), ..Variant::default() };
+        assert_eq!(expand(&kernel, &variant).unwrap(), "\n\nvec4<f32>\n");
+        assert_eq!(expand(&kernel, &Variant { types, ..Variant::default() }).unwrap(), "\n\nvec2<u32>\n");
+        let error = expanded("alias T;", &[]).unwrap_err().to_string();
+        assert!(error.contains("shaders/test.wgsl: expected alias NAME = TYPE;"), "{error}");
+    }
+
+    #[test]
+    fn subgroups_are_found_by_their_names() {
+        for text in ["let a = subgroupAdd(b);", "@builtin(subgroup_size) lanes: u32", "quadBroadcast(a, 1u)"] {
+            assert!(needs_subgroups(text), "{text}");
+        }
+        for text in ["// subgroupAdd(b)", "let subgroup = subgroups;", "fn quad_of(a: u32)", "workgroupBarrier();"] {
+            assert!(!needs_subgroups(text), "{text}");
+        }
     }
 
     #[test]
