@@ -10,9 +10,11 @@
 // workgroup memory a vector at a time, eight reads per 64 products.
 // Queries and keys pass through workgroup memory DEPTH vectors of the head at a time, values VALUE_KEYS rows at a time,
 // through the same tile as the keys. With QUERIES_STAY, DEPTH is the whole head and the queries are loaded once. With
-// OPERANDS_STAY, they pass in their own type, which is one.
-// Preconditions: strides, offsets and head_dim = 4 * HEAD_QUADS are multiples of 4; VALUE_KEYS is a multiple of 4 that
-// divides KEYS; keys is not 0.
+// OPERANDS_STAY, they pass in their own type, which is one. STEP vectors are loaded at once: two of f16 are 16 bytes. PACKED:
+// they are f16, and products with values, two at once in a lane, are f16 in sums of four. Scores have sums of f32: what
+// they are off by is an exponent's.
+// Preconditions: strides, offsets and head_dim = 4 * HEAD_QUADS are multiples of 4; STEP divides HEAD_QUADS and DEPTH; VALUE_KEYS
+// is a multiple of 4 * STEP that divides KEYS; keys is not 0.
 
 struct Params {
     queries: u32,
@@ -38,9 +40,9 @@ struct Params {
 const INVOCATIONS: u32 = ACROSS * DOWN;
 const QUERIES: u32 = 4u * DOWN;
 const KEYS: u32 = 4u * ACROSS;
-// Odd pitches keep neighbouring rows in different banks.
-const PITCH: u32 = DEPTH | 1u;
-const WEIGHT_PITCH: u32 = ACROSS | 1u;
+// Odd pitches, in loads, keep neighbouring rows in different banks.
+const PITCH: u32 = ((DEPTH / STEP) | 1u) * STEP;
+const WEIGHT_PITCH: u32 = ((ACROSS / STEP) | 1u) * STEP;
 // Vectors of the result per query and invocation; a row of values is padded to a whole number of them.
 const COLUMNS: u32 = (HEAD_QUADS + ACROSS - 1u) / ACROSS;
 const VALUE_PITCH: u32 = COLUMNS * ACROSS;
@@ -54,9 +56,14 @@ alias tile4 = k4;
 //#else
 alias tile4 = vec4<f32>;
 //#endif
+//#if PACKED
+alias factor4 = vec4<f16>;
+//#else
+alias factor4 = vec4<f32>;
+//#endif
 
 var<workgroup> query_tile: array<tile4, QUERIES * PITCH>;
-// Keys, then values. Key 4 a + b of the block stands in row b * ACROSS + a.
+// Keys, then values. Key 4 a + b of the block stands in row b * ACROSS + a; values of STEP neighbouring keys stand side by side.
 var<workgroup> shared_tile: array<tile4, SHARED_QUADS>;
 // The weights of a query, four keys per vector.
 var<workgroup> weight_tile: array<tile4, QUERIES * WEIGHT_PITCH>;
@@ -64,43 +71,61 @@ var<workgroup> weight_tile: array<tile4, QUERIES * WEIGHT_PITCH>;
 var<workgroup> exchange: array<vec4<f32>, INVOCATIONS>;
 
 fn load_queries(image: u32, head: u32, first_query: u32, first_quad: u32, local: u32) {
-    for (var i = local; i < QUERIES * DEPTH; i += INVOCATIONS) {
+    for (var i = local * STEP; i < QUERIES * DEPTH; i += INVOCATIONS * STEP) {
         let query = first_query + i / DEPTH;
         let quad = first_quad + i % DEPTH;
-        var value = tile4();
+        var values: array<tile4, STEP>;
         if (query < params.queries && quad < HEAD_QUADS) {
             let row = (image * params.queries + query) * params.q_stride + params.q_offset;
-            value = tile4(q[row / 4u + head * HEAD_QUADS + quad]);
+            for (var s = 0u; s < STEP; s++) {
+                values[s] = tile4(q[row / 4u + head * HEAD_QUADS + quad + s]);
+            }
         }
-        query_tile[i / DEPTH * PITCH + i % DEPTH] = value;
+        for (var s = 0u; s < STEP; s++) {
+            query_tile[i / DEPTH * PITCH + i % DEPTH + s] = values[s];
+        }
     }
 }
 
 fn load_keys(image: u32, head: u32, first_key: u32, first_quad: u32, local: u32) {
-    for (var i = local; i < KEYS * DEPTH; i += INVOCATIONS) {
+    for (var i = local * STEP; i < KEYS * DEPTH; i += INVOCATIONS * STEP) {
         let in_block = i / DEPTH;
         let key = first_key + in_block;
         let quad = first_quad + i % DEPTH;
-        var value = tile4();
+        var values: array<tile4, STEP>;
         if (key < params.keys && quad < HEAD_QUADS) {
             let row = (image * params.keys + key) * params.k_stride + params.k_offset;
-            value = tile4(k[row / 4u + head * HEAD_QUADS + quad]);
+            for (var s = 0u; s < STEP; s++) {
+                values[s] = tile4(k[row / 4u + head * HEAD_QUADS + quad + s]);
+            }
         }
-        shared_tile[(in_block % 4u * ACROSS + in_block / 4u) * PITCH + i % DEPTH] = value;
+        for (var s = 0u; s < STEP; s++) {
+            shared_tile[(in_block % 4u * ACROSS + in_block / 4u) * PITCH + i % DEPTH + s] = values[s];
+        }
     }
 }
 
 fn load_values(image: u32, head: u32, first_key: u32, local: u32) {
-    for (var i = local; i < VALUE_KEYS * VALUE_PITCH; i += INVOCATIONS) {
-        let key = first_key + i / VALUE_PITCH;
+    for (var i = local * STEP; i < VALUE_KEYS * VALUE_PITCH; i += INVOCATIONS * STEP) {
+        let in_block = i / VALUE_PITCH;
+        let key = first_key + in_block;
         let quad = i % VALUE_PITCH;
-        var value = tile4();
+        var values: array<tile4, STEP>;
         if (key < params.keys && quad < HEAD_QUADS) {
             let row = (image * params.keys + key) * params.v_stride + params.v_offset;
-            value = tile4(v[row / 4u + head * HEAD_QUADS + quad]);
+            for (var s = 0u; s < STEP; s++) {
+                values[s] = tile4(v[row / 4u + head * HEAD_QUADS + quad + s]);
+            }
         }
-        shared_tile[i] = value;
+        for (var s = 0u; s < STEP; s++) {
+            shared_tile[value_place(in_block / 4u, in_block % 4u, quad + s)] = values[s];
+        }
     }
+}
+
+// Where the vector of key 4 * four + one stands.
+fn value_place(four: u32, one: u32, quad: u32) -> u32 {
+    return 4u * four * VALUE_PITCH + quad * STEP + one / STEP * STEP * VALUE_PITCH + one % STEP;
 }
 
 @compute @workgroup_size(INVOCATIONS)
@@ -133,21 +158,24 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 //#endif
             load_keys(image, head, first_key, first_quad, local);
             workgroupBarrier();
-            for (var i = 0u; i < DEPTH; i++) {
-                let key_0 = vec4<f32>(shared_tile[across * PITCH + i]);
-                let key_1 = vec4<f32>(shared_tile[(ACROSS + across) * PITCH + i]);
-                let key_2 = vec4<f32>(shared_tile[(2u * ACROSS + across) * PITCH + i]);
-                let key_3 = vec4<f32>(shared_tile[(3u * ACROSS + across) * PITCH + i]);
-                let x = vec4<f32>(key_0.x, key_1.x, key_2.x, key_3.x);
-                let y = vec4<f32>(key_0.y, key_1.y, key_2.y, key_3.y);
-                let z = vec4<f32>(key_0.z, key_1.z, key_2.z, key_3.z);
-                let w = vec4<f32>(key_0.w, key_1.w, key_2.w, key_3.w);
-                for (var r = 0u; r < 4u; r++) {
-                    let query = vec4<f32>(query_tile[(r * DOWN + down) * PITCH + i]);
-                    scores[r] += query.x * x;
-                    scores[r] += query.y * y;
-                    scores[r] += query.z * z;
-                    scores[r] += query.w * w;
+            for (var first = 0u; first < DEPTH; first += STEP) {
+                for (var s = 0u; s < STEP; s++) {
+                    let i = first + s;
+                    let key_0 = vec4<f32>(shared_tile[across * PITCH + i]);
+                    let key_1 = vec4<f32>(shared_tile[(ACROSS + across) * PITCH + i]);
+                    let key_2 = vec4<f32>(shared_tile[(2u * ACROSS + across) * PITCH + i]);
+                    let key_3 = vec4<f32>(shared_tile[(3u * ACROSS + across) * PITCH + i]);
+                    let x = vec4<f32>(key_0.x, key_1.x, key_2.x, key_3.x);
+                    let y = vec4<f32>(key_0.y, key_1.y, key_2.y, key_3.y);
+                    let z = vec4<f32>(key_0.z, key_1.z, key_2.z, key_3.z);
+                    let w = vec4<f32>(key_0.w, key_1.w, key_2.w, key_3.w);
+                    for (var r = 0u; r < 4u; r++) {
+                        let query = vec4<f32>(query_tile[(r * DOWN + down) * PITCH + i]);
+                        scores[r] += query.x * x;
+                        scores[r] += query.y * y;
+                        scores[r] += query.z * z;
+                        scores[r] += query.w * w;
+                    }
                 }
             }
         }
@@ -192,23 +220,33 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             }
             load_values(image, head, first_key + part, local);
             workgroupBarrier();
-            for (var i = 0u; i < VALUE_KEYS / 4u; i++) {
-                var weights: array<vec4<f32>, 4>;
-                for (var r = 0u; r < 4u; r++) {
-                    weights[r] = vec4<f32>(weight_tile[(r * DOWN + down) * WEIGHT_PITCH + part / 4u + i]);
-                }
-                for (var c = 0u; c < COLUMNS; c++) {
-                    let place = 4u * i * VALUE_PITCH + c * ACROSS + across;
-                    let value_0 = vec4<f32>(shared_tile[place]);
-                    let value_1 = vec4<f32>(shared_tile[place + VALUE_PITCH]);
-                    let value_2 = vec4<f32>(shared_tile[place + 2u * VALUE_PITCH]);
-                    let value_3 = vec4<f32>(shared_tile[place + 3u * VALUE_PITCH]);
+            for (var first = 0u; first < VALUE_KEYS / 4u; first += STEP) {
+                for (var s = 0u; s < STEP; s++) {
+                    let i = first + s;
+                    var weights: array<factor4, 4>;
                     for (var r = 0u; r < 4u; r++) {
-                        var sum = sums[r * COLUMNS + c];
-                        sum += weights[r].x * value_0;
-                        sum += weights[r].y * value_1;
-                        sum += weights[r].z * value_2;
-                        sums[r * COLUMNS + c] = sum + weights[r].w * value_3;
+                        weights[r] = factor4(weight_tile[(r * DOWN + down) * WEIGHT_PITCH + part / 4u + i]);
+                    }
+                    for (var c = 0u; c < COLUMNS; c++) {
+                        let quad = c * ACROSS + across;
+                        let value_0 = factor4(shared_tile[value_place(i, 0u, quad)]);
+                        let value_1 = factor4(shared_tile[value_place(i, 1u, quad)]);
+                        let value_2 = factor4(shared_tile[value_place(i, 2u, quad)]);
+                        let value_3 = factor4(shared_tile[value_place(i, 3u, quad)]);
+                        for (var r = 0u; r < 4u; r++) {
+//#if PACKED
+                            var short = weights[r].x * value_0;
+                            short = fma(vec4(weights[r].y), value_1, short);
+                            short = fma(vec4(weights[r].z), value_2, short);
+                            sums[r * COLUMNS + c] += vec4<f32>(fma(vec4(weights[r].w), value_3, short));
+//#else
+                            var sum = sums[r * COLUMNS + c];
+                            sum += weights[r].x * value_0;
+                            sum += weights[r].y * value_1;
+                            sum += weights[r].z * value_2;
+                            sums[r * COLUMNS + c] = sum + weights[r].w * value_3;
+//#endif
+                        }
                     }
                 }
             }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::Tier;
+
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -27,6 +29,14 @@ pub enum Error {
     /// A graphics device that is unknown, lost, out of memory, too small or that refused a command.
     #[error("{0}")]
     Device(String),
+    /// A kernel that does not compile on the device.
+    #[error("{message}")]
+    Kernel {
+        /// What of the device the kernel uses. Where it is not [`Tier::Single`], the device may work without it.
+        tier: Tier,
+        /// Device, kernel, and what the compiler said.
+        message: String,
+    },
     /// An operation was recorded with shapes or types that it cannot take: a fault in the calling code.
     #[error("{op}: {message}")]
     Shape {

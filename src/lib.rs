@@ -24,13 +24,14 @@
 //! | --- | --- |
 //! | [`cli`] | parse, print, exit code |
 //! | [`study`] | many pictures: statistics, charts, a report |
+//! | [`doctor`] | what a driver gets right |
 //! | [`pipeline`] | request → pictures; loading; memory |
 //! | [`models`], [`sampling`], [`text`], [`image`] | siblings: none imports another |
 //! | [`nn`], [`weights`] | layers under checkpoint names; named tensors from files |
 //! | [`ops`] | one file per kernel family: shape rule, variant choice, host twin |
 //! | [`gpu`] | the only folder that names wgpu |
 //! | [`record`] | recordings, memory plan, chains of bands, host executor |
-//! | [`error`] | one error type |
+//! | [`error`] | one error type; [`Tier`]: what kernels use of a device |
 //!
 //! # How a network runs
 //!
@@ -43,6 +44,7 @@
 mod named;
 
 pub mod cli;
+pub mod doctor;
 pub mod error;
 pub mod gpu;
 pub mod image;
@@ -54,6 +56,8 @@ pub mod record;
 pub mod sampling;
 pub mod study;
 pub mod text;
+mod tier;
 pub mod weights;
 
 pub use error::{Error, Result};
+pub use tier::{Tier, Tiers};

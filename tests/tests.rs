@@ -1,6 +1,7 @@
 //! The one integration-test binary.
 
 mod cli;
+mod doctor;
 mod gpu;
 mod image;
 mod kernels;

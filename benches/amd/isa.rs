@@ -1,7 +1,7 @@
 //! Reading AMD's machine code as Mesa prints it: labels `BB3:`, one instruction a line. For a GPU that its LLVM does not know it prints the
 //! compiler's own list instead, after the last pass: labels `BB3`, results before an equals sign, `%7:v[9]` for a value in a register.
 
-/// What the hottest innermost loop consists of.
+/// What the hottest loop consists of.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Loop {
     /// Instructions that take an issue slot; waits and hints do not count.
@@ -28,7 +28,7 @@ impl Loop {
     }
 }
 
-/// The innermost loop with the most multiply-adds. A loop goes from a label to the last branch back to it.
+/// The loop with the most multiply-adds of its own, not of the loops inside. A loop goes from a label to the last branch back to it.
 pub(crate) fn inner_loop(assembly: &str) -> Option<Loop> {
     let mut labels = std::collections::HashMap::new();
     let mut lines = Vec::new();
@@ -54,10 +54,13 @@ pub(crate) fn inner_loop(assembly: &str) -> Option<Loop> {
             }
         }
     }
-    let holds_another =
-        |outer: &(usize, usize)| loops.iter().any(|inner| inner != outer && outer.0 <= inner.0 && inner.1 <= outer.1);
-    let innermost = loops.iter().filter(|range| !holds_another(range));
-    innermost.map(|&(first, last)| count(&lines[first..=last])).max_by_key(|found| found.multiply_adds)
+    let own = |outer: &(usize, usize)| {
+        let inner: Vec<_> =
+            loops.iter().filter(|inner| *inner != outer && outer.0 <= inner.0 && inner.1 <= outer.1).collect();
+        let is_own = |at: &usize| !inner.iter().any(|(first, last)| (first..=last).contains(&at));
+        count((outer.0..=outer.1).filter(is_own).map(|at| lines[at].as_str()))
+    };
+    loops.iter().map(own).max_by_key(|found| found.multiply_adds)
 }
 
 /// An instruction of the compiler's list as an assembler has it, `v_fma_f32 v[1], v[2], v[3], v[1]`; any other line as it is.
@@ -78,7 +81,7 @@ fn assembler(code: &str) -> String {
     }
 }
 
-fn count(lines: &[String]) -> Loop {
+fn count<'a>(lines: impl Iterator<Item = &'a str>) -> Loop {
     let mut found = Loop::default();
     for code in lines {
         let op = code.split_whitespace().next().unwrap_or_default();

@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if waves < WAVES && !explained {
             faults.push("few waves");
         }
-        let is_product = label.starts_with("matmul") || label.starts_with("conv2d");
+        let is_product = ["matmul", "conv2d", "attention"].iter().any(|name| label.starts_with(name));
         if label.contains(" COOP") && !compiled.assembly.contains("v_wmma") {
             faults.push("no matrix instructions");
         }

@@ -11,6 +11,8 @@ use super::lora::LoraArg;
 use super::memory_size::MemorySize;
 use super::shortcut_args::ShortcutArgs;
 
+use crate::Tier;
+use crate::gpu::DriverFault;
 use crate::pipeline::{Precision, PromptSyntax, Streaming, VaeTiling, WeightTypes};
 use crate::sampling::{PredictionType, Sampler};
 
@@ -60,6 +62,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// List the graphics adapters with their limits and features.
     Devices(DevicesArgs),
+    /// Try what each graphics adapter and its driver get right, and keep that for later runs; the report can be pasted into an issue
+    Doctor(DoctorArgs),
     /// Print the work and the peak memory of each stage, without running anything.
     Plan(Box<PlanArgs>),
     /// Time each kernel of one stage, against what the device could reach
@@ -145,9 +149,10 @@ pub struct ModelArgs {
     /// Weight of the OMS prompt; at 1 the module does not run on its negative prompt too [default: 1; 1.25 with the demo module]
     #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
     pub oms_guidance: Option<f64>,
-    /// Where to compute: auto (discrete GPU, then integrated, then the processor), cpu, or an adapter's index or part of its name
-    /// as `chiaro devices` lists them
-    #[arg(long, short = 'd', value_name = "auto|cpu|NAME|INDEX", default_value = "auto")]
+    /// Where to compute: auto (discrete GPU, then integrated, then the processor; what does not open, or was found wrong by `chiaro doctor`, is
+    /// passed over), cpu, vulkan, metal or dx12 (the best GPU by that way), or an adapter's index or part of its name as `chiaro devices` lists
+    /// them
+    #[arg(long, short = 'd', value_name = "auto|cpu|vulkan|metal|dx12|NAME|INDEX", default_value = "auto")]
     pub device: String,
     /// Storage of activations; auto takes f16 where the device has it and redoes a stage in f32 if it overflows
     #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
@@ -302,6 +307,29 @@ pub struct InspectArgs {
 /// Options of `devices`.
 #[derive(Debug, Clone, Args)]
 pub struct DevicesArgs {
+    /// Print JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Only this adapter: its index, a part of its name, or vulkan, metal or dx12 [default: every adapter]
+    #[arg(long, short = 'd', value_name = "NAME|INDEX")]
+    pub device: Option<String>,
+    /// Only forget what was found before
+    #[arg(long)]
+    pub forget: bool,
+    /// Make the driver have a fault, and keep nothing of what is found: for tests
+    #[arg(long, hide = true, value_name = "FAULT")]
+    pub pretend: Option<DriverFault>,
+    /// Examine the adapter with this index, and print each result as a line of JSON: for the process that asked
+    #[arg(long, hide = true, value_name = "INDEX")]
+    pub examine: Option<usize>,
+    /// With --examine: leave a tier out
+    #[arg(long, hide = true, value_name = "TIER")]
+    pub without: Vec<Tier>,
     /// Print JSON on standard output
     #[arg(long)]
     pub json: bool,

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::{DevicesArgs, print_json, print_line};
 use crate::Result;
-use crate::gpu;
-use crate::pipeline::load_tuning;
+use crate::gpu::{self, AdapterInfo};
+use crate::pipeline::{load_findings, load_tuning};
 
 pub(super) fn run(args: &DevicesArgs) -> Result<()> {
     let adapters = gpu::adapters();
@@ -14,13 +14,14 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
             .iter()
             .map(|a| {
                 json!({
-                    "index": a.index, "name": a.name, "kind": format!("{:?}", a.kind).to_lowercase(), "backend": a.backend,
+                    "index": a.index, "gpu": a.gpu, "name": a.name, "kind": format!("{:?}", a.kind).to_lowercase(), "backend": a.backend,
                     "driver": a.driver, "shader_f16": a.caps.shader_f16, "subgroups": a.caps.subgroups,
                     "subgroup_size": [a.caps.subgroup_size.0, a.caps.subgroup_size.1],
                     "matrix_size": a.caps.matrix_size(),
                     "max_buffer_bytes": a.caps.max_buffer_bytes, "max_binding_bytes": a.caps.max_binding_bytes,
                     "max_workgroup_bytes": a.caps.max_workgroup_bytes, "max_invocations": a.caps.max_invocations,
                     "timestamps": a.timestamps,
+                    "findings": load_findings(a).map_or_else(|e| json!({ "error": e.to_string() }), |found| json!(found)),
                     "tuned": load_tuning(a).map_or_else(|e| json!({ "error": e.to_string() }), |t| json!(t.len())),
                 })
             })
@@ -32,8 +33,10 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
             "No graphics adapter found: no driver for Vulkan, Metal or DX12. Pictures are made on the processor.",
         )?;
     }
-    for a in &adapters {
-        print_line(&format!("{}: {} ({:?}, {}, {})", a.index, a.name, a.kind, a.backend, a.driver))?;
+    for (at, a) in adapters.iter().enumerate() {
+        let again = at.checked_sub(1).is_some_and(|before| adapters[before].gpu == a.gpu);
+        let same = if again { ", another way to the same GPU" } else { "" };
+        print_line(&format!("{}: {} ({:?}, {}, {}{same})", a.index, a.name, a.kind, a.backend, a.driver))?;
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
         print_line(&format!(
             "   buffer {}, binding {}, workgroup {} KiB of {} invocations, {}{}{}",
@@ -49,6 +52,9 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
             },
             a.caps.matrix_size().map_or(String::new(), |size| format!(", matrices of {size}×{size}"))
         ))?;
+        for line in known(a) {
+            print_line(&format!("   {line}"))?;
+        }
         match load_tuning(a) {
             Ok(tuning) if tuning.is_empty() => {}
             Ok(tuning) => print_line(&format!("   tiles measured for {} classes of products", tuning.len()))?,
@@ -56,4 +62,20 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
         }
     }
     print_line(&format!("cpu: the host executor, {} threads", rayon::current_num_threads()))
+}
+
+/// What `chiaro doctor` found of an adapter.
+fn known(adapter: &AdapterInfo) -> Vec<String> {
+    match load_findings(adapter) {
+        Ok(None) => Vec::new(),
+        Ok(Some(findings)) if findings.refusal().is_some() => {
+            vec![format!("found wrong, and passed over by auto: {}", findings.refusal().unwrap_or_default())]
+        }
+        Ok(Some(findings)) if findings.wrong.is_empty() => {
+            let right: Vec<String> = findings.right.iter().map(ToString::to_string).collect();
+            vec![format!("found right: {}", right.join(", "))]
+        }
+        Ok(Some(findings)) => findings.wrong.iter().map(|(tier, why)| format!("used without {tier}: {why}")).collect(),
+        Err(error) => vec![format!("what was found is not used: {error}")],
+    }
 }

@@ -23,6 +23,9 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let units = runs.iter().map(|r| pipeline.units(r)).sum();
     let progress = Progress::new(units, args.quiet || args.model.json);
     progress.say(&format!("{} on {}", order.model.source()?, pipeline.device().describe()));
+    for remark in pipeline.device().remarks() {
+        progress.say(remark);
+    }
     for tried in too_large {
         progress.say(&format!("--vram: {tried}"));
     }
@@ -146,7 +149,7 @@ fn report(
             .collect();
         return print_json(&json!({
             "adapters": pipeline.adapters().iter().map(AdapterReport::to_json).collect::<Vec<_>>(),
-            "device": pipeline.device().name(), "seconds": started.elapsed().as_secs_f64(), "pictures": list,
+            "device": pipeline.device().name(), "device_remarks": pipeline.device().remarks(), "seconds": started.elapsed().as_secs_f64(), "pictures": list,
         }));
     }
     for (file, pictures) in saved {

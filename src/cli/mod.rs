@@ -4,6 +4,7 @@ mod args;
 mod compose;
 mod control;
 mod devices;
+mod doctor;
 mod generate;
 mod generate_args;
 mod inspect;
@@ -27,8 +28,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use args::{
-    Cli, Command, DevicesArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, ProfileArgs, PullArgs,
-    ReadingArgs, SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, TuneArgs, VariantArg,
+    Cli, Command, DevicesArgs, DoctorArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, ProfileArgs,
+    PullArgs, ReadingArgs, SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, TuneArgs, VariantArg,
 };
 pub use control::ControlArgs;
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
@@ -46,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Samplers(args) => samplers::run(&args),
         Command::Tokens(args) => tokens::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Profile(args) => profile::run(&args),
@@ -124,18 +126,33 @@ impl ModelArgs {
         Ok(self.oms_guidance.unwrap_or(if demo { 1.25 } else { 1.0 }))
     }
 
-    /// The device and the model on it, within --vram for a request; and what --vram had to give up.
+    /// The device and the model on it, within --vram for a request, whose kernels are compiled; and what --vram had to give up.
     fn open(&self, request: &Request) -> Result<(Pipeline, Vec<TooLarge>)> {
-        let device = Device::choose(&self.device, self.precision.into())?
-            .with_weights(self.weights.unwrap_or_default())
-            .with_vae_tiling(self.vae_tiling)
-            .with_streaming(self.stream_weights.into())?;
+        self.open_if(request, |pipeline| pipeline.prepare(request))
+    }
+
+    /// As [`open`](Self::open), but no kernel is compiled before it runs.
+    fn open_lazily(&self, request: &Request) -> Result<(Pipeline, Vec<TooLarge>)> {
+        self.open_if(request, |_| Ok(()))
+    }
+
+    fn open_if(&self, request: &Request, check: impl Fn(&Pipeline) -> Result<()>) -> Result<(Pipeline, Vec<TooLarge>)> {
         let (model, oms) = (self.source()?, self.oms_source()?);
         let overrides = self.overrides()?;
-        match self.vram {
-            Some(MemorySize(bytes)) => Pipeline::load_within(&model, &overrides, oms.as_ref(), device, request, bytes),
-            None => Ok((Pipeline::load_with(&model, &overrides, oms.as_ref(), device)?, Vec::new())),
-        }
+        Device::first_that(&self.device, self.precision.into(), |device| {
+            let device = device
+                .with_weights(self.weights.unwrap_or_default())
+                .with_vae_tiling(self.vae_tiling)
+                .with_streaming(self.stream_weights.into())?;
+            let (pipeline, too_large) = match self.vram {
+                Some(MemorySize(bytes)) => {
+                    Pipeline::load_within(&model, &overrides, oms.as_ref(), device, request, bytes)?
+                }
+                None => (Pipeline::load_with(&model, &overrides, oms.as_ref(), device)?, Vec::new()),
+            };
+            check(&pipeline)?;
+            Ok((pipeline, too_large))
+        })
     }
 
     /// The fields of a request that these options set.
@@ -166,6 +183,14 @@ fn embeddings(typed: &[PathBuf], found: &[PathBuf]) -> Vec<Embedding> {
 /// The files that a name means; the demo model's without one.
 fn model_source(name: Option<&str>) -> Result<Source> {
     name.map_or(Ok(Source::DemoModel), |name| Source::at(Places::from_env().find(name)?))
+}
+
+/// Says on standard error which devices were passed over; nobody may be reading.
+fn tell_remarks(pipeline: &Pipeline) {
+    use std::io::Write;
+    for remark in pipeline.device().remarks() {
+        let _ = writeln!(std::io::stderr(), "{remark}");
+    }
 }
 
 /// Prints a JSON value on standard output.

@@ -15,7 +15,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
     let mut model = args.model.clone();
     let controls = args.control.apply(&mut model, &[], &[])?;
     let request = Request { oms, controls, ..args.shortcuts.apply(model.request()) };
-    let (pipeline, too_large) = model.open(&request)?;
+    let (pipeline, too_large) = model.open_lazily(&request)?;
     let (width, height) = pipeline.size(&request)?;
     let stages = pipeline.plan(&request)?;
     let peak = stages.iter().map(StagePlan::peak_bytes).max().unwrap_or(0);
@@ -49,6 +49,9 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
             "stages": list, "peak_bytes": peak,
             "flops": stages.iter().map(StagePlan::total_flops).sum::<u64>(),
         }));
+    }
+    for remark in pipeline.device().remarks() {
+        print_line(remark)?;
     }
     print_line(&format!(
         "{width}×{height} on {}, {} storage",

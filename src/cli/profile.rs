@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{ProfileArgs, print_json, print_line};
+use super::{ProfileArgs, print_json, print_line, tell_remarks};
 use crate::image::write_file;
 use crate::pipeline::{DispatchProfile, OmsRequest, Request, StageProfile};
 use crate::{Error, Result};
@@ -15,7 +15,8 @@ pub(super) fn run(args: &ProfileArgs) -> Result<()> {
     let mut model = args.model.clone();
     let controls = args.control.apply(&mut model, &[], &[])?;
     let request = Request { oms, controls, ..args.shortcuts.apply(model.request()) };
-    let (pipeline, _) = model.open(&request)?;
+    let (pipeline, _) = model.open_lazily(&request)?;
+    tell_remarks(&pipeline);
     let (width, height) = pipeline.size(&request)?;
     let profile = pipeline.profile(&request, &args.stage, args.runs.into())?;
     if let Some(path) = &args.trace {

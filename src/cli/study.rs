@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::progress::Progress;
-use super::{StudyArgs, print_json, print_line};
+use super::{StudyArgs, print_json, print_line, tell_remarks};
 use crate::pipeline::Pipeline;
 use crate::study::{Reference, Settings, Study, Told, parse_prompts};
 use crate::{Error, Result};
@@ -55,10 +55,11 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
     };
     let study = Study::new(&args.output, settings)?;
     let reference = args.reference.as_deref().map(Reference::read).transpose()?;
-    let (pipeline, _) = args.model.open(&request)?;
     if args.dry_run {
-        return plan(args, &study, &pipeline);
+        return plan(args, &study, &args.model.open_lazily(&request)?.0);
     }
+    let (pipeline, _) = args.model.open(&request)?;
+    tell_remarks(&pipeline);
     draw(args, &study, &pipeline)?;
     let measured = study.report(reference.as_ref(), &command_line())?;
     let report = args.output.join("report.md");

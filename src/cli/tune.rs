@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{TuneArgs, print_json, print_line};
+use super::{TuneArgs, print_json, print_line, tell_remarks};
 use crate::gpu::choose_adapter;
 use crate::pipeline::{OmsRequest, Request, TunedClass, save_tuning, tuning_path};
 use crate::record::Tuning;
@@ -30,7 +30,8 @@ pub(super) fn run(args: &TuneArgs) -> Result<()> {
     let guidance_scale = args.model.oms_guidance()?;
     let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
     let request = Request { oms, ..args.shortcuts.apply(args.model.request()) };
-    let (pipeline, _) = args.model.open(&request)?;
+    let (pipeline, _) = args.model.open_lazily(&request)?;
+    tell_remarks(&pipeline);
     // What is there already holds for other models: it stays, but for what is measured again.
     let known = if args.fresh { Tuning::default() } else { pipeline.device().tuning().clone() };
     let human = !args.model.json;

@@ -10,6 +10,8 @@ use crate::{Error, Result};
 pub struct AdapterInfo {
     /// Position in the list of [`adapters`].
     pub index: usize,
+    /// Which GPU it leads to: adapters of one number are several ways to the same one.
+    pub gpu: usize,
     /// The name that its driver gives it.
     pub name: String,
     /// `Vulkan`, `Metal` or `Dx12`.
@@ -32,6 +34,11 @@ impl AdapterInfo {
     /// When `storage` is half precision and the adapter has no 16-bit type in shaders, or is for weights alone.
     pub fn caps(&self, storage: DType) -> Result<Caps> {
         with_storage(&self.caps, storage)
+    }
+
+    /// Name and backend, as in a sentence.
+    pub fn way(&self) -> String {
+        format!("{} by {}", self.name, self.backend)
     }
 }
 
@@ -68,46 +75,102 @@ fn kind_name(kind: AdapterKind) -> &'static str {
     }
 }
 
-/// All adapters that a driver offers, each GPU once. Empty where there is no driver.
+/// All adapters that drivers offer: every GPU by each backend that reaches it. Ways of one GPU follow each other, the preferred one first. Empty where
+/// there is no driver.
 ///
-/// A GPU that several backends reach is listed by the one that compiles kernels best: Vulkan or Metal before DX12, whose
-/// compiler needs a separate DLL to be fast.
+/// Vulkan and Metal come before DX12: they take the compilers' work without a detour through HLSL, and DX12 needs a DLL for more than f32
+/// ([`dxc`]).
 pub fn adapters() -> Vec<AdapterInfo> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends: wgpu::Backends::PRIMARY,
-        ..wgpu::InstanceDescriptor::new_without_display_handle()
-    });
-    let mut found = Vec::new();
-    let mut listed: HashMap<(u32, u32), usize> = HashMap::new();
-    for backend in [wgpu::Backends::VULKAN, wgpu::Backends::METAL, wgpu::Backends::DX12] {
-        let mut seen: HashMap<(u32, u32), usize> = HashMap::new();
-        for raw in pollster::block_on(instance.enumerate_adapters(backend)) {
-            let info = raw.get_info();
-            // Two cards of one model are two entries of each backend: the n-th here is the n-th there.
-            let count = seen.entry((info.vendor, info.device)).or_default();
-            *count += 1;
-            let listed = listed.entry((info.vendor, info.device)).or_default();
-            if *count > *listed {
-                *listed = *count;
-                found.push(describe(found.len(), raw, &info));
-            }
+    let mut found: Vec<(usize, wgpu::Adapter, &'static str)> = Vec::new();
+    let mut groups = Groups::default();
+    for backend in [wgpu::Backends::VULKAN, wgpu::Backends::METAL] {
+        groups.next_backend();
+        for raw in enumerate(backend, None) {
+            found.push((groups.of(&raw.get_info()), raw, ""));
         }
     }
-    found
+    groups.next_backend();
+    // Where the DLL does not load, wgpu has no DX12 at all.
+    let by_dxc = dxc().map(|path| (enumerate(wgpu::Backends::DX12, Some(&path)), "DXC"));
+    let (by_dx12, compiler) = by_dxc
+        .filter(|(adapters, _)| !adapters.is_empty())
+        .unwrap_or_else(|| (enumerate(wgpu::Backends::DX12, None), "FXC"));
+    for raw in by_dx12 {
+        found.push((groups.of(&raw.get_info()), raw, compiler));
+    }
+    // Stable: within a GPU, ways stay in the order of backends.
+    found.sort_by_key(|(gpu, ..)| *gpu);
+    found.into_iter().enumerate().map(|(index, (gpu, raw, compiler))| describe(index, gpu, raw, compiler)).collect()
 }
 
-/// The adapter that `wanted` names: an index of [`adapters`], or a part of a name in any case. Without a name, the
-/// first discrete, else integrated, else virtual one; `None` where there is only software or nothing at all.
+fn enumerate(backends: wgpu::Backends, dxc: Option<&std::path::Path>) -> Vec<wgpu::Adapter> {
+    let mut descriptor =
+        wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
+    descriptor.backend_options.dx12.shader_compiler = match dxc {
+        Some(path) => wgpu::Dx12Compiler::DynamicDxc { dxc_path: path.display().to_string() },
+        None => wgpu::Dx12Compiler::Fxc,
+    };
+    pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
+}
+
+/// `dxcompiler.dll` beside this program, if it is there: 16-bit types and subgroup operations on DX12 need it (1.8.2502 or later). Without it, kernels
+/// go through the compiler that is part of Windows (FXC, shader model 5.1), in f32. No other place is searched: a DLL that lies elsewhere is
+/// not this program's.
+pub fn dxc() -> Option<std::path::PathBuf> {
+    let path = std::env::current_exe().ok()?.with_file_name("dxcompiler.dll");
+    (cfg!(windows) && path.is_file()).then_some(path)
+}
+
+/// Which ways lead to one GPU. Two cards of one model are two entries of each backend: the n-th of one is the n-th of another.
+#[derive(Default)]
+struct Groups {
+    /// Vendor, device and a number among those of one model.
+    known: Vec<(u32, u32, usize)>,
+    /// How many of a model this backend has listed.
+    seen: HashMap<(u32, u32), usize>,
+}
+
+impl Groups {
+    fn next_backend(&mut self) {
+        self.seen.clear();
+    }
+
+    fn of(&mut self, info: &wgpu::AdapterInfo) -> usize {
+        self.number(info.vendor, info.device)
+    }
+
+    fn number(&mut self, vendor: u32, device: u32) -> usize {
+        let count = self.seen.entry((vendor, device)).or_default();
+        let key = (vendor, device, *count);
+        *count += 1;
+        self.known.iter().position(|known| *known == key).unwrap_or_else(|| {
+            self.known.push(key);
+            self.known.len() - 1
+        })
+    }
+}
+
+/// The adapter that `wanted` names, as [`find_adapter`] reads it. Without a name, the first discrete, else integrated, else virtual one; `None` where
+/// there is only software or nothing at all.
 ///
 /// # Errors
-/// When nothing has that name; the message lists what there is.
+/// As [`find_adapter`].
 pub fn choose_adapter(wanted: Option<&str>) -> Result<Option<AdapterInfo>> {
     choose(adapters(), wanted)
 }
 
+/// The adapter that `wanted` names: an index of [`adapters`], a backend (`vulkan`, `metal`, `dx12`: its best GPU), or a part of a name in any case, of
+/// which the best is taken.
+///
+/// # Errors
+/// When nothing has that name; the message lists what there is.
+pub fn find_adapter(wanted: &str) -> Result<AdapterInfo> {
+    choose(adapters(), Some(wanted))?.ok_or_else(|| Error::Request(format!("no adapter is called {wanted}")))
+}
+
 fn choose(mut adapters: Vec<AdapterInfo>, wanted: Option<&str>) -> Result<Option<AdapterInfo>> {
-    let kinds: Vec<(AdapterKind, String)> = adapters.iter().map(|a| (a.kind, a.name.clone())).collect();
-    match position(&kinds, wanted) {
+    let ways: Vec<Way> = adapters.iter().map(|a| (a.kind, a.name.clone(), a.backend.clone())).collect();
+    match position(&ways, wanted) {
         Some(index) => Ok(Some(adapters.swap_remove(index))),
         None => match wanted {
             None => Ok(None),
@@ -115,7 +178,7 @@ fn choose(mut adapters: Vec<AdapterInfo>, wanted: Option<&str>) -> Result<Option
                 let list: Vec<String> = adapters.iter().map(ToString::to_string).collect();
                 let there_is = if list.is_empty() { "no GPU driver was found".into() } else { list.join(", ") };
                 Err(Error::Request(format!(
-                    "--device {wanted}: expected the number or a part of the name of a device, there is: {there_is}; \
+                    "--device {wanted}: expected the number or a part of the name of a device, or vulkan, metal or dx12; there is: {there_is}; \
                      --device cpu needs no GPU"
                 )))
             }
@@ -123,26 +186,28 @@ fn choose(mut adapters: Vec<AdapterInfo>, wanted: Option<&str>) -> Result<Option
     }
 }
 
-fn position(adapters: &[(AdapterKind, String)], wanted: Option<&str>) -> Option<usize> {
-    if let Some(index) = wanted.and_then(|w| w.parse().ok()).filter(|&i: &usize| i < adapters.len()) {
+/// Kind, name and backend.
+type Way = (AdapterKind, String, String);
+
+fn position(ways: &[Way], wanted: Option<&str>) -> Option<usize> {
+    if let Some(index) = wanted.and_then(|w| w.parse().ok()).filter(|&i: &usize| i < ways.len()) {
         return Some(index);
     }
     let wanted = wanted.map(str::to_lowercase);
-    let preference = |kind: AdapterKind| match kind {
-        AdapterKind::Discrete => 0,
-        AdapterKind::Integrated => 1,
-        AdapterKind::Virtual => 2,
-        AdapterKind::Software | AdapterKind::Host => 3,
+    let best = |fits: &dyn Fn(&Way) -> bool| {
+        (0..ways.len()).filter(|&i| fits(&ways[i])).min_by_key(|&i| ways[i].0.preference())
     };
-    (0..adapters.len())
-        .filter(|&i| match &wanted {
-            Some(wanted) => !wanted.is_empty() && adapters[i].1.to_lowercase().contains(wanted),
-            None => adapters[i].0 != AdapterKind::Software,
-        })
-        .min_by_key(|&i| preference(adapters[i].0))
+    match &wanted {
+        None => best(&|(kind, ..)| *kind != AdapterKind::Software),
+        Some(wanted) if wanted.is_empty() => None,
+        Some(wanted) => best(&|(_, _, backend)| backend.to_lowercase() == *wanted)
+            .or_else(|| best(&|(_, name, _)| name.to_lowercase().contains(wanted))),
+    }
 }
 
-fn describe(index: usize, raw: wgpu::Adapter, info: &wgpu::AdapterInfo) -> AdapterInfo {
+/// `compiler`: what makes machine code of HLSL, where the backend takes that. What was found of a driver holds for it alone.
+fn describe(index: usize, gpu: usize, raw: wgpu::Adapter, compiler: &str) -> AdapterInfo {
+    let info = raw.get_info();
     let kind = match info.device_type {
         wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
         wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
@@ -150,12 +215,14 @@ fn describe(index: usize, raw: wgpu::Adapter, info: &wgpu::AdapterInfo) -> Adapt
         wgpu::DeviceType::Cpu => AdapterKind::Software,
     };
     let features = raw.features();
+    let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
     AdapterInfo {
         index,
+        gpu,
         name: info.name.clone(),
         backend: format!("{:?}", info.backend),
         kind,
-        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        driver: if compiler.is_empty() { driver } else { format!("{driver}, {compiler}") },
         caps: caps_of(&raw, kind, features, &raw.limits()),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         raw,
@@ -172,6 +239,7 @@ pub(super) fn caps_of(raw: &wgpu::Adapter, kind: AdapterKind, features: wgpu::Fe
         kind,
         storage: DType::F32,
         shader_f16: features.contains(wgpu::Features::SHADER_F16),
+        packed_f16: true,
         subgroups,
         subgroup_size: if subgroups { (info.subgroup_min_size, info.subgroup_max_size) } else { (0, 0) },
         matrices: if matrices { matrices_of(raw) } else { Vec::new() },
@@ -205,12 +273,16 @@ fn matrices_of(raw: &wgpu::Adapter) -> Vec<MatrixShape> {
 mod tests {
     use super::*;
 
+    fn way(kind: AdapterKind, name: &str, backend: &str) -> Way {
+        (kind, name.to_owned(), backend.to_owned())
+    }
+
     #[test]
     fn hardware_is_chosen_by_itself_and_software_only_by_name() {
-        let software = (AdapterKind::Software, "llvmpipe (LLVM 15)".to_owned());
-        let integrated = (AdapterKind::Integrated, "Intel UHD 620".to_owned());
-        let discrete = (AdapterKind::Discrete, "NVIDIA GeForce RTX 3080".to_owned());
-        let all = [software.clone(), integrated.clone(), discrete];
+        let software = way(AdapterKind::Software, "llvmpipe (LLVM 15)", "Vulkan");
+        let integrated = way(AdapterKind::Integrated, "Intel UHD 620", "Vulkan");
+        let discrete = way(AdapterKind::Discrete, "NVIDIA GeForce RTX 3080", "Vulkan");
+        let all = [software, integrated, discrete];
         assert_eq!(position(&all, None), Some(2));
         assert_eq!(position(&all[..2], None), Some(1));
         assert_eq!(position(&all[..1], None), None);
@@ -221,6 +293,38 @@ mod tests {
         assert_eq!(position(&all, Some("3080")), Some(2));
         assert_eq!(position(&all, Some("radeon")), None);
         assert_eq!(position(&all, Some("")), None);
+    }
+
+    #[test]
+    fn a_backend_is_a_name_too() {
+        let ways = [
+            way(AdapterKind::Integrated, "Intel UHD 620", "Vulkan"),
+            way(AdapterKind::Integrated, "Intel UHD 620", "Dx12"),
+            way(AdapterKind::Discrete, "NVIDIA GeForce RTX 3080", "Vulkan"),
+            way(AdapterKind::Discrete, "NVIDIA GeForce RTX 3080", "Dx12"),
+            way(AdapterKind::Software, "Microsoft Basic Render Driver", "Dx12"),
+        ];
+        assert_eq!(position(&ways, Some("dx12")), Some(3));
+        assert_eq!(position(&ways, Some("Vulkan")), Some(2));
+        assert_eq!(position(&ways, Some("metal")), None);
+        assert_eq!(position(&ways, Some("intel")), Some(0));
+        assert_eq!(position(&ways[4..], Some("dx12")), Some(0));
+        assert_eq!(position(&ways, None), Some(2));
+    }
+
+    #[test]
+    fn ways_of_one_gpu_are_one_group() {
+        let mut groups = Groups::default();
+        let (radeon, intel) = ((0x1002, 0x73bf), (0x8086, 0x3ea0));
+        let mut numbers = |list: &[(u32, u32)]| {
+            groups.next_backend();
+            list.iter().map(|&(vendor, device)| groups.number(vendor, device)).collect::<Vec<_>>()
+        };
+        // Two cards of one model, and another order by the second backend.
+        assert_eq!(numbers(&[radeon, intel, radeon]), [0, 1, 2]);
+        assert_eq!(numbers(&[intel, radeon, radeon]), [1, 0, 2]);
+        // One that only this backend reaches.
+        assert_eq!(numbers(&[(0x1414, 0x8c), intel]), [3, 1]);
     }
 
     #[test]

@@ -63,4 +63,8 @@ impl Backend for GpuBackend {
     fn compile(&self, recording: Recording) -> Result<Box<dyn Program>> {
         Ok(Box::new(self.compile_program(recording)?))
     }
+
+    fn prepare(&self, recording: &Recording) -> Result<()> {
+        self.shared.pipelines.of(&self.shared.gpu, &recording.dispatches).map(drop)
+    }
 }

@@ -5,30 +5,43 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::adapter::{AdapterInfo, caps_of, with_storage};
+use super::fault::DriverFault;
 use super::one_line;
 use crate::record::{AdapterKind, Caps, DType};
-use crate::{Error, Result};
+use crate::{Error, Result, Tier, Tiers};
 
 /// How a device is opened. The default suits a release build, and adds checks to a debug build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GpuOptions {
     /// Only what WebGPU guarantees: no optional feature, default limits. Shows that kernels need nothing more.
     pub restrict_to_webgpu: bool,
-    /// Use cooperative matrices where the device has them. wgpu counts them as experimental: a driver's fault may show as
-    /// anything; without them products are computed by ordinary arithmetic.
-    pub matrices: bool,
+    /// What may be used where the device has it; all by default. wgpu counts cooperative matrices as experimental: a driver's fault may show as
+    /// anything. Without them products are computed by ordinary arithmetic.
+    pub tiers: Tiers,
+    /// Bytes that a binding has at most, where that is less than the device says.
+    pub max_binding_bytes: Option<u64>,
     /// Compile kernels with bounds checks. Costs up to a third of the speed, more on some GPUs.
     pub checks: bool,
     /// Fill memory with NaN before the first run, so that a kernel that reads what nobody wrote shows.
     pub poison: bool,
     /// About how long one submission may take; by default 100 ms, on a software adapter 1 s.
     pub time_budget: Option<Duration>,
+    /// A fault that the driver is made to have, for tests of what finds and avoids it.
+    pub fault: Option<DriverFault>,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
         let debug = cfg!(debug_assertions);
-        GpuOptions { restrict_to_webgpu: false, matrices: true, checks: debug, poison: debug, time_budget: None }
+        GpuOptions {
+            restrict_to_webgpu: false,
+            tiers: Tiers::default(),
+            max_binding_bytes: None,
+            checks: debug,
+            poison: debug,
+            time_budget: None,
+            fault: None,
+        }
     }
 }
 
@@ -56,15 +69,23 @@ pub(super) struct Gpu {
 
 impl Gpu {
     pub(super) fn open(adapter: &AdapterInfo, storage: DType, options: GpuOptions) -> Result<Self> {
-        let mut wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
-        let matrices = options.matrices && !options.restrict_to_webgpu && adapter.caps.matrix_size().is_some();
+        let tiers = options.tiers;
+        let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
+        wanted.set(wgpu::Features::SHADER_F16, tiers.has(Tier::Half));
+        wanted.set(wgpu::Features::SUBGROUP, tiers.has(Tier::Subgroups));
+        let matrices = tiers.has(Tier::Matrices) && !options.restrict_to_webgpu && adapter.caps.matrix_size().is_some();
         wanted.set(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, matrices);
         let (features, limits) = if options.restrict_to_webgpu {
             (wgpu::Features::empty(), wgpu::Limits::defaults())
         } else {
             (adapter.raw.features() & wanted, adapter.raw.limits())
         };
-        let caps = with_storage(&caps_of(&adapter.raw, adapter.kind, features, &limits), storage)?;
+        let mut caps = with_storage(&caps_of(&adapter.raw, adapter.kind, features, &limits), storage)?;
+        caps.packed_f16 = tiers.has(Tier::Packed);
+        caps.max_binding_bytes = caps.max_binding_bytes.min(options.max_binding_bytes.unwrap_or(u64::MAX));
+        if let Some(fault) = options.fault {
+            fault.change_caps(&mut caps);
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("chiaro"),
             required_features: features,
@@ -74,6 +95,9 @@ impl Gpu {
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
+        if options.fault == Some(DriverFault::Open) {
+            return Err(Error::Device(format!("{}: the device did not open, as the fault asks", caps.name)));
+        }
         let (device, queue) = pollster::block_on(adapter.raw.request_device(&descriptor)).map_err(|e| {
             Error::Device(format!("{}: the device did not open: {}", caps.name, one_line(&e.to_string())))
         })?;

@@ -11,6 +11,7 @@
 //! | `pace` | how much work one submission holds |
 //! | `program` | a compiled recording: its memory, its bindings |
 //! | `execute`, `results`, `profile` | dispatches to the queue; results from it; how long each dispatch takes |
+//! | `fault` | faults that a driver can be made to have, for tests |
 //! | `stream` | constants that pass through the device because not all of them fit |
 //! | `backend` | the [`Backend`](crate::record::Backend) that ties them together |
 
@@ -19,6 +20,7 @@ mod aliases;
 mod backend;
 mod device;
 mod execute;
+mod fault;
 mod memory;
 mod pace;
 mod pieces;
@@ -34,12 +36,13 @@ mod template;
 mod unroll;
 mod upload;
 
-pub use adapter::{AdapterInfo, adapters, choose_adapter};
+pub use adapter::{AdapterInfo, adapters, choose_adapter, dxc, find_adapter};
 pub use backend::GpuBackend;
 pub use device::GpuOptions;
+pub use fault::DriverFault;
 pub use program::GpuProgram;
 pub use reflect::{Binding, BindingKind, Interface};
-pub use template::{expand, needs_f16, needs_matrices, needs_subgroups};
+pub use template::{expand, needs_f16, needs_matrices, needs_subgroups, tier_of};
 pub use unroll::unroll;
 
 /// wgpu's and naga's messages draw over several lines; ours have one.

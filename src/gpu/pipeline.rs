@@ -7,10 +7,10 @@ use rayon::prelude::*;
 
 use super::device::Gpu;
 use super::reflect::{BindingKind, Interface};
-use super::template::{expand, needs_f16, needs_matrices};
+use super::template::{expand, needs_f16, needs_matrices, tier_of};
 use super::unroll::unroll;
-use crate::Result;
 use crate::record::{Dispatch, Kernel, Variant};
+use crate::{Error, Result};
 
 /// A compiled variant.
 pub(super) struct Pipeline {
@@ -46,7 +46,16 @@ impl Pipelines {
     }
 }
 
+/// Whatever is wrong with a kernel is [`Error::Kernel`].
 fn compile(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipeline> {
+    compile_text(gpu, kernel, variant).map_err(|error| match error {
+        // A device that is gone says nothing of the kernel.
+        Error::Device(message) if gpu.check().is_ok() => Error::Kernel { tier: tier_of(kernel, variant), message },
+        error => error,
+    })
+}
+
+fn compile_text(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipeline> {
     let stem = kernel.stem;
     if needs_f16(variant) && !gpu.caps.shader_f16 {
         return Err(
@@ -57,6 +66,12 @@ fn compile(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipeline> {
         return Err(gpu.error(format!("kernel {stem}: the recording needs cooperative matrices, the device has none")));
     }
     let mut wgsl = expand(kernel, variant)?;
+    if let Some(fault) = gpu.options.fault {
+        if fault.refuses(kernel, variant) {
+            return Err(gpu.error(format!("kernel {stem}: refused, as the fault {fault} asks")));
+        }
+        wgsl = fault.change_text(wgsl);
+    }
     if has_fxc(gpu) {
         wgsl = unroll(&wgsl);
     }
@@ -99,7 +114,8 @@ fn compile(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipeline> {
             entry_point: Some(&interface.entry_point),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &constants,
-                zero_initialize_workgroup_memory: false,
+                // No kernel of a network reads what it did not write.
+                zero_initialize_workgroup_memory: variant.has("ZEROED"),
             },
             cache: None,
         });

@@ -2,7 +2,7 @@
 
 use super::{aliases, pieces};
 use crate::record::{DType, Kernel, Variant};
-use crate::{Error, Result};
+use crate::{Error, Result, Tier};
 
 /// What `//#include` can name.
 const SHARED: &[(&str, &str)] = &[
@@ -27,6 +27,17 @@ pub fn needs_matrices(variant: &Variant) -> bool {
 /// Whether a variant needs a device with `SHADER_F16`.
 pub fn needs_f16(variant: &Variant) -> bool {
     variant.has("WEIGHT_F16") || needs_matrices(variant) || variant.types.iter().any(|&(_, dtype)| dtype == DType::F16)
+}
+
+/// What a variant needs of a device: the tier to leave out where it does not compile.
+pub fn tier_of(kernel: &Kernel, variant: &Variant) -> Tier {
+    match () {
+        () if needs_matrices(variant) => Tier::Matrices,
+        () if needs_subgroups(kernel.source) => Tier::Subgroups,
+        () if variant.has("PACKED") => Tier::Packed,
+        () if needs_f16(variant) => Tier::Half,
+        () => Tier::Single,
+    }
 }
 
 /// Whether an expanded text uses subgroups. The standard wants `enable subgroups;` before such a text; naga 30 refuses that

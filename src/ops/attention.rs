@@ -65,6 +65,7 @@ pub fn attention(rec: &mut Recording, q: Tensor, k: Tensor, v: Tensor, attention
     }
     if one_type && matches!(way, Way::Tiled(_)) {
         variant.flags.push("OPERANDS_STAY");
+        variant.flags.extend((rec.dtype(q) == DType::F16 && rec.caps.packed_f16).then_some("PACKED"));
     }
     let params = Params {
         queries: queries as u32,
@@ -216,6 +217,8 @@ struct Tile {
     depth: u32,
     /// Rows of v that workgroup memory holds at a time: a divisor of the keys, and a multiple of 4.
     value_keys: u32,
+    /// Vectors that are loaded from workgroup memory at once: 16 bytes.
+    step: u32,
 }
 
 impl Tile {
@@ -230,13 +233,13 @@ impl Tile {
     /// Vectors of the tile that keys and values share in turn.
     fn shared_quads(self) -> u32 {
         let value_pitch = self.head_quads.next_multiple_of(self.across);
-        (self.keys() * (self.depth | 1)).max(self.value_keys * value_pitch)
+        (self.keys() * pitch(self.depth, self.step)).max(self.value_keys * value_pitch)
     }
 
     /// Bytes of workgroup memory, as the kernel declares it with tiles of `quad_bytes` for four values.
     fn bytes(self, quad_bytes: u32) -> u32 {
-        let query_tile = self.queries() * (self.depth | 1);
-        let weight_tile = self.queries() * (self.across | 1);
+        let query_tile = self.queries() * pitch(self.depth, self.step);
+        let weight_tile = self.queries() * pitch(self.across, self.step);
         quad_bytes * (query_tile + weight_tile + self.shared_quads()) + 16 * self.across * self.down
     }
 
@@ -247,6 +250,7 @@ impl Tile {
             ("DOWN", self.down),
             ("DEPTH", self.depth),
             ("VALUE_KEYS", self.value_keys),
+            ("STEP", self.step),
             ("SHARED_QUADS", self.shared_quads()),
         ]
     }
@@ -261,14 +265,17 @@ fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize, quad_bytes
     let bytes = caps.max_workgroup_bytes.min(32 << 10);
     let few = queries.div_ceil(64) * heads < 64;
     let most = if few { 8 } else { 16 };
-    let mut tile = Tile { head_quads, across, down: 1, depth: head_quads.min(4), value_keys: 4 };
+    let mut tile = Tile { head_quads, across, down: 1, depth: head_quads.min(4), value_keys: 4, step: 1 };
     for down in [16, 8, 4, 2, 1] {
         if down > most || down * across > caps.max_invocations.min(256) {
             continue;
         }
         for steps in [1, 2, 4, 8, 16, 32] {
             let depth = head_quads.div_ceil(steps);
-            tile = Tile { head_quads, across, down, depth, value_keys: value_keys(head_quads, across, depth) };
+            let pairs = quad_bytes == 8 && head_quads.is_multiple_of(2) && depth.is_multiple_of(2);
+            let step = if pairs { 2 } else { 1 };
+            tile =
+                Tile { head_quads, across, down, depth, value_keys: value_keys(head_quads, across, depth, step), step };
             if depth >= 4.min(head_quads) && tile.bytes(quad_bytes) <= bytes {
                 return tile;
             }
@@ -277,11 +284,16 @@ fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize, quad_bytes
     tile
 }
 
-/// The most rows of v that need no more room than the keys do, or 4.
-fn value_keys(head_quads: u32, across: u32, depth: u32) -> u32 {
-    let (keys, pitch) = (4 * across, head_quads.next_multiple_of(across));
-    let fits = |rows: &u32| keys.is_multiple_of(*rows) && rows * pitch <= keys * (depth | 1);
-    (4..=keys).rev().step_by(4).find(fits).unwrap_or(4)
+/// The vectors of a row in workgroup memory: an odd number of loads, so that neighbouring rows lie in different banks.
+fn pitch(vectors: u32, step: u32) -> u32 {
+    ((vectors / step) | 1) * step
+}
+
+/// The most rows of v that need no more room than the keys do, or the fewest that there can be.
+fn value_keys(head_quads: u32, across: u32, depth: u32, step: u32) -> u32 {
+    let (keys, values) = (4 * across, head_quads.next_multiple_of(across));
+    let fits = |rows: &u32| keys.is_multiple_of(*rows) && rows * values <= keys * pitch(depth, step);
+    (1..=keys / (4 * step)).rev().map(|rows| 4 * step * rows).find(fits).unwrap_or(4 * step)
 }
 
 /// Invocations side by side: those that leave the fewest idle over a head's vectors, with at most 4 vectors each.
@@ -307,9 +319,11 @@ mod tests {
                     [(1, 1), (77, 8), (4096, 16)].into_iter().zip([16, 8, 8]).chain([((4096, 16), 16)])
                 {
                     let tile = choose(&caps, head_dim, queries, heads, quad);
-                    let needed = tile.bytes(quad);
+                    let (needed, head_quads) = (tile.bytes(quad), tile.head_quads);
                     assert!(needed <= bytes, "{head_dim}: {tile:?} needs {needed} bytes");
                     assert!(tile.across * tile.down <= 256, "{head_dim}: {tile:?}");
+                    assert!(tile.step == 1 || quad == 8, "{head_dim}: {tile:?}");
+                    assert!([head_quads, tile.depth, tile.value_keys / 4].iter().all(|n| n.is_multiple_of(tile.step)));
                     assert!(
                         tile.keys().is_multiple_of(tile.value_keys) && tile.value_keys.is_multiple_of(4),
                         "{head_dim}: {tile:?}"

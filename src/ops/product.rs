@@ -81,7 +81,8 @@ impl Product {
     /// Whether f16 arithmetic pays and is exact enough: its sums of four add about 1e-7 to a product's normalised squared error, which f16
     /// storage allows and f32 does not.
     fn packs(caps: &Caps, class: &ProductClass) -> bool {
-        caps.storage == DType::F16 && caps.shader_f16 && class.x == DType::F16 && class.weight != DType::F32
+        let is_half = caps.storage == DType::F16 && caps.shader_f16 && class.x == DType::F16;
+        is_half && caps.packed_f16 && class.weight != DType::F32
     }
 
     /// All ways that a device has for a product, the reasoned one first. Software adapters differ in rows alone: a weight lies in panels that every

@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use super::Precision;
 use super::tiling::VaeTiling;
-use super::tuning_file::load_tuning;
 use super::weight_types::{Part, Streaming, WeightTypes};
-use crate::gpu;
-use crate::record::{AdapterKind, Backend, Caps, DType, HostBackend, Program, Recording, Tuning};
+use crate::record::{AdapterKind, Backend, Caps, DType, Program, Recording, Tuning};
 use crate::weights::WeightType;
 use crate::{Error, Result};
 
@@ -40,36 +38,11 @@ pub struct Device {
     streamed: [bool; Part::COUNT],
     /// Whether a stage that overflows in f16 is redone in f32.
     may_widen: bool,
-    /// Why the processor was taken though nobody asked for it, for the first line that a user sees.
-    remark: Option<&'static str>,
+    /// Devices and tiers that were passed over, and why.
+    remarks: Vec<String>,
 }
 
 impl Device {
-    /// The device that `name` means: `auto` (discrete GPU, then integrated, then the host executor), `cpu`, an adapter's index, or part of
-    /// its name. A software adapter is taken only when named. Tiles that `chiaro tune` measured on it are used.
-    ///
-    /// # Errors
-    /// When the name fits no adapter (the message lists those there are), the adapter does not open, or `F16` is asked of a
-    /// device without it.
-    pub fn choose(name: &str, precision: Precision) -> Result<Device> {
-        if name.eq_ignore_ascii_case("cpu") {
-            return Device::new(Arc::new(HostBackend::default()), precision);
-        }
-        let wanted = if name.eq_ignore_ascii_case("auto") { None } else { Some(name) };
-        match gpu::choose_adapter(wanted)? {
-            Some(adapter) => {
-                let backend = gpu::GpuBackend::open(&adapter, DType::F32, gpu::GpuOptions::default())?;
-                // A table that cannot be read costs speed, not the picture; `chiaro devices` says what is wrong with it.
-                let tuning = load_tuning(&adapter).unwrap_or_default();
-                Ok(Device::new(Arc::new(backend), precision)?.with_tuning(tuning))
-            }
-            None => {
-                let device = Device::new(Arc::new(HostBackend::default()), precision)?;
-                Ok(Device { remark: Some("no hardware GPU found; a software one is used only when named"), ..device })
-            }
-        }
-    }
-
     /// A device on an opened backend.
     ///
     /// # Errors
@@ -97,7 +70,7 @@ impl Device {
             streaming: Streaming::Auto,
             streamed: [false; Part::COUNT],
             may_widen: precision == Precision::Auto && storage == DType::F16,
-            remark: None,
+            remarks: Vec::new(),
         })
     }
 
@@ -125,7 +98,7 @@ impl Device {
             streaming: Streaming::Auto,
             streamed: [false; Part::COUNT],
             may_widen: false,
-            remark: None,
+            remarks: Vec::new(),
         }
     }
 
@@ -134,12 +107,21 @@ impl Device {
         if self.backend.caps().kind == AdapterKind::Host { "cpu" } else { &self.backend.caps().name }
     }
 
-    /// One phrase for a user: what computes, with which storage, and why.
+    /// The same device, with these remarks.
+    pub(super) fn with_remarks(self, remarks: Vec<String>) -> Device {
+        Device { remarks, ..self }
+    }
+
+    /// Which devices, and which tiers of this one, were passed over, and why: a line each, for a user.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// One phrase for a user: what computes, with which storage.
     pub fn describe(&self) -> String {
-        let place = match self.remark {
-            Some(remark) => format!("the processor ({remark})"),
-            None if self.backend.caps().is_host() => "the processor".into(),
-            None => format!("{}, {} storage", self.name(), self.storage_name()),
+        let place = match self.backend.caps().is_host() {
+            true => "the processor".into(),
+            false => format!("{}, {} storage", self.name(), self.storage_name()),
         };
         let streamed = self.streaming == Streaming::On || self.streamed.contains(&true);
         match (self.weights == WeightTypes::default(), streamed) {

@@ -3,7 +3,7 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `request` | what a caller asks for, and whether it can be had |
-//! | `device` | where to compute, with which storage |
+//! | `device`, `choice` | where to compute, with which storage; what comes next where a device is of no use |
 //! | `source`, `demo`, `single_file` | a model's files: a folder, inside the binary, or seen in a single file |
 //! | `lookup` | a name → where its files are |
 //! | `load`, `encoders`, `overrides`, `adapters` | files → networks; networks from elsewhere; what LoRA and its relatives change |
@@ -20,6 +20,7 @@
 //! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
 //! | `profile` | where the time of a stage goes |
 //! | `tune`, `tuning_file` | which tiles are fastest on a device; where that is kept |
+//! | `findings`, `kept` | what was found right and wrong of a driver; files that are kept of an adapter |
 //! | `inspect`, `lora` | what lies at a path, for a user to see |
 //! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
 //! | `parameters`, `repeat` | what goes into the PNG; a PNG → the request that made it |
@@ -27,15 +28,18 @@
 mod adapters;
 mod budget;
 mod checks;
+mod choice;
 mod control;
 mod deep_cache;
 mod demo;
 mod device;
 mod embeddings;
 mod encoders;
+mod findings;
 mod generate;
 mod init;
 mod inspect;
+mod kept;
 mod kind;
 mod load;
 mod lookup;
@@ -69,6 +73,7 @@ pub use control::ControlRequest;
 pub use deep_cache::DeepCache;
 pub use device::Device;
 pub use embeddings::{Embedding, EmbeddingReport};
+pub use findings::{Findings, findings_path, load_findings, save_findings};
 pub use generate::{Event, Generation};
 pub use init::InitImage;
 pub use inspect::{ComponentReport, EmbeddingShape, Inspection, MemoryReport, OmsReport, inspect};

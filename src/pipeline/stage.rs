@@ -156,6 +156,11 @@ impl<'m> Stage<'m> {
         })
     }
 
+    /// Compiles the kernels of the stage; of one in bands, those of the whole.
+    pub(super) fn prepare(&self, device: &Device) -> Result<()> {
+        device.backend().prepare(&self.recording(device)?)
+    }
+
     /// Compiles the stage and uploads its weights; in bands, each part in its turn. Gives the most bytes that were allocated at
     /// one time.
     pub(super) fn allocate(self, device: &Device) -> Result<u64> {

@@ -17,6 +17,19 @@ impl Pipeline {
         self.stages(request)?.iter().chain(&self.previews(request)?).map(plan).collect()
     }
 
+    /// Compiles the kernels of every stage of a request, so that one which the device does not take shows before anything is drawn. A run finds them
+    /// compiled.
+    ///
+    /// # Errors
+    /// When the request is out of range; [`Error::Kernel`](crate::Error::Kernel) when a kernel does not compile.
+    pub fn prepare(&self, request: &Request) -> Result<()> {
+        if self.device.backend().caps().is_host() {
+            return Ok(());
+        }
+        let previews = self.previews(request)?;
+        self.stages(request)?.iter().chain(&previews).try_for_each(|stage| stage.prepare(&self.device))
+    }
+
     /// Opens each stage of a request in turn, without running it: its plan, and the bytes that the executor really allocated.
     ///
     /// # Errors

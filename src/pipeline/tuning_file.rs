@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use super::kept;
+use crate::Result;
 use crate::gpu::AdapterInfo;
-use crate::image::write_file;
 use crate::record::Tuning;
-use crate::{Error, Result};
 
 /// Of the file, and of the names of tiles and classes in it.
 const VERSION: u32 = 1;
@@ -23,16 +22,13 @@ struct Stored {
     tiles: BTreeMap<String, String>,
 }
 
-/// Where an adapter's measured tiles are kept: `CHIARO_CACHE`, else `chiaro` in `XDG_CACHE_HOME`, else in `.cache` of the home folder. `None` where
-/// the environment names no folder.
+/// Where an adapter's measured tiles are kept: `tiles` in the folder that `CHIARO_CACHE` names, else in `chiaro` in `XDG_CACHE_HOME`, else in
+/// `.cache/chiaro` of the home folder. `None` where the environment names no folder.
 pub fn tuning_path(adapter: &AdapterInfo) -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || var("HOME").or_else(|| var("USERPROFILE")).map(|home| home.join(".cache"));
-    let folder = var("CHIARO_CACHE").or_else(|| Some(var("XDG_CACHE_HOME").or_else(home)?.join("chiaro")))?;
-    let hash = Sha256::digest(format!("{}\n{}\n{}", adapter.name, adapter.backend, adapter.driver));
-    let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    Some(folder.join("tiles").join(format!("{hash}.json")))
+    kept::path(adapter, "tiles")
 }
+
+const REMEDY: &str = "`chiaro tune` writes it anew";
 
 /// The tiles that were measured on an adapter with this driver; empty where none were.
 ///
@@ -41,18 +37,14 @@ pub fn tuning_path(adapter: &AdapterInfo) -> Option<PathBuf> {
 pub fn load_tuning(adapter: &AdapterInfo) -> Result<Tuning> {
     let mut tuning = Tuning::default();
     let Some(path) = tuning_path(adapter) else { return Ok(tuning) };
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(tuning),
-        Err(error) => return Err(Error::io(&path, error)),
-    };
-    let broken = |what: String| Error::Device(format!("{}: {what}; `chiaro tune` writes it anew", path.display()));
-    let stored: Stored = serde_json::from_slice(&text).map_err(|e| broken(e.to_string()))?;
+    let Some(stored) = kept::load::<Stored>(&path, REMEDY)? else { return Ok(tuning) };
     if stored.version != VERSION {
-        return Err(broken(format!("expected version {VERSION} of measured tiles, got {}", stored.version)));
+        let what = format!("expected version {VERSION} of measured tiles, got {}", stored.version);
+        return Err(kept::broken(&path, &what, REMEDY));
     }
     if (&stored.adapter, &stored.driver) != (&adapter.name, &adapter.driver) {
-        return Err(broken(format!("expected tiles of {}, got those of {}", adapter.name, stored.adapter)));
+        let what = format!("expected tiles of {}, got those of {}", adapter.name, stored.adapter);
+        return Err(kept::broken(&path, &what, REMEDY));
     }
     for (class, tile) in stored.tiles {
         tuning.set(class, tile);
@@ -65,21 +57,11 @@ pub fn load_tuning(adapter: &AdapterInfo) -> Result<Tuning> {
 /// # Errors
 /// When the environment names no folder for it, or the file cannot be written; an earlier one is then as it was.
 pub fn save_tuning(adapter: &AdapterInfo, tuning: &Tuning) -> Result<PathBuf> {
-    let path = tuning_path(adapter).ok_or_else(|| {
-        Error::Request(
-            "tune: expected a folder for what is measured in CHIARO_CACHE, XDG_CACHE_HOME or HOME, got none".into(),
-        )
-    })?;
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    }
     let stored = Stored {
         version: VERSION,
         adapter: adapter.name.clone(),
         driver: adapter.driver.clone(),
         tiles: tuning.iter().map(|(class, tile)| (class.to_owned(), tile.to_owned())).collect(),
     };
-    let text = serde_json::to_vec_pretty(&stored).map_err(|e| Error::Device(format!("measured tiles: {e}")))?;
-    write_file(&path, &text, true)?;
-    Ok(path)
+    kept::save(tuning_path(adapter), &stored)
 }

@@ -18,6 +18,15 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// When the plan exceeds the device's limits or memory, or a kernel does not compile.
     fn compile(&self, recording: Recording) -> Result<Box<dyn Program>>;
+
+    /// Builds the pipelines of a recording, which [`compile`](Self::compile) then finds built, and nothing else. Does nothing where there are none.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when a kernel does not compile.
+    fn prepare(&self, recording: &Recording) -> Result<()> {
+        let _ = recording;
+        Ok(())
+    }
 }
 
 /// A compiled recording.

@@ -19,6 +19,18 @@ pub enum AdapterKind {
     Host,
 }
 
+impl AdapterKind {
+    /// The place in the order of preference: least is best.
+    pub const fn preference(self) -> u8 {
+        match self {
+            AdapterKind::Discrete => 0,
+            AdapterKind::Integrated => 1,
+            AdapterKind::Virtual => 2,
+            AdapterKind::Software | AdapterKind::Host => 3,
+        }
+    }
+}
+
 /// A product that the lanes of a subgroup compute together: `[m, k] · [k, n] + [m, n]` (cooperative matrices).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MatrixShape {
@@ -52,6 +64,8 @@ pub struct Caps {
     pub storage: DType,
     /// `SHADER_F16`: arithmetic types of 16 bits in shaders.
     pub shader_f16: bool,
+    /// Whether products of f16 values may be added up in f16, in sums of four, where there is [`Self::shader_f16`].
+    pub packed_f16: bool,
     /// `SUBGROUP`: subgroup operations.
     pub subgroups: bool,
     /// Smallest and largest subgroup size; equal where the driver fixes it, 0 without [`Self::subgroups`].
@@ -86,6 +100,7 @@ impl Caps {
             kind: AdapterKind::Virtual,
             storage: DType::F32,
             shader_f16: false,
+            packed_f16: true,
             subgroups: false,
             subgroup_size: (0, 0),
             matrices: Vec::new(),

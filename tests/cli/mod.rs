@@ -1,6 +1,7 @@
 //! The real binary: what it prints, what it writes, how it fails.
 
 mod control;
+mod doctor;
 mod failures;
 mod inspect;
 mod lora;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Each folder of `src` with the folders that it may import. `error` is importable by all.
+/// Each folder of `src` with the folders that it may import. `error` and `tier` are importable by all.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("cli", &["study", "pipeline", "image", "sampling", "record", "gpu"]),
+    ("cli", &["study", "doctor", "pipeline", "image", "sampling", "record", "gpu"]),
     ("study", &["pipeline", "image", "sampling"]),
+    ("doctor", &["pipeline", "ops", "record", "gpu"]),
     // `ops` for what is measured of a device: tiles and peaks.
     ("pipeline", &["models", "sampling", "text", "image", "weights", "ops", "record", "gpu"]),
     ("models", &["nn", "weights", "ops", "record"]),
@@ -22,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 fn allowed(from: &str, to: &str) -> bool {
     from == to
-        || matches!(to, "error" | "Error" | "Result")
+        || matches!(to, "error" | "Error" | "Result" | "Tier" | "Tiers")
         || ALLOWED.iter().any(|(folder, targets)| *folder == from && targets.contains(&to))
 }
 

@@ -5,12 +5,9 @@
 
 use std::time::Instant;
 
-use burn::backend::wgpu::{Wgpu, WgpuDevice};
 use burn::tensor::module::{conv2d, linear};
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Tensor, TensorData};
-
-type B = Wgpu<f32>;
+use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
 
 /// Uniform values from -1 to 1 of a linear congruential generator.
 fn noise(len: usize, mut state: u64) -> Vec<f32> {
@@ -21,14 +18,14 @@ fn noise(len: usize, mut state: u64) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-fn tensor<const D: usize>(shape: [usize; D], seed: u64, device: &WgpuDevice) -> (Vec<f32>, Tensor<B, D>) {
+fn tensor<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> (Vec<f32>, Tensor<D>) {
     let values = noise(shape.iter().product(), seed);
     (values.clone(), Tensor::from_data(TensorData::new(values, shape), device))
 }
 
 /// Median seconds, and the result.
-fn time<const D: usize>(call: impl Fn() -> Tensor<B, D>) -> (f64, Vec<f32>) {
-    let read = || call().into_data().to_vec::<f32>().expect("f32");
+fn time<const D: usize>(call: impl Fn() -> Tensor<D>) -> (f64, Vec<f32>) {
+    let read = || call().into_data().try_to_vec::<f32>().expect("f32");
     // The first runs compile and tune.
     let result = read();
     read();
@@ -49,7 +46,7 @@ fn near(what: &str, got: f32, want: f64, scale: f64) {
 
 fn main() {
     let path = std::env::args().nth(1).expect("a file of shapes");
-    let device = WgpuDevice::default();
+    let device = Device::wgpu(DeviceKind::DefaultDevice);
     for line in std::fs::read_to_string(path).expect("readable").lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let n: Vec<usize> = words[1..].iter().map(|w| w.parse().expect("a number")).collect();

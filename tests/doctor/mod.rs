@@ -1,0 +1,153 @@
+//! What an examination finds: nothing on a driver that is right, and each fault that a driver is made to have.
+
+use std::sync::Arc;
+
+use chiaro::Tier;
+use chiaro::doctor::{Examination, Verdict, examine, probes};
+use chiaro::gpu::{AdapterInfo, DriverFault, GpuBackend, GpuOptions};
+use chiaro::pipeline::{Device, Event, Pipeline, Precision, Request, Source};
+use chiaro::record::{AdapterKind, DType, HostBackend};
+
+use crate::support::adapter::test_adapter;
+
+/// The test adapter passing for a GPU, so that the kernels of GPUs are examined.
+fn as_gpu() -> AdapterInfo {
+    let mut adapter = test_adapter();
+    adapter.kind = AdapterKind::Integrated;
+    adapter.caps.kind = AdapterKind::Integrated;
+    adapter
+}
+
+fn faulty(fault: Option<DriverFault>) -> GpuOptions {
+    GpuOptions { fault, ..GpuOptions::default() }
+}
+
+fn verdict(examination: &Examination, tier: Tier) -> &Verdict {
+    &examination
+        .tiers
+        .iter()
+        .find(|report| report.tier == tier)
+        .unwrap_or_else(|| panic!("no {tier}: {examination:?}"))
+        .verdict
+}
+
+fn draw(device: Device) -> Vec<u8> {
+    let pipeline = Pipeline::load(&Source::DemoModel, None, device).expect("the demo model");
+    let request = Request { prompt: "a blue square".into(), num_inference_steps: 3, ..Request::default() };
+    for event in pipeline.generate(request).expect("a request") {
+        if let Event::Picture(picture) = event.expect("a picture") {
+            return picture.image.data.clone();
+        }
+    }
+    panic!("no picture came");
+}
+
+/// Whether a picture on the faulty device, used as the examination says, is the processor's to within half precision.
+fn is_right_with(adapter: &AdapterInfo, fault: Option<DriverFault>, examination: &Examination) {
+    let findings = examination.findings();
+    let options =
+        GpuOptions { tiers: findings.tiers(), max_binding_bytes: findings.max_binding_bytes, ..faulty(fault) };
+    let backend = GpuBackend::open(adapter, DType::F32, options).expect("it opens");
+    let theirs = draw(Device::new(Arc::new(backend), Precision::Auto).expect("a device"));
+    let ours = draw(Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("the host"));
+    let off = theirs.iter().zip(&ours).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / ours.len() as f64;
+    assert!(off < 2.0, "{fault:?}: pictures differ by {off} on average");
+}
+
+#[test]
+fn a_right_driver_has_no_faults() {
+    for adapter in [test_adapter(), as_gpu()] {
+        let examination = examine(&adapter, faulty(None), |_| {});
+        assert!(!examination.has_faults(), "{examination:#?}");
+        assert!(examination.picture.is_some_and(|decibels| decibels > 35.0), "{examination:#?}");
+        for report in &examination.tiers {
+            match &report.verdict {
+                Verdict::Right { checks, .. } => {
+                    assert!(*checks >= 1, "{examination:#?}");
+                }
+                Verdict::Absent(why) => assert!(!why.is_empty()),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(matches!(verdict(&examination, Tier::Single), Verdict::Right { checks: 28.., .. }), "{examination:#?}");
+        let half = matches!(verdict(&examination, Tier::Half), Verdict::Right { checks: 28.., .. });
+        assert_eq!(half, adapter.caps.shader_f16, "{examination:#?}");
+        is_right_with(&adapter, None, &examination);
+    }
+}
+
+/// Each fault is found at its tier, called by its name, and avoided: the picture is right.
+fn is_found(adapter: &AdapterInfo, fault: DriverFault, tier: Tier, words: &str) {
+    let examination = examine(adapter, faulty(Some(fault)), |_| {});
+    match verdict(&examination, tier) {
+        Verdict::Wrong(faults) => assert!(faults.iter().any(|f| f.contains(words)), "{fault}: {faults:#?}"),
+        other => panic!("{fault}: {tier} is {other:?}"),
+    }
+    assert!(!examination.findings().tiers().has(tier), "{fault}");
+    assert_eq!(examination.findings().refusal(), None, "{fault}: {examination:#?}");
+    is_right_with(adapter, Some(fault), &examination);
+}
+
+#[test]
+fn nan_in_f16_exponentials_is_found() {
+    let adapter = test_adapter();
+    if adapter.caps.shader_f16 {
+        is_found(&adapter, DriverFault::HalfExp, Tier::Half, "exp of 16-bit values");
+        is_found(&as_gpu(), DriverFault::HalfExp, Tier::Half, "NaN");
+    }
+}
+
+#[test]
+fn a_wrong_subgroup_size_is_found() {
+    let adapter = test_adapter();
+    let said = 2 * adapter.caps.subgroup_size.1;
+    is_found(&adapter, DriverFault::SubgroupSize, Tier::Subgroups, &format!("the driver says subgroups of {said}"));
+}
+
+/// No kernel asks for zeroes: the fault is told, and pictures are right with every tier.
+#[test]
+fn workgroup_memory_that_is_not_zeroed_is_found() {
+    for adapter in [test_adapter(), as_gpu()] {
+        let examination = examine(&adapter, faulty(Some(DriverFault::WorkgroupMemory)), |_| {});
+        assert!(!examination.has_faults(), "{examination:#?}");
+        assert!(examination.notes.iter().any(|note| note.contains("is not zero at first")), "{examination:#?}");
+        is_right_with(&adapter, Some(DriverFault::WorkgroupMemory), &examination);
+    }
+}
+
+#[test]
+fn transposed_matrices_are_found() {
+    let adapter = as_gpu();
+    if adapter.caps.matrix_size().is_none() {
+        println!("{adapter} has no cooperative matrices: nothing was checked");
+        return;
+    }
+    is_found(&adapter, DriverFault::TransposedMatrix, Tier::Matrices, "transposed");
+}
+
+#[test]
+fn kernels_that_do_not_compile_are_found() {
+    let adapter = as_gpu();
+    for tier in [Tier::Half, Tier::Packed, Tier::Matrices] {
+        let offered =
+            if tier == Tier::Matrices { adapter.caps.matrix_size().is_some() } else { adapter.caps.shader_f16 };
+        if offered {
+            is_found(&adapter, DriverFault::Kernel(tier), tier, "kernel ");
+        }
+    }
+    is_found(&test_adapter(), DriverFault::Kernel(Tier::Subgroups), Tier::Subgroups, "kernel attention_direct");
+    let examination = examine(&adapter, faulty(Some(DriverFault::Kernel(Tier::Single))), |_| {});
+    assert!(examination.findings().refusal().is_some_and(|why| why.contains("kernel ")), "{examination:#?}");
+    let examination = examine(&adapter, faulty(Some(DriverFault::Open)), |_| {});
+    assert!(examination.findings().refusal().is_some_and(|why| why.contains("did not open")), "{examination:#?}");
+}
+
+#[test]
+fn every_probe_is_recorded_for_what_it_needs() {
+    let adapter = as_gpu();
+    let expected = 2
+        + usize::from(adapter.caps.shader_f16)
+        + usize::from(adapter.caps.subgroups)
+        + usize::from(adapter.caps.matrix_size().is_some());
+    assert_eq!(probes(&adapter.caps).len(), expected);
+}
