@@ -93,13 +93,16 @@ fn examine_here(index: usize, fault: Option<DriverFault>, without: &[Tier]) -> R
         let line = serde_json::to_string(progress).map_err(|e| Error::Device(e.to_string()))?;
         print_line(&line)
     };
-    let tiers = without.iter().fold(Tiers::default(), |tiers, &tier| tiers.without(tier));
-    let options = GpuOptions { fault, tiers, ..GpuOptions::default() };
     let mut failed = None;
-    let examination = examine(&adapter, options, |progress| {
+    let examination = examine(&adapter, options(fault, without), |progress| {
         failed = failed.take().or(tell(progress).err());
     });
     failed.map_or_else(|| tell(&Progress::Done(examination)), Err)
+}
+
+fn options(fault: Option<DriverFault>, without: &[Tier]) -> GpuOptions {
+    let tiers = without.iter().fold(Tiers::default(), |tiers, &tier| tiers.without(tier));
+    GpuOptions { fault, tiers, ..GpuOptions::default() }
 }
 
 /// How long a tier may take without a word. Software adapters compile kernels for seconds each.
@@ -162,12 +165,12 @@ fn listen(
         }
     });
     let mut examination = Examination::default();
-    let mut tried = Tier::Single;
+    let mut tried = None;
     let what = loop {
         match receiver.recv_timeout(patience(adapter)) {
             // A driver may print on standard output, too.
             Ok(line) => match serde_json::from_str::<Progress>(&line) {
-                Ok(Progress::Tries(tier)) => tried = tier,
+                Ok(Progress::Tries(tier)) => tried = Some(tier),
                 Ok(Progress::Tier(report)) => {
                     told(&report)?;
                     examination.tiers.push(report);
@@ -181,6 +184,16 @@ fn listen(
                 Err(error) => break format!("the driver ended the process ({error})"),
             },
         }
+    };
+    let Some(tried) = tried else {
+        // It never began: this program was started by another one (a loader), which was started again in its place.
+        let mut failed = None;
+        let examination = examine(adapter, options(fault, without), |progress| {
+            if let Progress::Tier(report) = progress {
+                failed = failed.take().or(told(report).err());
+            }
+        });
+        return failed.map_or(Ok((examination, None)), Err);
     };
     // After the last tier come limits and the picture, for which all are used.
     let is_over = examination.tiers.iter().any(|report| report.tier == tried);

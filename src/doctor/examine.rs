@@ -236,23 +236,26 @@ fn binding(backend: &GpuBackend, caps: &Caps, examination: &mut Examination) {
     let shared = caps.kind != AdapterKind::Discrete;
     let most = caps.max_binding_bytes.min(caps.max_buffer_bytes);
     let mut tried = most.min(if shared { LARGEST_SHARED_BINDING } else { LARGEST_BINDING });
-    let mut refused = None;
+    let said = most >> 20;
+    let (mut refused, mut wrong) = (String::new(), None);
     while tried >= LEAST_BINDING.min(most) {
         match probes::binding(backend, tried) {
             Ok(Answer::Right) => break,
-            Ok(Answer::Wrong(what)) => refused = Some(what),
-            Err(error) => refused = Some(error.to_string()),
+            Ok(Answer::Wrong(what)) => wrong = Some(what),
+            // Memory that is taken now may be free later.
+            Err(_) => refused = format!("; no memory for {} MiB", tried >> 20),
         }
         tried /= 2;
     }
-    let said = most >> 20;
-    match refused {
-        None => examination.notes.push(format!("a binding of {} MiB, of {said} MiB that the driver says", tried >> 20)),
+    match wrong {
+        None => {
+            let note = format!("a binding of {} MiB, of {said} MiB that the driver says{refused}", tried >> 20);
+            examination.notes.push(note);
+        }
         Some(what) => {
             examination.max_binding_bytes = Some(tried.max(LEAST_BINDING).min(most));
-            examination
-                .notes
-                .push(format!("bindings of {} MiB at most, though the driver says {said} MiB: {what}", tried >> 20));
+            let note = format!("bindings of {} MiB at most, though the driver says {said} MiB: {what}", tried >> 20);
+            examination.notes.push(note);
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct Examination {
     pub tiers: Vec<TierReport>,
     /// Limits that were tried, and what is worth knowing although nothing of ours depends on it.
     pub notes: Vec<String>,
-    /// The largest binding that held what was written to it, in bytes, where it is less than the driver says.
+    /// The largest binding that held what was written to it, in bytes, where a larger one that the driver allowed did not.
     pub max_binding_bytes: Option<u64>,
     /// Likeness of the demo model's picture to the processor's, in dB (PSNR of 8-bit values); 99 where both are the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]

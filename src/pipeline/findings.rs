@@ -20,7 +20,7 @@ pub struct Findings {
     pub right: BTreeSet<Tier>,
     /// Tiers that did not, with the first thing that was wrong. An adapter whose [`Tier::Single`] is wrong is of no use.
     pub wrong: BTreeMap<Tier, String>,
-    /// The largest binding that held what was written to it, in bytes, where it is less than the driver says.
+    /// The largest binding that held what was written to it, in bytes, where a larger one that the driver allowed did not.
     pub max_binding_bytes: Option<u64>,
 }
 
