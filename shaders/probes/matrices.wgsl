@@ -27,8 +27,17 @@ alias Right = coop_mat8x8<f16, B>;
 alias Sum = coop_mat8x8<f32, C>;
 //#endif
 
-var<workgroup> left_tile: array<f16, SIZE * SIZE>;
-var<workgroup> right_tile: array<f16, SIZE * SIZE>;
+// As in shared/coop.wgsl: quads on Vulkan, single values on Metal.
+//#if MATRIX_QUADS
+const UNIT: u32 = 4u;
+alias Element = vec4<f16>;
+//#else
+const UNIT: u32 = 1u;
+alias Element = f16;
+//#endif
+
+var<workgroup> left_tile: array<Element, SIZE * SIZE / UNIT>;
+var<workgroup> right_tile: array<Element, SIZE * SIZE / UNIT>;
 var<workgroup> sum_tile: array<f32, SIZE * SIZE>;
 
 @compute @workgroup_size(INVOCATIONS)
@@ -36,14 +45,19 @@ fn main(@builtin(local_invocation_index) local: u32) {
     for (var i = local; i < SIZE * SIZE / 4u; i += INVOCATIONS) {
         let left = vec4<f16>(x[i]);
         let right = vec4<f16>(x[SIZE * SIZE / 4u + i]);
+//#if MATRIX_QUADS
+        left_tile[i] = left;
+        right_tile[i] = right;
+//#else
         for (var c = 0u; c < 4u; c++) {
             left_tile[4u * i + c] = left[c];
             right_tile[4u * i + c] = right[c];
         }
+//#endif
     }
     workgroupBarrier();
-    let left = coopLoadT<Left>(&left_tile[0], SIZE);
-    let right = coopLoadT<Right>(&right_tile[0], SIZE);
+    let left = coopLoadT<Left>(&left_tile[0], SIZE / UNIT);
+    let right = coopLoadT<Right>(&right_tile[0], SIZE / UNIT);
     var sum = Sum();
     sum = coopMultiplyAdd(left, right, sum);
     coopStoreT(sum, &sum_tile[0], SIZE);

@@ -32,7 +32,19 @@ const SAME: f64 = 99.0;
 /// Opens an adapter with each tier that it offers and `options` allow, and compares kernels with their host twins. `told` hears of each tier.
 ///
 /// Nothing ends it: what fails is a verdict.
-pub fn examine(adapter: &AdapterInfo, options: GpuOptions, mut told: impl FnMut(&Progress)) -> Examination {
+pub fn examine(adapter: &AdapterInfo, options: GpuOptions, told: impl FnMut(&Progress)) -> Examination {
+    examine_some(adapter, options, |_| true, told)
+}
+
+/// [`examine`] with the cases that `wanted` names: a software adapter takes minutes to compile all kernels of GPUs.
+#[doc(hidden)]
+pub fn examine_some(
+    adapter: &AdapterInfo,
+    options: GpuOptions,
+    wanted: impl Fn(&str) -> bool,
+    mut told: impl FnMut(&Progress),
+) -> Examination {
+    let cases: Vec<&Case> = CASES.iter().filter(|case| wanted(case.name)).collect();
     let mut examination = Examination::default();
     let mut usable = Tiers::none();
     for tier in Tier::ALL {
@@ -44,7 +56,7 @@ pub fn examine(adapter: &AdapterInfo, options: GpuOptions, mut told: impl FnMut(
                 told(&Progress::Tries(tier));
                 let tiers = usable_for(tier, &usable);
                 let verdict = match Bench::open(adapter, tier, GpuOptions { tiers, poison: true, ..options }) {
-                    Ok(bench) => bench.verdict(tier),
+                    Ok(bench) => bench.verdict(tier, &cases),
                     Err(error) => Verdict::Wrong(vec![error.to_string()]),
                 };
                 if matches!(verdict, Verdict::Right { .. }) {
@@ -119,7 +131,7 @@ impl Bench {
         Ok(Bench { gpu: GpuBackend::open(adapter, storage, options)?, host: HostBackend::default() })
     }
 
-    fn verdict(&self, tier: Tier) -> Verdict {
+    fn verdict(&self, tier: Tier, cases: &[&Case]) -> Verdict {
         let (mut faults, mut checks, mut worst) = (Vec::new(), 0, 0.0f64);
         let probe = match tier {
             Tier::Half => Some(("16-bit arithmetic", probes::half_math(&self.gpu))),
@@ -138,8 +150,8 @@ impl Bench {
         // Compilers of software adapters take most of the time: all cores compile, and one case after the other then finds its kernels compiled.
         let prepare = |case: &Case| case.record(self.gpu.caps()).and_then(|recording| self.gpu.prepare(&recording));
         let concerned = |case: &&Case| self.concerns(case, tier);
-        let _: Vec<_> = CASES.par_iter().filter(concerned).map(prepare).collect();
-        for case in CASES.iter().filter(concerned) {
+        let _: Vec<_> = cases.par_iter().copied().filter(concerned).map(prepare).collect();
+        for case in cases.iter().copied().filter(concerned) {
             match self.compare(case) {
                 Ok(nmse) => {
                     checks += 1;

@@ -14,5 +14,7 @@ mod report;
 
 pub use examine::examine;
 #[doc(hidden)]
+pub use examine::examine_some;
+#[doc(hidden)]
 pub use probes::probes;
 pub use report::{Examination, Progress, TierReport, Verdict};

@@ -58,7 +58,7 @@ fn probe(
 #[doc(hidden)]
 pub fn probes(caps: &Caps) -> Vec<Recording> {
     let size = caps.subgroup_size.1.max(1);
-    let mut all = vec![workgroup_memory_recording(caps), binding_recording(caps, caps.max_binding_bytes)];
+    let mut all = vec![workgroup_memory_recording(caps), binding_recording(caps, caps.max_binding_bytes.min(1 << 30))];
     if caps.shader_f16 {
         all.push(half_math_recording(caps));
     }
@@ -153,7 +153,9 @@ pub(super) fn subgroups(backend: &dyn Backend) -> Result<Answer> {
 }
 
 fn matrices_recording(caps: &Caps, size: u32) -> Recording {
-    let flags = if size == 16 { vec!["COOP", "MATRIX_16"] } else { vec!["COOP"] };
+    let mut flags = vec!["COOP"];
+    flags.extend((size == 16).then_some("MATRIX_16"));
+    flags.extend(caps.matrix_quads.then_some("MATRIX_QUADS"));
     let variant = Variant { flags, constants: vec![("INVOCATIONS", caps.subgroup_size.1)], ..Variant::default() };
     let quads = (size * size / 4) as usize;
     probe(caps, &MATRICES, variant, quads as u32, (2 * quads, DType::F32), quads)

@@ -50,7 +50,15 @@ pub(super) fn all_caps() -> Vec<Caps> {
     // A Mac, Mesa's software driver seen as a GPU, Radeons, GeForces.
     let coop = [(8, 32), (8, 8), (16, 64), (16, 32)].map(|(size, lanes)| matrices(size, lanes));
     let (eight, four) = (software(&large, 8), software(&large_f32, 4));
-    let mut all = vec![webgpu, native_f16, f16_storage, large, large_f32, eight, four];
+    // What is left where a driver gets a tier wrong.
+    let sums_in_f32 = Caps { name: "large limits, sums in f32".into(), packed_f16: false, ..large.clone() };
+    let without_subgroups = Caps {
+        name: "in software, without subgroups".into(),
+        subgroups: false,
+        subgroup_size: (0, 0),
+        ..eight.clone()
+    };
+    let mut all = vec![webgpu, native_f16, f16_storage, large, large_f32, eight, four, sums_in_f32, without_subgroups];
     all.extend(coop);
     all
 }
@@ -86,6 +94,11 @@ impl Mixture {
 
 fn made<T>(rec: &mut Recording, in_f32: bool, body: impl FnOnce(&mut Recording) -> T) -> T {
     if in_f32 { rec.in_f32(body) } else { body(rec) }
+}
+
+/// For each of `caps`, every operation, and the probes of drivers.
+pub(super) fn recordings(caps: &[Caps]) -> Vec<Recording> {
+    caps.iter().flat_map(|caps| std::iter::once(record_all(caps)).chain(chiaro::doctor::probes(caps))).collect()
 }
 
 /// One recording with every operation in every form that `caps` leads to. Tiles do not depend on element types, so

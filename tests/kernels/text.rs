@@ -7,7 +7,7 @@ use naga::back::hlsl::ShaderModel;
 use naga::{AddressSpace, Module, ScalarKind, TypeInner};
 use rayon::prelude::*;
 
-use super::cases::{all_caps, record_all};
+use super::cases::{all_caps, record_all, recordings};
 use super::form::Form;
 use super::targets;
 
@@ -105,7 +105,7 @@ fn translate(form: &Form) -> Result<(), String> {
 
 #[test]
 fn every_form_of_every_kernel_is_valid() {
-    let recordings: Vec<_> = all_caps().iter().map(record_all).collect();
+    let recordings = recordings(&all_caps());
     let mut seen = HashSet::new();
     let mut forms = Vec::new();
     for recording in &recordings {
@@ -123,6 +123,9 @@ fn every_form_of_every_kernel_is_valid() {
         })
         .collect();
     assert!(faults.is_empty(), "{} of {} forms:\n{}", faults.len(), forms.len(), faults.join("\n"));
+    let (probes, forms): (Vec<_>, Vec<_>) = forms.into_iter().partition(|(d, _)| d.kernel.stem.starts_with(PROBES));
+    let probed: BTreeSet<String> = probes.iter().map(|(d, _)| d.kernel.stem[PROBES.len()..].to_owned()).collect();
+    assert_eq!(probed, texts("shaders/probes"), "recorded here, and existing");
     let bound_as = |wanted: DType| -> BTreeSet<(&str, &str)> {
         let types = forms.iter().flat_map(|(d, _)| d.variant.types.iter().map(|t| (d.kernel.stem, *t)));
         types.filter(|(_, (_, dtype))| *dtype == wanted).map(|(stem, (name, _))| (stem, name)).collect()
@@ -155,15 +158,20 @@ fn every_dispatch_fits_the_grid() {
     }
 }
 
+/// Stems of the probes of drivers begin so.
+const PROBES: &str = "probes/";
+
+/// Stems of the texts in a folder.
+fn texts(folder: &str) -> BTreeSet<String> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let texts = paths.filter(|path| path.extension().is_some_and(|ending| ending == "wgsl"));
+    texts.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
 #[test]
 fn every_text_has_an_owner_and_every_owner_a_text() {
-    let mut files = BTreeSet::new();
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "wgsl") {
-            files.insert(path.file_stem().unwrap().to_str().unwrap().to_owned());
-        }
-    }
+    let files = texts("shaders");
     let owners: BTreeSet<String> = KERNELS.iter().map(|k| k.stem.to_owned()).collect();
     assert_eq!(files, owners, "shaders/*.wgsl, and ops::KERNELS");
     assert_eq!(owners.len(), KERNELS.len(), "two kernels have one stem");
