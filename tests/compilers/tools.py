@@ -21,7 +21,7 @@ DXC_LIBRARY = "libdxcompiler_x86_64.so.3.7"
 DLLS = "webgpu@0.6.2"
 DAWN = ["wgpudawn==0.32.0.4", "cffi==2.1.1", "pycparser==3.12"]
 CLANG = ["libclang==18.1.1"]
-# spirv-val of Debian 12 does not know cooperative matrices. From 2025 on it refuses what naga writes: strides of arrays in workgroup
+# spirv-val of Debian 12 does not know cooperative matrices. 2026.4 refuses what naga writes: strides of arrays in workgroup
 # memory (VUID-StandaloneSpirv-None-10684), which wgpu knows of and no driver minds.
 SUITE = "trixie"
 
@@ -35,6 +35,8 @@ def run(command, what, **options):
         done = subprocess.run(command, text=True, capture_output=True, check=True, **options)
     except FileNotFoundError as error:
         raise Missing(f"{what}: no {error.filename}") from error
+    except subprocess.TimeoutExpired as error:
+        raise Missing(f"{what}: not done after {error.timeout} s") from error
     except subprocess.CalledProcessError as error:
         lines = [line for line in (error.stderr or error.stdout).splitlines() if line.strip()]
         raise Missing(f"{what}: {lines[-1].strip() if lines else 'exit code ' + str(error.returncode)}") from error
@@ -106,17 +108,20 @@ def built(source, program, compiler, flags):
     return program
 
 
+def found(program):
+    return next((path for path in (shutil.which(program), f"/usr/lib/wine/{program}") if path and os.path.exists(path)), None)
+
+
 def install(program, packages):
     """The path of a program that Debian packages."""
-    found = next((path for path in (shutil.which(program), f"/usr/lib/wine/{program}") if path and os.path.exists(path)), None)
-    if found:
-        return found
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
+    if not found(program) and shutil.which("apt-get") and os.geteuid() == 0:
+        environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+        run(["apt-get", "-qq", "update"], "apt-get update")
+        run(["apt-get", "-qq", "-y", "--no-install-recommends", "install", *packages], " ".join(packages), env=environment)
+    path = found(program)
+    if path is None:
         raise Missing(f"no {program}: install {' '.join(packages)}")
-    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    run(["apt-get", "-qq", "update"], "apt-get update")
-    run(["apt-get", "-qq", "-y", "--no-install-recommends", "install", *packages], " ".join(packages), env=environment)
-    return install(program, packages) if shutil.which(program) or os.path.exists(f"/usr/lib/wine/{program}") else program
+    return path
 
 
 def windows(source, library):
@@ -129,6 +134,7 @@ def windows(source, library):
         with tarfile.open(archive) as tar:
             for member in tar:
                 path = Path(member.name)
+                # The DLLs, and under what licences they come.
                 if path.parent.name == "win32-x64" and path.suffix.lower() in (".dll", ".txt"):
                     (folder / path.name).write_bytes(tar.extractfile(member).read())
         archive.unlink()
@@ -145,7 +151,7 @@ def windows(source, library):
     environment["WINEDLLOVERRIDES"] = "mscoree,mshtml=;d3dcompiler_47,dxcompiler=n"
     if not (CACHE / "wine" / "system.reg").exists():
         # Once and alone: several programs at once would each make the folder.
-        subprocess.run([wine, "wineboot", "-u"], env=environment, capture_output=True)
+        run([wine, "wineboot", "-u"], "Wine", env=environment, timeout=300)
     return [wine, str(program), windows_path(folder / library)], environment
 
 
