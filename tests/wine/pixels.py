@@ -1,4 +1,7 @@
-"""pixels.py A.png B.png MOST: exit code 1 when two pictures of 8-bit RGB differ in size, or in a value by more than MOST. Prints the largest difference."""
+"""pixels.py A.png B.png MOST: exit code 1 when two pictures of 8-bit RGB differ in size, or in a value by more than MOST.
+
+Prints the largest difference.
+"""
 import struct, sys, zlib
 
 
