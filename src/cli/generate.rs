@@ -140,7 +140,7 @@ fn report(
             .iter()
             .map(|(file, pictures)| {
                 json!({
-                    "file": file, "seed": pictures[0].seed,
+                    "file": file.display().to_string(), "seed": pictures[0].seed,
                     "width": pictures[0].image.width, "height": pictures[0].image.height,
                     "mean": pictures.iter().map(|p| p.image.mean()).collect::<Vec<_>>(),
                     "parameters": pictures.iter().map(|p| p.parameters.clone()).collect::<Vec<_>>(),

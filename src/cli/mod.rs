@@ -200,6 +200,10 @@ fn print_json(value: &serde_json::Value) -> Result<()> {
 
 /// Prints a line on standard output; a closed pipe is an error, not a panic.
 fn print_line(line: &str) -> Result<()> {
-    use std::io::Write;
-    writeln!(std::io::stdout().lock(), "{line}").map_err(|e| Error::io("standard output", e))
+    use std::io::{ErrorKind, Write};
+    /// A pipe without its reader, where Windows' shells made a named one.
+    const PIPE_NOT_CONNECTED: i32 = 233;
+    let gone = |e: &std::io::Error| cfg!(windows) && e.raw_os_error() == Some(PIPE_NOT_CONNECTED);
+    writeln!(std::io::stdout().lock(), "{line}")
+        .map_err(|e| Error::io("standard output", if gone(&e) { ErrorKind::BrokenPipe.into() } else { e }))
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::image::{check_names, check_targets, is_windows_device};
 use crate::{Error, Result};
 
 /// Chooses the file of each of `count` pictures before anything is computed, so that a bad name costs no time.
@@ -10,6 +11,7 @@ pub(super) fn choose(output: Option<&Path>, prompt: &str, count: usize, overwrit
         return free_names(Path::new(""), prompt, count);
     };
     if output.as_os_str().to_string_lossy().ends_with(['/', '\\']) || output.is_dir() {
+        check_names(output)?;
         std::fs::create_dir_all(output).map_err(|e| Error::io(output, e))?;
         return free_names(output, prompt, count);
     }
@@ -22,26 +24,18 @@ pub(super) fn choose(output: Option<&Path>, prompt: &str, count: usize, overwrit
             )));
         }
     }
-    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        return Err(Error::Request(format!("--output: the folder {} does not exist", folder.display())));
-    }
     let names: Vec<PathBuf> = match count {
         1 => vec![output.to_owned()],
         _ => (1..=count).map(|i| numbered(output, i)).collect(),
     };
-    if !overwrite && let Some(taken) = names.iter().find(|name| name.exists()) {
-        return Err(Error::Request(format!(
-            "--output: {} exists; choose another name or add --overwrite",
-            taken.display()
-        )));
-    }
+    check_targets("--output", &names, overwrite)?;
     Ok(names)
 }
 
 fn numbered(path: &Path, number: usize) -> PathBuf {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!("{stem}-{number}.png"))
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{number}.png"));
+    path.with_file_name(name)
 }
 
 /// Names made of the prompt's letters and digits, with a number where one is taken.
@@ -55,10 +49,13 @@ fn free_names(folder: &Path, prompt: &str, count: usize) -> Result<Vec<PathBuf>>
         }
     }
     let stem = match stem.trim_end_matches('-') {
-        "" => "chiaro",
-        stem => stem,
+        "" => "chiaro".to_owned(),
+        device if is_windows_device(device) => format!("chiaro-{device}"),
+        stem => stem.to_owned(),
     };
     let first = folder.join(format!("{stem}.png"));
     let candidates = std::iter::once(first.clone()).chain((2..).map(|i| numbered(&first, i)));
-    Ok(candidates.filter(|name| !name.exists()).take(count).collect())
+    let names: Vec<PathBuf> = candidates.filter(|name| name.symlink_metadata().is_err()).take(count).collect();
+    check_targets("--output", &names, false)?;
+    Ok(names)
 }

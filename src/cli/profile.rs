@@ -5,11 +5,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{ProfileArgs, print_json, print_line, tell_remarks};
-use crate::image::write_file;
+use crate::image::{check_targets, write_file};
 use crate::pipeline::{DispatchProfile, OmsRequest, Request, StageProfile};
 use crate::{Error, Result};
 
 pub(super) fn run(args: &ProfileArgs) -> Result<()> {
+    if let Some(path) = &args.trace {
+        check_targets("--trace", std::slice::from_ref(path), args.overwrite)?;
+    }
     let guidance_scale = args.model.oms_guidance()?;
     let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
     let mut model = args.model.clone();

@@ -17,6 +17,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::{PullArgs, VariantArg, print_json, print_line};
+use crate::image::refused_by_windows;
 use crate::pipeline::Places;
 use crate::{Error, Result};
 
@@ -104,13 +105,15 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
         } else {
             bar.inc(file.size);
         }
-        place(&blob, &snapshot, &file.name)?;
+        place(&blob, &snapshot, &file.name, &WAYS)?;
     }
     bar.finish_and_clear();
     write_whole(&folder.join("refs").join(&args.revision), listing.sha.as_bytes())?;
     if args.json {
         let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
-        return print_json(&json!({ "folder": snapshot, "commit": listing.sha, "bytes": total, "files": names }));
+        return print_json(
+            &json!({ "folder": snapshot.display().to_string(), "commit": listing.sha, "bytes": total, "files": names }),
+        );
     }
     print_line(&format!("{} ({} files, {:.1} MiB)", snapshot.display(), files.len(), total as f64 / f64::from(1 << 20)))
 }
@@ -155,6 +158,9 @@ impl Wanted {
             name.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':']));
         if !inside {
             return Err(Error::Model(format!("the hub's listing: {name:?} leads out of the repository")));
+        }
+        if let Some(why) = name.split('/').find_map(refused_by_windows).filter(|_| cfg!(windows)) {
+            return Err(Error::Model(format!("the hub's listing: {name:?} cannot be kept here: {why}")));
         }
         let missing = || Error::Model(format!("the hub's listing: {name} has no size or no hash"));
         let (size, hash) = match (&entry.lfs, entry.size, &entry.blob_id) {
@@ -313,24 +319,57 @@ fn network(url: &str, error: &ureq::Error) -> Error {
     Error::Model(format!("{url}: {error}"))
 }
 
-/// The file's name in the snapshot, as a link to its blob where links are.
-fn place(blob: &Path, snapshot: &Path, name: &str) -> Result<()> {
+/// A way to give a blob another name: the blob, how it is reached from the name's folder, the name.
+type Way = fn(&Path, &Path, &Path) -> std::io::Result<()>;
+
+/// In the order of preference. Links are what the cache's other users make; Windows keeps them for developers, some file systems have none.
+const WAYS: [Way; 3] = [symbolic_link, |blob, _, path| std::fs::hard_link(blob, path), copy];
+
+fn symbolic_link(_: &Path, relative: &Path, path: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::symlink(relative, path);
+    #[cfg(windows)]
+    return std::os::windows::fs::symlink_file(relative, path);
+    #[cfg(not(any(unix, windows)))]
+    return Err(std::io::Error::new(
+        std::io::ErrorKind::Unsupported,
+        format!("{} {}", relative.display(), path.display()),
+    ));
+}
+
+/// Under its name when it is whole.
+fn copy(blob: &Path, _: &Path, path: &Path) -> std::io::Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".incomplete");
+    let copied = std::fs::copy(blob, &part).and_then(|_| std::fs::rename(&part, path));
+    copied.inspect_err(|_| drop(std::fs::remove_file(&part)))
+}
+
+/// The file's name in the snapshot, by the first of `ways` after which the blob is found there.
+fn place(blob: &Path, snapshot: &Path, name: &str, ways: &[Way]) -> Result<()> {
     let path = snapshot.join(name);
-    if path.exists() {
+    let size = std::fs::metadata(blob).map_err(|e| Error::io(blob, e))?.len();
+    // Looked at rather than believed: a system may report links that it did not make, or not follow them.
+    let is_there = || std::fs::metadata(&path).is_ok_and(|there| there.is_file() && there.len() == size);
+    if is_there() {
         return Ok(());
     }
     let folder = path.parent().unwrap_or(snapshot);
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    #[cfg(unix)]
-    {
-        let up = "../".repeat(name.split('/').count() + 1);
-        let target = PathBuf::from(up).join("blobs").join(blob.file_name().unwrap_or_default());
-        // A link that leads nowhere is left from a cache that was cleared.
+    // Part by part: Windows follows no link with "/" in it.
+    let mut relative: PathBuf = std::iter::repeat_n("..", name.split('/').count() + 1).collect();
+    relative.extend([Path::new("blobs"), Path::new(blob.file_name().unwrap_or_default())]);
+    let mut failed = std::io::Error::other("no kind of link leads to the blob");
+    for way in ways {
+        // A link that leads nowhere is left from a cache that was cleared, or by the way before.
         let _ = std::fs::remove_file(&path);
-        std::os::unix::fs::symlink(target, &path).map_err(|e| Error::io(&path, e))
+        match way(blob, &relative, &path) {
+            Ok(()) if is_there() => return Ok(()),
+            Ok(()) => {}
+            Err(error) => failed = error,
+        }
     }
-    #[cfg(not(unix))]
-    std::fs::hard_link(blob, &path).or_else(|_| std::fs::copy(blob, &path).map(|_| ())).map_err(|e| Error::io(&path, e))
+    Err(Error::io(&path, failed))
 }
 
 /// A small file, whole or not at all.
@@ -338,4 +377,54 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new(""));
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     crate::image::write_file(path, bytes, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(_: &Path, _: &Path, _: &Path) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    /// As Wine 8 answers for symbolic links.
+    fn pretends(_: &Path, _: &Path, _: &Path) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn leads_nowhere(_: &Path, _: &Path, path: &Path) -> std::io::Result<()> {
+        symbolic_link(path, Path::new("nowhere"), path)
+    }
+
+    #[test]
+    fn a_blob_gets_its_name_where_links_fail() {
+        let [soft, hard, copied] = WAYS;
+        for ways in [
+            vec![soft, hard, copied],
+            vec![refused, hard, copied],
+            vec![pretends, hard, copied],
+            vec![leads_nowhere, hard, copied],
+            vec![refused, refused, copied],
+        ] {
+            let cache = tempfile::tempdir().expect("a temporary folder");
+            let (blob, snapshot) = (cache.path().join("blobs/0a"), cache.path().join("snapshots/c"));
+            std::fs::create_dir_all(cache.path().join("blobs")).expect("a new folder");
+            std::fs::write(&blob, "weights").expect("written");
+            place(&blob, &snapshot, "unet/model.safetensors", &ways).expect("placed");
+            // Again: it is there.
+            place(&blob, &snapshot, "unet/model.safetensors", &[refused]).expect("placed");
+            assert_eq!(std::fs::read(snapshot.join("unet/model.safetensors")).expect("readable"), b"weights");
+            let names = std::fs::read_dir(snapshot.join("unet")).expect("readable").count();
+            assert_eq!(names, 1, "nothing half copied stays");
+        }
+    }
+
+    #[test]
+    fn a_blob_that_gets_no_name_is_told() {
+        let cache = tempfile::tempdir().expect("a temporary folder");
+        let (blob, snapshot) = (cache.path().join("0a"), cache.path().join("snapshots/c"));
+        std::fs::write(&blob, "weights").expect("written");
+        let told = place(&blob, &snapshot, "model.safetensors", &[pretends, refused, leads_nowhere]);
+        assert!(told.expect_err("no way works").to_string().contains("model.safetensors"));
+    }
 }

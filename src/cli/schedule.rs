@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{ScheduleArgs, model_source, print_json, print_line};
+use crate::Result;
+use crate::image::check_targets;
 use crate::pipeline::Source;
 use crate::sampling::NoiseSchedule;
 use crate::sampling::analysis::{PaperSchedule, TableRow, Terminal, log10_snr, table_1};
 use crate::study::{Chart, Curve};
-use crate::{Error, Result};
 
 /// A model's own schedule: where from, and ᾱ_1 … ᾱ_T.
 struct Own {
@@ -31,12 +32,7 @@ impl Own {
 pub(super) fn run(args: &ScheduleArgs) -> Result<()> {
     if let Some(plot) = &args.plot {
         Chart::check_name(plot)?;
-        if plot.exists() && !args.overwrite {
-            return Err(Error::Request(format!(
-                "--plot: {} exists; choose another name or add --overwrite",
-                plot.display()
-            )));
-        }
+        check_targets("--plot", std::slice::from_ref(plot), args.overwrite)?;
     }
     let own = match args.model.as_deref() {
         Some("demo") => Some(Own::read(&Source::DemoModel)?),
@@ -52,7 +48,7 @@ pub(super) fn run(args: &ScheduleArgs) -> Result<()> {
             json!({ "model": own.name, "num_train_timesteps": own.alpha_bars.len(), "recomputed": values(&own.terminal()) })
         });
         return print_json(&json!({
-            "table_1": rows.iter().map(row_json).collect::<Vec<_>>(), "own": own, "plot": args.plot,
+            "table_1": rows.iter().map(row_json).collect::<Vec<_>>(), "own": own, "plot": args.plot.as_ref().map(|plot| plot.display().to_string()),
         }));
     }
     print_line("Table 1 of \"One More Step\" (arXiv 2311.15744), recomputed; T = 1000")?;

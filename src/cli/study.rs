@@ -64,7 +64,7 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
     let measured = study.report(reference.as_ref(), &command_line())?;
     let report = args.output.join("report.md");
     if args.model.json {
-        return print_json(&json!({ "report": report, "summary": measured.summary() }));
+        return print_json(&json!({ "report": report.display().to_string(), "summary": measured.summary() }));
     }
     for (name, side) in [("without OMS", &measured.without), ("with OMS", &measured.with)] {
         let distance = side.distance.map_or(String::new(), |d| format!(", distance to the reference {d:.2}"));

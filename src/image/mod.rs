@@ -3,12 +3,15 @@
 mod file;
 mod letters;
 mod montage;
+mod names;
 mod photo;
 mod png;
 
-pub use file::write_file;
+pub use file::{check_targets, write_file};
 pub use letters::{draw_text, text_pixels, text_size};
 pub use montage::{Stack, contact_sheet, side_by_side};
+pub(crate) use names::check_names;
+pub use names::{is_windows_device, refused_by_windows};
 pub use photo::open_picture;
 pub use png::{png_text, read_png, write_png};
 

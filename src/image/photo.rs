@@ -5,7 +5,7 @@ use std::path::Path;
 use image::imageops::{FilterType, resize};
 use image::{ImageReader, Limits, RgbImage};
 
-use super::{Rgb8Image, read_png};
+use super::{Rgb8Image, check_names, read_png};
 use crate::{Error, Result};
 
 /// Sides above this are refused before pixels are allocated.
@@ -19,6 +19,8 @@ const MAX_ALLOCATION: u64 = 1 << 30;
 /// When the file cannot be read, is of another kind, damaged or too large.
 pub fn open_picture(path: &Path) -> Result<Rgb8Image> {
     let damaged = |what: String| Error::io(path, std::io::Error::new(std::io::ErrorKind::InvalidData, what));
+    // A device is no picture, and reading the console would wait for it.
+    check_names(path)?;
     let file = ImageReader::open(path).map_err(|e| Error::io(path, e))?;
     let mut reader = file.with_guessed_format().map_err(|e| Error::io(path, e))?;
     match reader.format() {

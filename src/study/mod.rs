@@ -34,7 +34,7 @@ pub use reference::Reference;
 pub use settings::{Settings, parse_prompts};
 pub use stats::{histogram, mean_and_deviation, wasserstein_1};
 
-use crate::image::write_png;
+use crate::image::{check_names, write_png};
 use crate::pipeline::{Event, Pipeline, StagePlan};
 use crate::{Error, Result};
 
@@ -69,6 +69,7 @@ impl Study {
     /// When the settings are out of range, or the folder belongs to a study with others.
     pub fn new(folder: &Path, settings: Settings) -> Result<Study> {
         settings.validate()?;
+        check_names(folder)?;
         if folder.exists() && !folder.is_dir() {
             return Err(Error::Request(format!("{}: expected a folder", folder.display())));
         }

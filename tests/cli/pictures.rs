@@ -84,6 +84,53 @@ fn a_file_is_never_overwritten_silently() {
 }
 
 #[test]
+fn a_protected_file_is_refused_before_anything_is_drawn() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("kept.png");
+    std::fs::write(&file, b"precious").expect("writable");
+    let writable = std::fs::metadata(&file).expect("there").permissions();
+    let mut protected = writable.clone();
+    protected.set_readonly(true);
+    std::fs::set_permissions(&file, protected).expect("its owner may");
+    // More steps than a test would wait for.
+    let arguments = ["x", "--steps", "1000", "-o", "kept.png", "--device", "cpu", "--overwrite"];
+    fails(folder.path(), &arguments, 2, &["--output", "kept.png", "read-only"]);
+    assert_eq!(std::fs::read(&file).expect("readable"), b"precious");
+    std::fs::set_permissions(&file, writable).expect("its owner may");
+    std::fs::create_dir(folder.path().join("folder.svg")).expect("a new folder");
+    fails(
+        folder.path(),
+        &["schedule", "--plot", "folder.svg", "--overwrite"],
+        2,
+        &["--plot", "folder.svg", "is a folder"],
+    );
+    fails(folder.path(), &["profile", "--trace", "kept.png", "--device", "cpu"], 2, &["--trace", "kept.png", "exists"]);
+}
+
+#[test]
+fn a_prompt_that_names_a_device_gives_no_device() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (prompt, expected) in [("NUL", "chiaro-nul.png"), ("nul", "chiaro-nul-2.png"), ("com1!", "chiaro-com1.png")] {
+        let output = chiaro(folder.path(), &[prompt, "--steps", "1", "--device", "cpu"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(folder.path().join(expected).exists(), "{expected}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_name_that_is_no_text_is_a_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let name = std::ffi::OsStr::from_bytes(b"\xff.png");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chiaro"));
+    let output = command.args(["x", "--steps", "1", "--device", "cpu", "--json", "-o"]).arg(name);
+    let output = output.current_dir(folder.path()).output().expect("the binary under test starts");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(folder.path().join(name).exists());
+}
+
+#[test]
 fn count_sizes_and_parameters_are_what_was_asked() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let result = json(

@@ -56,7 +56,7 @@ fn what_cannot_be_profiled() {
     fails(
         folder,
         &["profile", "--runs", "1", "--width", "64", "--height", "64", "--trace", "trace.json"],
-        1,
+        2,
         &["trace.json"],
     );
     assert_eq!(std::fs::read(folder.join("trace.json")).expect("it is there"), b"mine");

@@ -51,6 +51,41 @@ fn nothing_is_overwritten_and_nothing_is_left_half_written() {
 }
 
 #[test]
+fn a_protected_file_and_a_link_stay() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("a.png");
+    std::fs::write(&path, "precious").expect("writable");
+    let writable = std::fs::metadata(&path).expect("there").permissions();
+    let mut protected = writable.clone();
+    protected.set_readonly(true);
+    std::fs::set_permissions(&path, protected).expect("its owner may");
+    let message = write_png(&path, &gradient(2, 2), &[], true).expect_err("read-only").to_string();
+    assert!(message.contains("a.png") && message.contains("read-only"), "{message}");
+    assert_eq!(std::fs::read_to_string(&path).expect("readable"), "precious");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1, "no partial file stays");
+    std::fs::set_permissions(&path, writable).expect("its owner may");
+    #[cfg(unix)]
+    {
+        let link = folder.path().join("b.png");
+        std::os::unix::fs::symlink("nowhere", &link).expect("links are");
+        let message = write_png(&link, &gradient(2, 2), &[], false).expect_err("a link is there").to_string();
+        assert!(message.contains("b.png") && message.contains("exists"), "{message}");
+        assert!(std::fs::read_link(&link).is_ok());
+    }
+}
+
+#[test]
+fn a_name_may_be_as_long_as_the_system_allows() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join(format!("{}.png", "n".repeat(251)));
+    write_png(&path, &gradient(2, 2), &[], false).expect("255 bytes are a name");
+    assert_eq!(read_png(&path).expect("a PNG"), gradient(2, 2));
+    let message = write_png(&folder.path().join("n".repeat(256)), &gradient(2, 2), &[], false).expect_err("too long");
+    assert!(message.to_string().contains("nnnn"), "{message}");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1, "no partial file stays");
+}
+
+#[test]
 fn damaged_pictures_are_errors() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("a.png");
