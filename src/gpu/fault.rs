@@ -135,15 +135,25 @@ fn with_garbage(wgsl: &str) -> String {
         let Some((name, array)) = declared.split_once(": array<") else { continue };
         let Some(comma) = end_of_type(array) else { continue };
         let (element, length) = (&array[..comma], array[comma + 1..].trim_end_matches(';').trim_end_matches('>'));
-        let garbage = if element.contains("u32") { "77u" } else { "30000.0" };
         filling.push_str(&format!(
-            "\n    for (var garbage = {local}; garbage < {length}; garbage += INVOCATIONS_OF_FAULT) {{ {name}[garbage] = {element}({garbage}); }}"
+            "\n    for (var garbage = {local}; garbage < {length}; garbage += INVOCATIONS_OF_FAULT) {{ {name}[garbage] = {}; }}",
+            garbage(wgsl, element)
         ));
     }
     let size =
         wgsl[..main].rfind("@workgroup_size(").map(|at| &wgsl[at + 16..]).and_then(|rest| rest.split(')').next());
     filling = filling.replace("INVOCATIONS_OF_FAULT", &format!("({})", size.unwrap_or("1")));
     format!("{}{filling}\n    workgroupBarrier();{}", &wgsl[..body], &wgsl[body..])
+}
+
+/// A value of `element`, which is a number, a vector or a struct of these: large numbers that half precision holds.
+fn garbage(wgsl: &str, element: &str) -> String {
+    let Some((_, members)) = wgsl.split_once(&format!("struct {element} {{")) else {
+        return format!("{element}({})", if element.contains("u32") { "77u" } else { "30000.0" });
+    };
+    let types = members.lines().take_while(|line| !line.contains('}')).filter_map(|line| line.split_once(": "));
+    let values = types.map(|(_, of)| garbage(wgsl, of.trim_end_matches(',')));
+    format!("{element}({})", values.collect::<Vec<_>>().join(", "))
 }
 
 /// Where the first type of `vec4<f32>, 8>` ends.
@@ -183,6 +193,8 @@ mod tests {
         );
         assert!(changed.contains("workgroupBarrier();\n    a[0]"), "{changed}");
         assert_eq!(with_garbage("fn main() {}"), "fn main() {}");
+        let unit = "struct Unit {\n    first: vec4<f16>,\n    count: u32,\n}\n";
+        assert_eq!(garbage(unit, "Unit"), "Unit(vec4<f16>(30000.0), u32(77u))");
     }
 
     #[test]
