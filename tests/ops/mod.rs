@@ -7,6 +7,7 @@ mod errors;
 mod merging;
 mod parts;
 mod reference;
+mod unrolled;
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
