@@ -23,7 +23,7 @@ DXC = ["-HV", "2018", "-Ges"]
 # D3DCOMPILE_ENABLE_STRICTNESS
 FXC = ["0x800"]
 # A user would not wait longer for one kernel of some dozens.
-SECONDS = 60
+SECONDS = 120
 
 
 def dxc_jobs(form, path, thorough):
