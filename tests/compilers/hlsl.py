@@ -79,7 +79,8 @@ class Output:
 
     def faults(self, form):
         if self.errors:
-            return [next((line for line in self.errors if "error" in line), self.errors[0])]
+            said = [line for line in self.errors if "error" in line and "error: validation errors" not in line]
+            return [said[0] if said else self.errors[0]]
         said = [line for line in self.warnings if re.search(r"\bwarning( X\d+)?:", line)]
         unknown = [line for line in said if not any(re.search(kind, line) for kind, _ in ACCEPTED)]
         return unknown + misplaced(form, self.bound)

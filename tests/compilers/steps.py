@@ -29,7 +29,8 @@ class Dxc:
         self.command = tools.dxc()
 
     def has(self, form):
-        return "dxc" in form["targets"]
+        # What DX12 has of workgroup memory (wgpu-hal's limit); forms that need more are chosen for other GPUs.
+        return "dxc" in form["targets"] and form["workgroup_bytes"] <= 32 << 10
 
     def path(self, file):
         return str(file)
