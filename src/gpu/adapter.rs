@@ -106,6 +106,8 @@ pub fn adapters() -> Vec<AdapterInfo> {
 fn enumerate(backends: wgpu::Backends, dxc: Option<&std::path::Path>) -> Vec<wgpu::Adapter> {
     let mut descriptor =
         wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
+    // Validation of indirect dispatches, of which there are none here, takes a pipeline of its own on every device, which a driver may refuse.
+    descriptor.flags.remove(wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL);
     descriptor.backend_options.dx12.shader_compiler = match dxc {
         Some(path) => wgpu::Dx12Compiler::DynamicDxc { dxc_path: path.display().to_string() },
         None => wgpu::Dx12Compiler::Fxc,
@@ -159,7 +161,7 @@ pub fn choose_adapter(wanted: Option<&str>) -> Result<Option<AdapterInfo>> {
     choose(adapters(), wanted)
 }
 
-/// The adapter that `wanted` names: an index of [`adapters`], a backend (`vulkan`, `metal`, `dx12`: its best GPU), or a part of a name in any case, of
+/// The adapter that `wanted` names: an index of [`adapters`] (up to 99, never a part of a name), a backend (`vulkan`, `metal`, `dx12`: its best GPU), or a part of a name in any case, of
 /// which the best is taken.
 ///
 /// # Errors
@@ -190,8 +192,11 @@ fn choose(mut adapters: Vec<AdapterInfo>, wanted: Option<&str>) -> Result<Option
 type Way = (AdapterKind, String, String);
 
 fn position(ways: &[Way], wanted: Option<&str>) -> Option<usize> {
-    if let Some(index) = wanted.and_then(|w| w.parse().ok()).filter(|&i: &usize| i < ways.len()) {
-        return Some(index);
+    match wanted.and_then(|wanted| wanted.parse::<usize>().ok()) {
+        Some(index) if index < ways.len() => return Some(index),
+        // No model has so short a number; a name that has the digit somewhere is not meant.
+        Some(0..=99) => return None,
+        _ => {}
     }
     let wanted = wanted.map(str::to_lowercase);
     let best = |fits: &dyn Fn(&Way) -> bool| {
@@ -291,6 +296,9 @@ mod tests {
         assert_eq!(position(&all, Some("1")), Some(1));
         // Too large for an index, so a part of a name.
         assert_eq!(position(&all, Some("3080")), Some(2));
+        assert_eq!(position(&all, Some("620")), Some(1));
+        // llvmpipe's name has a 15.
+        assert_eq!(position(&all, Some("15")), None);
         assert_eq!(position(&all, Some("radeon")), None);
         assert_eq!(position(&all, Some("")), None);
     }
