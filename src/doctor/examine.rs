@@ -225,21 +225,21 @@ fn limits(adapter: &AdapterInfo, options: GpuOptions, examination: &mut Examinat
     };
     let caps = backend.caps().clone();
     match probes::workgroup_memory(&backend) {
-        Ok((answer, is_zeroed)) => {
-            if !is_zeroed {
-                let note = "workgroup memory is not zero at first where that is asked for; no kernel here asks for it";
-                examination.notes.push(note.into());
-            }
-            match answer {
-                Answer::Right => examination.notes.push(format!(
-                    "{} KiB of workgroup memory and {} invocations, as the driver says",
-                    caps.max_workgroup_bytes >> 10,
-                    caps.max_invocations
-                )),
-                Answer::Wrong(what) => condemn(examination, what),
-            }
-        }
+        Ok(Answer::Right) => examination.notes.push(format!(
+            "{} KiB of workgroup memory and {} invocations, as the driver says",
+            caps.max_workgroup_bytes >> 10,
+            caps.max_invocations
+        )),
+        Ok(Answer::Wrong(what)) => condemn(examination, what),
         Err(error) => examination.notes.push(format!("workgroup memory: {error}")),
+    }
+    match probes::is_zeroed(&backend) {
+        Ok(true) => {}
+        Ok(false) => {
+            let note = "workgroup memory is not zero at first where that is asked for; no kernel here asks for it";
+            examination.notes.push(note.into());
+        }
+        Err(error) => examination.notes.push(format!("zeroed workgroup memory: {error}")),
     }
     binding(&backend, &caps, examination);
 }

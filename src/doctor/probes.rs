@@ -58,7 +58,11 @@ fn probe(
 #[doc(hidden)]
 pub fn probes(caps: &Caps) -> Vec<Recording> {
     let size = caps.subgroup_size.1.max(1);
-    let mut all = vec![workgroup_memory_recording(caps), binding_recording(caps, caps.max_binding_bytes.min(1 << 30))];
+    let mut all = vec![
+        all_workgroup_memory(caps),
+        zeroed_workgroup_memory(caps),
+        binding_recording(caps, caps.max_binding_bytes.min(1 << 30)),
+    ];
     if caps.shader_f16 {
         all.push(half_math_recording(caps));
     }
@@ -190,32 +194,41 @@ pub(super) fn matrices(backend: &dyn Backend) -> Result<Answer> {
     Ok(Answer::Wrong(format!("a matrix of {size}×{size}: {what}")))
 }
 
-fn workgroup_memory_recording(caps: &Caps) -> Recording {
-    let quads = caps.max_workgroup_bytes / 16;
-    let variant = Variant {
-        flags: vec!["ZEROED"],
-        constants: vec![("QUADS", quads), ("INVOCATIONS", caps.max_invocations)],
-        ..Variant::default()
-    };
+/// Vectors of workgroup memory, and the invocations that share them.
+fn workgroup_memory_recording(caps: &Caps, quads: u32, invocations: u32, flags: &[&'static str]) -> Recording {
+    let constants = vec![("QUADS", quads), ("INVOCATIONS", invocations)];
+    let variant = Variant { flags: flags.to_vec(), constants, ..Variant::default() };
     probe(caps, &WORKGROUP_MEMORY, variant, quads, (1, DType::F32), quads as usize)
 }
 
-/// Whether all the workgroup memory that there should be holds what a full workgroup writes; and, apart from that, whether it was zero at first.
-/// No kernel of a network asks for zeroes, and none relies on them.
-pub(super) fn workgroup_memory(backend: &dyn Backend) -> Result<(Answer, bool)> {
+/// All that there should be.
+fn all_workgroup_memory(caps: &Caps) -> Recording {
+    workgroup_memory_recording(caps, caps.max_workgroup_bytes / 16, caps.max_invocations, &[])
+}
+
+fn zeroed_workgroup_memory(caps: &Caps) -> Recording {
+    workgroup_memory_recording(caps, 64, 64, &["ZEROED"])
+}
+
+/// Whether all the workgroup memory that there should be holds what a full workgroup writes.
+pub(super) fn workgroup_memory(backend: &dyn Backend) -> Result<Answer> {
     let caps = backend.caps();
-    let out = run(backend, workgroup_memory_recording(caps), &[0.0; 4])?;
-    let is_zeroed = out.chunks_exact(4).all(|seen| seen[0] == 0.0);
-    let answer = match out.chunks_exact(4).position(|seen| seen[1] != 0.0) {
+    let out = run(backend, all_workgroup_memory(caps), &[0.0; 4])?;
+    Ok(match out.iter().position(|&off| off != 0.0) {
         None => Answer::Right,
         Some(at) => Answer::Wrong(format!(
             "{} KiB of workgroup memory with {} invocations: what was written to byte {} is not there",
             caps.max_workgroup_bytes >> 10,
             caps.max_invocations,
-            16 * at
+            4 * at
         )),
-    };
-    Ok((answer, is_zeroed))
+    })
+}
+
+/// Whether workgroup memory is zero at first where that is asked for. No kernel of a network asks for it, and none relies on it.
+pub(super) fn is_zeroed(backend: &dyn Backend) -> Result<bool> {
+    let out = run(backend, zeroed_workgroup_memory(backend.caps()), &[0.0; 4])?;
+    Ok(out.iter().all(|&before| before == 0.0))
 }
 
 /// Places of a binding that are tried.

@@ -162,5 +162,5 @@ fn kernels_that_do_not_compile_are_found() {
 fn every_probe_is_recorded_for_what_it_needs() {
     let caps = as_gpu().caps;
     let offered = [caps.shader_f16, caps.subgroups, caps.matrix_size().is_some()];
-    assert_eq!(probes(&caps).len(), 2 + offered.iter().filter(|&&offered| offered).count());
+    assert_eq!(probes(&caps).len(), 3 + offered.iter().filter(|&&offered| offered).count());
 }

@@ -15,6 +15,8 @@ pub(super) struct Form {
     pub(super) f16: bool,
     pub(super) subgroups: bool,
     pub(super) matrices: bool,
+    /// Whether workgroup memory is to be zero at first; a probe alone asks for that.
+    pub(super) zeroed: bool,
 }
 
 impl Form {
@@ -57,7 +59,8 @@ impl Form {
         let (module, info) = process_overrides(&module, &info, Some(entry), &values).map_err(|e| e.to_string())?;
         let (module, info) = (module.into_owned(), info.into_owned());
         let subgroups = needs_subgroups(&wgsl);
-        Ok(Form { wgsl, interface, module, info, f16, subgroups, matrices })
+        let zeroed = variant.has("ZEROED");
+        Ok(Form { wgsl, interface, module, info, f16, subgroups, matrices, zeroed })
     }
     /// Workgroup memory that the kernel declares.
     pub(super) fn workgroup_bytes(&self) -> Result<u32, String> {
