@@ -35,7 +35,7 @@ impl Compiled {
 }
 
 fn words(text: &[std::ffi::c_char]) -> String {
-    let bytes: Vec<u8> = text.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
+    let bytes: Vec<u8> = text.iter().take_while(|&&c| c != 0).map(|c| c.to_ne_bytes()[0]).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

@@ -2,6 +2,8 @@
 //! holds at a time, for tests that are alone in one. Seen is what Rust code asks its allocator for: neither mapped files, nor what a driver
 //! written in C keeps, such as a software GPU's "device memory".
 
+#![allow(clippy::missing_const_for_thread_local, reason = "it is const; Clippy 1.96 does not see that for windows-gnu")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};

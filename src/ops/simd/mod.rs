@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 /// A set of vector instructions. Each is chosen at run time; results differ between sets in the rounding of products alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other processors have the first alone"))]
 pub(super) enum Level {
     /// What the target always has (SSE2, NEON).
     Portable,
