@@ -1,11 +1,13 @@
 //! An adapter, tier by tier.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::cases::{CASES, Case};
+use super::cases::{CASES, Case, OTHER_SIZES};
 use super::probes::{self, Answer};
 use super::report::{Examination, Progress, TierReport, Verdict};
 use crate::gpu::{AdapterInfo, GpuBackend, GpuOptions, tier_of};
@@ -26,6 +28,9 @@ const LEAST_BINDING: u64 = 128 << 20;
 /// Pictures that lie nearer are the same to the eye; half precision gives 40 dB and more on the demo model.
 const ALIKE: f64 = 30.0;
 
+/// Devices of one adapter that are open at once.
+const MOST_BENCHES: usize = 4;
+
 /// What stands for the infinity of two pictures that are the same.
 const SAME: f64 = 99.0;
 
@@ -44,7 +49,9 @@ pub fn examine_some(
     wanted: impl Fn(&str) -> bool,
     mut told: impl FnMut(&Progress),
 ) -> Examination {
-    let cases: Vec<&Case> = CASES.iter().filter(|case| wanted(case.name)).collect();
+    let software = adapter.caps.kind == AdapterKind::Software;
+    let tried = |case: &&Case| wanted(case.name) && !(software && OTHER_SIZES.contains(&case.name));
+    let cases: Vec<&Case> = CASES.iter().filter(tried).collect();
     let mut examination = Examination::default();
     let mut usable = Tiers::none();
     for tier in Tier::ALL {
@@ -55,8 +62,8 @@ pub fn examine_some(
             None => {
                 told(&Progress::Tries(tier));
                 let tiers = usable_for(tier, &usable);
-                let verdict = match Bench::open(adapter, tier, GpuOptions { tiers, poison: true, ..options }) {
-                    Ok(bench) => bench.verdict(tier, &cases),
+                let verdict = match benches(adapter, tier, GpuOptions { tiers, poison: true, ..options }) {
+                    Ok(benches) => verdict(&benches, tier, &cases),
                     Err(error) => Verdict::Wrong(vec![error.to_string()]),
                 };
                 if matches!(verdict, Verdict::Right { .. }) {
@@ -119,6 +126,63 @@ fn usable_for(tier: Tier, usable: &Tiers) -> Tiers {
     if tier == Tier::Subgroups && usable.has(Tier::Half) { tiers.with(Tier::Half) } else { tiers }
 }
 
+/// Devices on which cases run side by side: a software adapter compiles a kernel when it first runs, on one of the host's cores.
+fn benches(adapter: &AdapterInfo, tier: Tier, options: GpuOptions) -> Result<Vec<Bench>> {
+    let cores =
+        if adapter.caps.kind == AdapterKind::Software { rayon::current_num_threads().min(MOST_BENCHES) } else { 1 };
+    (0..cores.max(1)).map(|_| Bench::open(adapter, tier, options)).collect()
+}
+
+/// What the cases that concern a tier find, and what its probe does.
+fn verdict(benches: &[Bench], tier: Tier, cases: &[&Case]) -> Verdict {
+    let Some(first) = benches.first() else { return Verdict::Wrong(vec!["no device was opened".into()]) };
+    let (mut faults, mut checks, mut worst) = (Vec::new(), 0, 0.0f64);
+    let probe = match tier {
+        Tier::Half => Some(("16-bit arithmetic", probes::half_math(&first.gpu))),
+        Tier::Subgroups => Some(("subgroups", probes::subgroups(&first.gpu))),
+        Tier::Matrices => Some(("matrices", probes::matrices(&first.gpu))),
+        Tier::Single | Tier::Packed => None,
+    };
+    if let Some((name, answer)) = probe {
+        checks += 1;
+        match answer {
+            Ok(Answer::Right) => {}
+            Ok(Answer::Wrong(what)) => faults.push(what),
+            Err(error) => faults.push(format!("{name}: {error}")),
+        }
+    }
+    let concerned: Vec<&Case> = cases.iter().copied().filter(|case| first.concerns(case, tier)).collect();
+    if let [only] = benches {
+        // All cores compile, and one case after the other then finds its kernels compiled.
+        let prepare = |case: &&Case| case.record(only.gpu.caps()).and_then(|recording| only.gpu.prepare(&recording));
+        let _: Vec<_> = concerned.par_iter().map(prepare).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let some = |bench: &Bench| {
+        let taken = std::iter::from_fn(|| {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            concerned.get(at).map(|case| (at, bench.compare(case)))
+        });
+        taken.collect::<Vec<_>>()
+    };
+    let mut compared: Vec<(usize, Result<f64>)> = std::thread::scope(|scope| {
+        let running: Vec<_> = benches.iter().map(|bench| scope.spawn(|| some(bench))).collect();
+        let joined = running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        joined.flatten().collect()
+    });
+    compared.sort_by_key(|(at, _)| *at);
+    for (at, result) in compared {
+        match result {
+            Ok(nmse) => {
+                checks += 1;
+                worst = worst.max(nmse);
+            }
+            Err(error) => faults.push(format!("{}: {error}", concerned[at].name)),
+        }
+    }
+    if faults.is_empty() { Verdict::Right { checks, nmse: worst } } else { Verdict::Wrong(faults) }
+}
+
 /// An adapter opened with a tier, and the host beside it.
 struct Bench {
     gpu: GpuBackend,
@@ -129,38 +193,6 @@ impl Bench {
     fn open(adapter: &AdapterInfo, tier: Tier, options: GpuOptions) -> Result<Self> {
         let storage = if tier != Tier::Single && options.tiers.has(Tier::Half) { DType::F16 } else { DType::F32 };
         Ok(Bench { gpu: GpuBackend::open(adapter, storage, options)?, host: HostBackend::default() })
-    }
-
-    fn verdict(&self, tier: Tier, cases: &[&Case]) -> Verdict {
-        let (mut faults, mut checks, mut worst) = (Vec::new(), 0, 0.0f64);
-        let probe = match tier {
-            Tier::Half => Some(("16-bit arithmetic", probes::half_math(&self.gpu))),
-            Tier::Subgroups => Some(("subgroups", probes::subgroups(&self.gpu))),
-            Tier::Matrices => Some(("matrices", probes::matrices(&self.gpu))),
-            Tier::Single | Tier::Packed => None,
-        };
-        if let Some((name, answer)) = probe {
-            checks += 1;
-            match answer {
-                Ok(Answer::Right) => {}
-                Ok(Answer::Wrong(what)) => faults.push(what),
-                Err(error) => faults.push(format!("{name}: {error}")),
-            }
-        }
-        // Compilers of software adapters take most of the time: all cores compile, and one case after the other then finds its kernels compiled.
-        let prepare = |case: &Case| case.record(self.gpu.caps()).and_then(|recording| self.gpu.prepare(&recording));
-        let concerned = |case: &&Case| self.concerns(case, tier);
-        let _: Vec<_> = cases.par_iter().copied().filter(concerned).map(prepare).collect();
-        for case in cases.iter().copied().filter(concerned) {
-            match self.compare(case) {
-                Ok(nmse) => {
-                    checks += 1;
-                    worst = worst.max(nmse);
-                }
-                Err(error) => faults.push(format!("{}: {error}", case.name)),
-            }
-        }
-        if faults.is_empty() { Verdict::Right { checks, nmse: worst } } else { Verdict::Wrong(faults) }
     }
 
     /// Whether a case has a kernel of a tier. f16 storage concerns every kernel, also one that reads f32.
@@ -275,19 +307,23 @@ fn binding(backend: &GpuBackend, caps: &Caps, examination: &mut Examination) {
 /// How like the processor's the demo model's picture is, in dB.
 fn likeness(adapter: &AdapterInfo, options: GpuOptions) -> Result<f64> {
     let backend = GpuBackend::open(adapter, DType::F32, options)?;
-    let theirs = draw(Device::new(Arc::new(backend), Precision::Auto)?)?;
-    let ours = draw(Device::new(Arc::new(HostBackend::default()), Precision::F32)?)?;
+    // A software adapter takes a minute for the model's own size.
+    let side = (adapter.caps.kind == AdapterKind::Software).then_some(64);
+    let theirs = draw(Device::new(Arc::new(backend), Precision::Auto)?, side)?;
+    let ours = draw(Device::new(Arc::new(HostBackend::default()), Precision::F32)?, side)?;
     let square = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);
     let mean = theirs.iter().zip(&ours).map(square).sum::<f64>() / ours.len().max(1) as f64;
     Ok((10.0 * (255.0 * 255.0 / mean).log10()).min(SAME))
 }
 
-/// The pixels of a small picture of the demo model, its OMS module included.
-fn draw(device: Device) -> Result<Vec<u8>> {
+/// The pixels of a picture of the demo model, its OMS module included.
+fn draw(device: Device, side: Option<usize>) -> Result<Vec<u8>> {
     let oms = OmsSource { module: Source::DemoOms, text_encoder: None };
     let pipeline = Pipeline::load(&Source::DemoModel, Some(&oms), device)?;
     let request = Request {
         prompt: "a red circle on a black background".into(),
+        width: side,
+        height: side,
         num_inference_steps: 4,
         oms: Some(OmsRequest::default()),
         ..Request::default()
