@@ -1,6 +1,7 @@
 //! An open device, and the one place where what wgpu reports becomes an error.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,8 @@ pub(super) struct Gpu {
     pub(super) queue: wgpu::Queue,
     pub(super) caps: Caps,
     pub(super) options: GpuOptions,
+    /// Whether DX12 compiles with FXC: subgroups come with shader model 6, which every `dxcompiler.dll` has.
+    pub(super) has_fxc: bool,
     /// Nanoseconds of one tick, where dispatches can be timed.
     pub(super) timestamp_period: Option<f32>,
     /// Held while a thread waits: two threads that wait for one device trip an assertion inside wgpu-core 30.0.1
@@ -65,6 +68,8 @@ pub(super) struct Gpu {
     waiting: Mutex<()>,
     /// Why the device is of no more use.
     fault: Arc<Mutex<Option<String>>>,
+    /// Calls that a [`DriverFault`] counts.
+    calls: AtomicU64,
 }
 
 impl Gpu {
@@ -111,7 +116,20 @@ impl Gpu {
             note(&uncaptured, one_line(&error.to_string()));
         }));
         let timestamp_period = features.contains(wgpu::Features::TIMESTAMP_QUERY).then(|| queue.get_timestamp_period());
-        Ok(Gpu { device, queue, caps, options, timestamp_period, waiting: Mutex::new(()), fault })
+        // What the adapter has, not what was asked of it.
+        let has_fxc = adapter.raw.get_info().backend == wgpu::Backend::Dx12
+            && !adapter.raw.features().contains(wgpu::Features::SUBGROUP);
+        Ok(Gpu {
+            device,
+            queue,
+            caps,
+            options,
+            has_fxc,
+            timestamp_period,
+            waiting: Mutex::new(()),
+            fault,
+            calls: AtomicU64::new(0),
+        })
     }
 
     /// Frees all memory; every later call fails.
@@ -127,7 +145,15 @@ impl Gpu {
 
     /// An error that names the device.
     pub(super) fn error(&self, message: impl std::fmt::Display) -> Error {
-        Error::Device(format!("{}: {message}", self.caps.name))
+        Error::Device(format!("{}: {}", self.caps.name, one_line(&message.to_string())))
+    }
+
+    /// The error of a call that failed without a report. On a device that is lost all calls do: then that is the error.
+    pub(super) fn unreported(&self, message: impl std::fmt::Display) -> Error {
+        let _alone = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // That the device is lost is told when it is asked for news; see `wait` for the panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.device.poll(wgpu::PollType::Poll)));
+        self.check().err().unwrap_or_else(|| self.error(message))
     }
 
     /// # Errors
@@ -142,18 +168,41 @@ impl Gpu {
     /// Runs `body`, and returns what wgpu reports meanwhile on this thread as an error that says `what` was done.
     pub(super) fn scoped<T>(&self, what: impl FnOnce() -> String, body: impl FnOnce() -> T) -> Result<T> {
         self.check()?;
+        match self.fault_of_this_call() {
+            Some(DriverFault::Memory(_)) => return Err(self.out_of_memory(&what())),
+            Some(DriverFault::Refusal(_)) => return Err(self.error(format!("{}: refused, as the fault asks", what()))),
+            _ => {}
+        }
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
         let value = body();
         let errors = [internal.pop(), memory.pop(), validation.pop()].map(pollster::block_on);
         match errors.into_iter().flatten().next() {
-            Some(wgpu::Error::OutOfMemory { .. }) => Err(self.error(format!(
-                "{}: out of device memory; choose a smaller size or batch, --precision f16, or --device cpu",
-                what()
-            ))),
+            Some(wgpu::Error::OutOfMemory { .. }) => Err(self.out_of_memory(&what())),
             Some(error) => Err(self.error(format!("{}: {}", what(), one_line(&error.to_string())))),
             None => self.check().map(|()| value),
+        }
+    }
+
+    fn out_of_memory(&self, what: &str) -> Error {
+        self.error(format!(
+            "{what}: out of device memory; choose a smaller size or batch, --precision f16, or --device cpu"
+        ))
+    }
+
+    /// Counts a call, and says whether the fault that the device pretends to have is one of this call.
+    fn fault_of_this_call(&self) -> Option<DriverFault> {
+        let fault = self.options.fault?;
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        match fault {
+            DriverFault::Memory(at) | DriverFault::Refusal(at) if at == call => Some(fault),
+            // As a driver's reset shows: wgpu finds it out at what it does next.
+            DriverFault::Loss(at) if at == call => {
+                self.device.destroy();
+                Some(fault)
+            }
+            _ => None,
         }
     }
 
@@ -163,6 +212,9 @@ impl Gpu {
         let started = Instant::now();
         loop {
             self.check()?;
+            if let Some(DriverFault::Refusal(_)) = self.fault_of_this_call() {
+                return Err(self.error("the wait was refused, as the fault asks"));
+            }
             let _alone = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             let poll = wgpu::PollType::Wait {
                 submission_index: Some(submission.clone()),

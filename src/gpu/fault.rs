@@ -1,5 +1,5 @@
-//! Faults that a device pretends to have, to test what finds and avoids them. They change the text that the compiler gets, or what the
-//! driver says of itself; nothing of them is in a device that was opened without one.
+//! Faults that a device pretends to have, to test what finds and avoids them. They change the text that the compiler gets, what the
+//! driver says of itself, or how a call ends; nothing of them is in a device that was opened without one.
 
 use std::str::FromStr;
 
@@ -25,9 +25,16 @@ pub enum DriverFault {
     Kernel(Tier),
     /// The compiler takes the process down with it at a kernel of a tier.
     Crash(Tier),
+    /// Device memory ends at the call of this number, counted from 0; later calls succeed.
+    Memory(u64),
+    /// The call of this number is refused; later calls succeed.
+    Refusal(u64),
+    /// The device is lost at the call of this number.
+    Loss(u64),
 }
 
-const NAMES: &str = "open, half-exp, subgroup-size, workgroup-memory, transposed-matrix, kernel:TIER, crash:TIER";
+const NAMES: &str = "open, half-exp, subgroup-size, workgroup-memory, transposed-matrix, kernel:TIER, crash:TIER, memory:CALL, \
+                     refusal:CALL, loss:CALL";
 
 impl FromStr for DriverFault {
     type Err = Error;
@@ -36,6 +43,9 @@ impl FromStr for DriverFault {
         Ok(match name.split_once(':') {
             Some(("kernel", tier)) => DriverFault::Kernel(tier.parse()?),
             Some(("crash", tier)) => DriverFault::Crash(tier.parse()?),
+            Some(("memory", call)) => DriverFault::Memory(number(call)?),
+            Some(("refusal", call)) => DriverFault::Refusal(number(call)?),
+            Some(("loss", call)) => DriverFault::Loss(number(call)?),
             None if name == "open" => DriverFault::Open,
             None if name == "half-exp" => DriverFault::HalfExp,
             None if name == "subgroup-size" => DriverFault::SubgroupSize,
@@ -44,6 +54,10 @@ impl FromStr for DriverFault {
             _ => return Err(Error::Request(format!("driver fault: expected one of {NAMES}, got {name:?}"))),
         })
     }
+}
+
+fn number(call: &str) -> Result<u64, Error> {
+    call.parse().map_err(|_| Error::Request(format!("driver fault: expected the number of a call, got {call:?}")))
 }
 
 impl std::fmt::Display for DriverFault {
@@ -56,6 +70,9 @@ impl std::fmt::Display for DriverFault {
             DriverFault::TransposedMatrix => f.write_str("transposed-matrix"),
             DriverFault::Kernel(tier) => write!(f, "kernel:{tier}"),
             DriverFault::Crash(tier) => write!(f, "crash:{tier}"),
+            DriverFault::Memory(call) => write!(f, "memory:{call}"),
+            DriverFault::Refusal(call) => write!(f, "refusal:{call}"),
+            DriverFault::Loss(call) => write!(f, "loss:{call}"),
         }
     }
 }
@@ -207,9 +224,13 @@ mod tests {
             "transposed-matrix",
             "kernel:f16",
             "crash:matrices",
+            "memory:0",
+            "refusal:12",
+            "loss:345",
         ] {
             assert_eq!(name.parse::<DriverFault>().expect("a name").to_string(), name);
         }
         assert!("none".parse::<DriverFault>().is_err() && "kernel:f64".parse::<DriverFault>().is_err());
+        assert!("memory:some".parse::<DriverFault>().is_err());
     }
 }

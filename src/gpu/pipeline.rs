@@ -72,7 +72,7 @@ fn compile_text(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipelin
         }
         wgsl = fault.change_text(wgsl);
     }
-    if has_fxc(gpu) {
+    if gpu.has_fxc {
         wgsl = unroll(&wgsl);
     }
     let interface = Interface::of(stem, &wgsl)?;
@@ -122,11 +122,6 @@ fn compile_text(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipelin
         (layout, raw)
     })?;
     Ok(Pipeline { interface, layout, raw })
-}
-
-/// Whether DX12 compiles with FXC: subgroups come with shader model 6, which every `dxcompiler.dll` has.
-fn has_fxc(gpu: &Gpu) -> bool {
-    gpu.device.adapter_info().backend == wgpu::Backend::Dx12 && !gpu.caps.subgroups
 }
 
 fn shader_module(gpu: &Gpu, stem: &str, wgsl: String) -> wgpu::ShaderModule {

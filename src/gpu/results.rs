@@ -59,13 +59,13 @@ impl GpuProgram {
         let values = buffers.iter().enumerate().map(|(index, (buffer, name))| {
             let view = buffer
                 .get_mapped_range(..)
-                .map_err(|e| gpu.error(format!("{name}: the result was not mapped: {e}")))?;
+                .map_err(|e| gpu.unreported(format!("{name}: the result was not mapped: {e}")))?;
             Ok(read(index, &view))
         });
         let values = if mapped == buffers.len() {
             values.collect::<Result<Vec<T>>>()
         } else {
-            Err(gpu.error(format!("{mapped} of {} results were mapped", buffers.len())))
+            Err(gpu.unreported(format!("{mapped} of {} results were mapped", buffers.len())))
         };
         buffers.iter().for_each(|(buffer, _)| buffer.unmap());
         values

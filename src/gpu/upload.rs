@@ -123,7 +123,7 @@ impl Upload {
         let mut view = stage
             .buffer
             .get_mapped_range_mut(range)
-            .map_err(|e| gpu.error(format!("upload of {label}: the staging memory was not mapped: {e}")))?;
+            .map_err(|e| gpu.unreported(format!("upload of {label}: the staging memory was not mapped: {e}")))?;
         view.slice(..whole).copy_from_slice(&bytes[..whole]);
         if whole < take {
             let mut last = [0; 4];
@@ -207,7 +207,7 @@ impl Upload {
             }
             gpu.wait(&submission)?;
             if !receiver.try_iter().any(|mapped| mapped) {
-                return Err(gpu.error("upload: the staging memory was not mapped again"));
+                return Err(gpu.unreported("upload: the staging memory was not mapped again"));
             }
         }
         stage.used = 0;

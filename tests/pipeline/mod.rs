@@ -8,6 +8,7 @@ mod deep_cache;
 mod embeddings;
 mod guidance;
 mod host_memory;
+mod injected;
 mod lookup;
 mod memory;
 mod oms_on_xl;
