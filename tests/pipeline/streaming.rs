@@ -110,16 +110,23 @@ fn a_run_is_the_same_in_every_bit() {
         let (folder, _guard) = model_folder(family);
         let (stays, passes) = (load(&folder, Streaming::Auto), load(&folder, Streaming::On));
         let streams = |plan: &StagePlan| plan.streamed_bytes_per_run() > 0;
-        assert!(!stays.plan(&request()).expect("planned").iter().any(streams), "{family}: nothing asks for it");
+        let resident = stays.plan(&request()).expect("planned");
+        assert!(!resident.iter().any(streams), "{family}: nothing asks for it");
         let mut streamed = Vec::new();
-        for (planned, allocated) in passes.measure(&request()).expect("every stage opens") {
+        for ((planned, allocated), resident) in
+            passes.measure(&request()).expect("every stage opens").iter().zip(&resident)
+        {
+            // Whether a small text encoder gains anything follows from its widths: what streams takes less, what stays as much.
+            assert_eq!(planned.name, resident.name, "{family}");
+            let gains = planned.peak_bytes() < resident.peak_bytes();
+            assert_eq!(gains, streams(planned), "{family}: {planned:?}");
             let want = planned.peak_bytes();
             assert!(allocated.abs_diff(want) * 50 <= want, "{family} {}: {want}, {allocated}", planned.name);
             let first = planned.memory.stream.as_ref().map_or(0, StreamPlan::bytes_of_first_run);
             assert!(first + planned.memory.constant_bytes as u64 >= planned.weight_bytes());
-            streamed.extend(streams(&planned).then_some(planned.name));
+            streamed.extend(streams(planned).then_some(planned.name));
         }
-        assert!(streamed.contains(&"UNet") && streamed.contains(&"text encoder"), "{family}: {streamed:?}");
+        assert!(streamed.contains(&"UNet"), "{family}: {streamed:?}");
         assert!(!streamed.iter().any(|name| name.starts_with("VAE")), "{family}: {streamed:?}");
         let [stays, passes]: [Picture; 2] = [&stays, &passes].map(|pipeline| draw(pipeline, request()));
         assert_eq!(stays.latents, passes.latents, "{family}");
