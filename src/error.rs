@@ -17,6 +17,18 @@ pub enum Error {
     /// A model file or folder that is missing, damaged, foreign or not supported.
     #[error("{0}")]
     Model(String),
+    /// A file or folder that is sound, but not what it was given as.
+    #[error("{path}: expected {expected}, got {found}{}", .belongs.map_or("", Place::words))]
+    Misplaced {
+        /// The file or folder.
+        path: String,
+        /// What would have been right there.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+        /// Where it would be right.
+        belongs: Option<Place>,
+    },
     /// Reading or writing a file failed.
     #[error("{path}: {source}")]
     Io {
@@ -58,6 +70,56 @@ pub enum Error {
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// Where a file has its place in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The model.
+    Model,
+    /// The UNet in place of the model's.
+    Unet,
+    /// The autoencoder in place of the model's.
+    Vae,
+    /// The text encoder in place of the model's.
+    TextEncoder,
+    /// A LoRA or its relative, applied to a model.
+    Adapter,
+    /// A ControlNet beside a model.
+    Control,
+    /// A textual inversion embedding beside a model.
+    Embedding,
+    /// An OMS module beside a model.
+    Oms,
+}
+
+impl Place {
+    /// What has its place there.
+    pub fn expected(self) -> &'static str {
+        match self {
+            Place::Model => "a model",
+            Place::Unet => "a UNet",
+            Place::Vae => "an autoencoder",
+            Place::TextEncoder => "a text encoder",
+            Place::Adapter => "a LoRA",
+            Place::Control => "a ControlNet",
+            Place::Embedding => "an embedding",
+            Place::Oms => "an OMS module",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Place::Model => "; load it as the model",
+            Place::Unet => "; load it as the UNet of a model",
+            Place::Vae => "; load it as the autoencoder of a model",
+            Place::TextEncoder => "; load it as the text encoder of a model",
+            Place::Adapter => "; load it beside a model, as a LoRA",
+            Place::Control => "; load it beside a model, as a ControlNet",
+            Place::Embedding => "; load it beside a model, as an embedding",
+            Place::Oms => "; load it beside a model, as its OMS module",
+        }
+    }
 }
 
 impl Error {

@@ -31,7 +31,7 @@
 //! | [`ops`] | one file per kernel family: shape rule, variant choice, host twin |
 //! | [`gpu`] | the only folder that names wgpu |
 //! | [`record`] | recordings, memory plan, chains of bands, host executor |
-//! | [`error`] | one error type; [`Tier`]: what kernels use of a device |
+//! | [`error`] | one error type; [`Tier`]: what kernels use of a device; `files`: opening what others made |
 //!
 //! # How a network runs
 //!
@@ -46,6 +46,7 @@ mod named;
 pub mod cli;
 pub mod doctor;
 pub mod error;
+mod files;
 pub mod gpu;
 pub mod image;
 pub mod models;
@@ -59,5 +60,5 @@ pub mod text;
 mod tier;
 pub mod weights;
 
-pub use error::{Error, Result};
+pub use error::{Error, Place, Result};
 pub use tier::{Tier, Tiers};

@@ -1,7 +1,7 @@
 //! `chiaro inspect`.
 
 use super::{InspectArgs, print_json, print_line};
-use crate::pipeline::{ComponentReport, Inspection, Places, inspect};
+use crate::pipeline::{ComponentReport, Inspection, LoraReport, Places, inspect};
 use crate::{Error, Result};
 
 /// How many foreign names are shown.
@@ -32,11 +32,12 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
         let layers: Vec<String> = lora.layers.iter().map(|(network, count)| format!("{count} of {network}")).collect();
         let ranks: Vec<String> = lora.ranks.iter().map(usize::to_string).collect();
         print_line(&format!(
-            "{} under {}'s names: layers {}; rank {}; --lora applies it",
+            "{} under {}'s names: layers {}{}; {}",
             lora.kind,
             lora.names,
             layers.join(", "),
-            ranks.join(", ")
+            if ranks.is_empty() { String::new() } else { format!("; rank {}", ranks.join(", ")) },
+            use_of(lora)
         ))?;
     }
     if let Some(embedding) = &found.embedding {
@@ -83,6 +84,15 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// What an adapter is good for here.
+fn use_of(lora: &LoraReport) -> String {
+    let made_for = lora.made_for.as_ref().map(|family| format!("made for {family}; ")).unwrap_or_default();
+    match &lora.unread {
+        Some(reason) => reason.clone(),
+        None => format!("{made_for}--lora applies it"),
+    }
 }
 
 /// What the UNet takes beside ordinary latents.

@@ -38,7 +38,7 @@ pub use memory_size::MemorySize;
 pub use shortcut_args::{Shares, ShortcutArgs};
 
 use crate::pipeline::{Device, Embedding, OmsSource, Overrides, Pipeline, Places, Request, Source, TooLarge};
-use crate::{Error, Result};
+use crate::{Error, Place, Result};
 
 /// Parses the process's arguments, does what they say and gives the exit code.
 pub fn main() -> ExitCode {
@@ -61,9 +61,24 @@ pub fn main() -> ExitCode {
         // The reader of a pipe has gone: nothing is left to say, and no one to say it to.
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("chiaro: {error}");
+            eprintln!("chiaro: {error}{}", option_of(&error));
             if matches!(error, Error::Request(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// The option that takes what was given to another, in brackets.
+fn option_of(error: &Error) -> &'static str {
+    let Error::Misplaced { belongs: Some(place), .. } = error else { return "" };
+    match place {
+        Place::Model => " (--model)",
+        Place::Unet => " (--unet)",
+        Place::Vae => " (--vae)",
+        Place::TextEncoder => " (--text-encoder)",
+        Place::Adapter => " (--lora)",
+        Place::Control => " (--control)",
+        Place::Embedding => " (--embedding)",
+        Place::Oms => " (--oms)",
     }
 }
 

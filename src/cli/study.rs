@@ -8,7 +8,10 @@ use super::progress::Progress;
 use super::{StudyArgs, print_json, print_line, tell_remarks};
 use crate::pipeline::Pipeline;
 use crate::study::{Reference, Settings, Study, Told, parse_prompts};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
+
+/// A prompt a line; anything larger is something else.
+const MAX_PROMPTS_BYTES: u64 = 64 << 20;
 
 /// Rows of the grids when --grid-prompts does not name them.
 const GRID_ROWS: usize = 3;
@@ -17,7 +20,7 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
     let oms = args.model.oms_source()?.ok_or_else(|| {
         Error::Request("study: compares without and with OMS, so it needs a module: add --oms DIR".into())
     })?;
-    let text = std::fs::read_to_string(&args.prompts).map_err(|e| Error::io(&args.prompts, e))?;
+    let text = files::read_text(&args.prompts, MAX_PROMPTS_BYTES, "a list of prompts")?;
     if args.model.vram.is_some() {
         return Err(Error::Request(
             "--vram: a study's pictures all have the same weights; name them with --weights, `chiaro plan --vram` says which fit".into(),

@@ -1,12 +1,13 @@
 //! Pictures from elsewhere: JPEG and WebP beside PNG, and other sizes.
 
+use std::io::BufReader;
 use std::path::Path;
 
 use image::imageops::{FilterType, resize};
 use image::{ImageReader, Limits, RgbImage};
 
 use super::{Rgb8Image, check_names, read_png};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Sides above this are refused before pixels are allocated.
 const MAX_SIDE: u32 = 1 << 15;
@@ -21,8 +22,8 @@ pub fn open_picture(path: &Path) -> Result<Rgb8Image> {
     let damaged = |what: String| Error::io(path, std::io::Error::new(std::io::ErrorKind::InvalidData, what));
     // A device is no picture, and reading the console would wait for it.
     check_names(path)?;
-    let file = ImageReader::open(path).map_err(|e| Error::io(path, e))?;
-    let mut reader = file.with_guessed_format().map_err(|e| Error::io(path, e))?;
+    let file = files::open(path).map_err(|e| Error::io(path, e))?;
+    let mut reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(|e| Error::io(path, e))?;
     match reader.format() {
         Some(image::ImageFormat::Png) => return read_png(path),
         Some(image::ImageFormat::Jpeg | image::ImageFormat::WebP) => {}

@@ -7,7 +7,7 @@ use std::path::Path;
 use png::{BitDepth, ColorType, Transformations};
 
 use super::{Rgb8Image, check_names, write_file};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Pictures above this many pixels (8192×8192) are refused: a damaged header could ask for any size.
 const MAX_PIXELS: usize = 1 << 26;
@@ -46,7 +46,7 @@ fn encode(image: &Rgb8Image, text: &[(String, String)]) -> std::result::Result<V
 /// The PNG at `path`, its header read. 16 bits keep their upper 8, palettes and greys of fewer bits are expanded.
 fn open(path: &Path) -> Result<png::Reader<BufReader<File>>> {
     check_names(path)?;
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let file = files::open(path).map_err(|e| Error::io(path, e))?;
     let mut decoder = png::Decoder::new_with_limits(BufReader::new(file), png::Limits { bytes: MAX_TEXT_BYTES });
     decoder.set_transformations(Transformations::normalize_to_color8());
     let reader = decoder.read_info().map_err(|e| damaged(path, e))?;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::config::{Supported, expect, parse};
+use super::config::{Bound, CHANNELS, LAYERS, SHARES, Supported, WIDTH, expect, parse};
 use super::{input, names, new_recording};
 use crate::nn::{LayerNorm, Linear, ProjectionNames, SelfAttention};
 use crate::ops::{self, Activation, Epilogue};
@@ -11,6 +11,18 @@ use crate::weights::{Table, Weights};
 use crate::{Error, Result};
 
 const SUPPORTED: &[Supported] = &[("model_type", r#"["clip_text_model"]"#)];
+
+const BOUNDS: &[Bound] = &[
+    ("eos_token_id", 0.0, 4_294_967_295.0),
+    ("hidden_size", 1.0, CHANNELS),
+    ("intermediate_size", 1.0, WIDTH),
+    ("layer_norm_eps", 0.0, 1.0),
+    ("max_position_embeddings", 1.0, WIDTH),
+    ("num_attention_heads", 1.0, SHARES),
+    ("num_hidden_layers", 1.0, 4.0 * LAYERS),
+    ("projection_dim", 1.0, WIDTH),
+    ("vocab_size", 1.0, 4_194_304.0),
+];
 
 /// Buffers that older versions of transformers saved with the weights.
 const EXTRAS: &[&str] = &["text_model.embeddings.position_ids", "embeddings.position_ids"];
@@ -89,7 +101,7 @@ impl ClipTextConfig {
     /// # Errors
     /// When the text is not such a config, or asks for something that is not supported.
     pub fn from_json(text: &str, origin: &str) -> Result<Self> {
-        parse(text, origin, SUPPORTED)
+        parse(text, origin, SUPPORTED, BOUNDS)
     }
 
     /// Whether the pooled row is projected.

@@ -37,11 +37,57 @@ impl OneOrMany {
 /// when the field is absent.
 pub(super) type Supported = (&'static str, &'static str);
 
+/// A field, and the least and the most of each of its numbers. What no published network exceeds, with room: nothing is allocated, no loop
+/// is entered and no product is taken with a number outside.
+pub(super) type Bound = (&'static str, f64, f64);
+
+/// Levels of a network; published ones have 5 at most. Each doubles the picture's side.
+pub(super) const MAX_LEVELS: usize = 12;
+/// Channels of any layer.
+pub(super) const CHANNELS: f64 = 16_384.0;
+/// Channels of states, embeddings and inner layers.
+pub(super) const WIDTH: f64 = 65_536.0;
+/// Channels of latents and of pictures.
+pub(super) const PLANES: f64 = 1024.0;
+/// Blocks of a level, layers of a block.
+pub(super) const LAYERS: f64 = 64.0;
+/// Heads, and groups of norms.
+pub(super) const SHARES: f64 = 1024.0;
+
+/// Refuses numbers outside their bounds and lists of more than [`MAX_LEVELS`], before anything is made of them.
+fn check_bounds(config: &Value, origin: &str, bounds: &[Bound]) -> Result<()> {
+    let refuse = |field: &str, expected: String, got: String| {
+        Err(Error::Model(format!(
+            "{origin}: {field}: expected {expected}, got {got}; no published model has that, the file is damaged"
+        )))
+    };
+    for (field, least, most) in bounds {
+        let Some(value) = config.get(field).filter(|value| !value.is_null()) else { continue };
+        let list = value.as_array();
+        if let Some(list) = list.filter(|list| list.len() > MAX_LEVELS) {
+            return refuse(field, format!("at most {MAX_LEVELS} numbers"), list.len().to_string());
+        }
+        let numbers = list.map_or(std::slice::from_ref(value), Vec::as_slice);
+        // What is no number is refused for its type.
+        for number in numbers.iter().filter_map(|number| number.as_f64()) {
+            if !(*least..=*most).contains(&number) {
+                return refuse(field, format!("{least} to {most}"), number.to_string());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Reads a config; `origin` names it in messages.
 ///
 /// # Errors
-/// When the text is not JSON, a field has the wrong type, or a field of `supported` has another value.
-pub(super) fn parse<T: DeserializeOwned>(text: &str, origin: &str, supported: &[Supported]) -> Result<T> {
+/// When the text is not JSON, a field has the wrong type, a field of `supported` has another value, or a number is out of its bounds.
+pub(super) fn parse<T: DeserializeOwned>(
+    text: &str,
+    origin: &str,
+    supported: &[Supported],
+    bounds: &[Bound],
+) -> Result<T> {
     let refuse = |error: serde_json::Error| {
         Error::Model(format!("{origin}: expected the config.json of a model this engine knows: {error}"))
     };
@@ -58,6 +104,7 @@ pub(super) fn parse<T: DeserializeOwned>(text: &str, origin: &str, supported: &[
             _ => {}
         }
     }
+    check_bounds(&config, origin, bounds)?;
     // From the text once more, for the line and column in messages.
     serde_json::from_str(text).map_err(refuse)
 }

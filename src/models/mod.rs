@@ -8,6 +8,7 @@
 mod autoencoder;
 mod clip;
 mod config;
+mod families;
 pub mod layout;
 mod lora_names;
 pub mod original;
@@ -18,9 +19,12 @@ mod vae;
 pub use autoencoder::{Autoencoder, EncoderOutput};
 pub use clip::{ClipTextConfig, ClipTextModel, HiddenAct, TextStates};
 pub use config::OneOrMany;
+pub use families::{other_family, other_kind};
 pub use lora_names::{LayerNames, Network, network};
 pub use taesd::{AutoencoderTiny, AutoencoderTinyConfig};
-pub use unet::{ControlNet, ControlNetConfig, DownBlockType, Shortcuts, TokenMerging, Unet, UnetConfig, UpBlockType};
+pub use unet::{
+    ControlNet, ControlNetConfig, DownBlockType, MidBlockType, Shortcuts, TokenMerging, Unet, UnetConfig, UpBlockType,
+};
 pub use vae::{AutoencoderKl, AutoencoderKlConfig};
 
 use crate::record::{Caps, Recording, Shape, Tensor};

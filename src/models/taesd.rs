@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::config::{OneOrMany, Supported, expect, parse};
+use super::config::{Bound, CHANNELS, LAYERS, MAX_LEVELS, OneOrMany, PLANES, Supported, expect, parse};
 use super::{input, layout, names, new_recording};
 use crate::nn::Conv2d;
 use crate::ops::{self, Activation, Epilogue, elementwise};
@@ -17,8 +17,18 @@ const SUPPORTED: &[Supported] = &[
     ("upsampling_scaling_factor", "[2]"),
 ];
 
-/// Each level doubles the picture's side; more than these are no model.
-const MAX_LEVELS: usize = 16;
+const BOUNDS: &[Bound] = &[
+    ("decoder_block_out_channels", 0.0, CHANNELS),
+    ("encoder_block_out_channels", 0.0, CHANNELS),
+    ("in_channels", 1.0, PLANES),
+    ("latent_channels", 1.0, PLANES),
+    ("latent_magnitude", 1e-6, 1e6),
+    ("latent_shift", -1e6, 1e6),
+    ("num_decoder_blocks", 0.0, LAYERS),
+    ("num_encoder_blocks", 0.0, LAYERS),
+    ("out_channels", 1.0, PLANES),
+    ("scaling_factor", -1e6, 1e6),
+];
 
 /// What `config.json` says of a tiny autoencoder. Defaults are those of diffusers' `AutoencoderTiny`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -69,7 +79,7 @@ impl AutoencoderTinyConfig {
     /// # Errors
     /// When the text is not such a config, or asks for something that is not supported.
     pub fn from_json(text: &str, origin: &str) -> Result<Self> {
-        let config: AutoencoderTinyConfig = parse(text, origin, SUPPORTED)?;
+        let config: AutoencoderTinyConfig = parse(text, origin, SUPPORTED, BOUNDS)?;
         config.widths()?;
         Ok(config)
     }

@@ -4,7 +4,7 @@ mod chain;
 
 use serde::Deserialize;
 
-use super::config::{Supported, expect, parse};
+use super::config::{Bound, CHANNELS, LAYERS, MAX_LEVELS, PLANES, SHARES, Supported, expect, parse};
 use super::{input, layout, names, new_recording};
 use crate::Result;
 use crate::nn::{
@@ -26,8 +26,16 @@ const SUPPORTED: &[Supported] = &[
     ("up_block_types", r#"["UpDecoderBlock2D"]"#),
 ];
 
-/// Each level doubles the picture's side; more than these are no model.
-const MAX_LEVELS: usize = 16;
+const BOUNDS: &[Bound] = &[
+    ("block_out_channels", 1.0, CHANNELS),
+    ("in_channels", 1.0, PLANES),
+    ("latent_channels", 1.0, PLANES),
+    ("layers_per_block", 1.0, LAYERS),
+    ("norm_num_groups", 1.0, SHARES),
+    ("out_channels", 1.0, PLANES),
+    ("scaling_factor", -1e6, 1e6),
+    ("shift_factor", -1e6, 1e6),
+];
 
 /// What `config.json` says of an autoencoder. Defaults are those of diffusers' `AutoencoderKL`, levels those of
 /// Stable Diffusion.
@@ -85,7 +93,7 @@ impl AutoencoderKlConfig {
     /// # Errors
     /// When the text is not such a config, or asks for something that is not supported.
     pub fn from_json(text: &str, origin: &str) -> Result<Self> {
-        let config: AutoencoderKlConfig = parse(text, origin, SUPPORTED)?;
+        let config: AutoencoderKlConfig = parse(text, origin, SUPPORTED, BOUNDS)?;
         config.check()?;
         Ok(config)
     }

@@ -4,14 +4,16 @@
 //! they lie in the file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::lora::LoraReport;
+use super::recognise::{Found, explained};
 use crate::models::{LayerNames, Network, network};
 use crate::weights::{AdapterFile, Patches, WeightFile, Weights};
-use crate::{Error, Result};
+use crate::{Error, Place, Result};
 
 /// An adapter to load, and how strongly.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +39,8 @@ pub struct AdapterReport {
     pub applied: BTreeMap<Network, Vec<String>>,
     /// Layers or tensors of the file that were not used, with the reason.
     pub skipped: Vec<(String, String)>,
-    file: Arc<WeightFile>,
+    sha256: String,
+    short_hash: String,
 }
 
 /// How many skipped layers a line lists before it counts the rest.
@@ -49,14 +52,14 @@ impl AdapterReport {
         self.adapter.path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
     }
 
-    /// SHA-256 of the file, in hexadecimal; read on first use.
+    /// SHA-256 of the file, in hexadecimal.
     pub fn sha256(&self) -> &str {
-        self.file.sha256()
+        &self.sha256
     }
 
     /// The hash that AUTOMATIC1111's program knows it by.
-    pub(super) fn short_hash(&self) -> String {
-        self.file.sha256_of_data()[..12].to_owned()
+    pub(super) fn short_hash(&self) -> &str {
+        &self.short_hash
     }
 
     /// `<lora:name:0.8>`, with the text encoder's weight before the UNet's where they differ, as AUTOMATIC1111 reads it.
@@ -115,6 +118,27 @@ fn listed(skipped: &[(String, String)]) -> String {
     some.join(", ") + more
 }
 
+/// An adapter that is read.
+///
+/// # Errors
+/// As [`AdapterFile::open`]; when the file is no adapter, or one for other models, saying which.
+fn open_file(path: &Path) -> Result<AdapterFile> {
+    if path.is_dir() && AdapterFile::in_folder(path).is_none() {
+        let nothing = Error::Model(format!("{}: expected a LoRA, got a folder without one", path.display()));
+        return Err(explained(path, Place::Adapter, nothing));
+    }
+    let found = |file: &Arc<WeightFile>| Found::in_file(file, &BTreeMap::new());
+    let file = match AdapterFile::open(path) {
+        Ok(file) if file.style().is_some() => file,
+        Ok(file) => return Err(found(file.file()).refusal(path, Place::Adapter)),
+        Err(error) => return Err(error),
+    };
+    match LoraReport::of(&file) {
+        Some(LoraReport { unread: None, .. }) => Ok(file),
+        _ => Err(found(file.file()).refusal(path, Place::Adapter)),
+    }
+}
+
 /// Open adapter files on the way into the networks of a model.
 #[derive(Default)]
 pub(super) struct Adapters {
@@ -141,7 +165,7 @@ impl Adapters {
                     )));
                 }
             }
-            let file = AdapterFile::open(&adapter.path)?;
+            let file = open_file(&adapter.path)?;
             let adapter = adapter.clone();
             Ok(Open { adapter, file, settled: BTreeMap::new(), applied: BTreeMap::new() })
         };
@@ -250,12 +274,16 @@ impl Open {
 
     /// A refusal, with what the adapter looks made for.
     fn explained(&self, error: Error) -> Error {
-        match (error, self.file.made_for()) {
+        match (error, self.made_for()) {
             (Error::Model(message), Some(made_for)) => {
                 Error::Model(format!("{message} (it looks made for {made_for})"))
             }
             (error, _) => error,
         }
+    }
+
+    fn made_for(&self) -> Option<String> {
+        LoraReport::of(&self.file)?.made_for
     }
 
     fn finish(self, seen: &[Network], model: &str) -> Result<AdapterReport> {
@@ -272,14 +300,11 @@ impl Open {
         }
         let foreign = self.file.foreign().iter();
         skipped.extend(foreign.map(|name| (name.clone(), "a format that is not read".to_owned())));
-        let made_for = self.file.made_for();
+        let made_for = self.made_for();
         if self.applied.is_empty() {
             let looks = match &made_for {
                 Some(made_for) => format!("it looks made for {made_for}"),
-                None if self.file.foreign().iter().any(|name| name == "emb_params") => {
-                    "it looks like a textual inversion embedding".into()
-                }
-                None => "it is of another model, or no adapter".into(),
+                None => "it is of another model".into(),
             };
             let rest = if skipped.is_empty() { "it is empty".into() } else { listed(&skipped) };
             return Err(Error::Model(format!(
@@ -292,7 +317,9 @@ impl Open {
             made_for,
             applied: self.applied,
             skipped,
-            file: Arc::clone(self.file.file()),
+            // A picture's parameters name it, whatever becomes of the file.
+            sha256: self.file.file().sha256()?.to_owned(),
+            short_hash: self.file.file().sha256_of_data()?[..12].to_owned(),
             adapter: self.adapter,
         })
     }

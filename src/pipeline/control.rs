@@ -1,5 +1,6 @@
 //! ControlNets: which files, which pictures, and at which calls of the UNet they act.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::inspect::family_of;
 use super::load::DIFFUSION_STEM;
+use super::recognise::{Found, explained};
 use super::source::Component;
 use super::stage::Stage;
 use super::{DeepCache, Pipeline, Request, UnetRun, is_between};
@@ -18,7 +20,7 @@ use crate::models::original::Control;
 use crate::models::{ControlNet, ControlNetConfig, OneOrMany, Shortcuts, Unet, UnetConfig, names};
 use crate::record::Shape;
 use crate::weights::{TensorSet, WeightFile, WeightType, Weights, hex};
-use crate::{Error, Result};
+use crate::{Error, Place, Result};
 
 /// A picture that a ControlNet sees, and how strongly the net acts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,6 +123,7 @@ pub(super) struct LoadedControl {
     pub(super) net: ControlNet,
     name: String,
     tensors: TensorSet,
+    sha256: String,
     foreign: Vec<String>,
 }
 
@@ -142,7 +145,9 @@ impl LoadedControl {
         let net = ControlNet::load(config, &Weights::new(tensors.clone(), "controlnet", weight_type))?;
         let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
         let name = name.map_or_else(|| "controlnet".into(), |name| name.to_string_lossy().into_owned());
-        Ok(LoadedControl { net, name, tensors, foreign })
+        // A picture's parameters name it, whatever becomes of the file.
+        let sha256 = tensors.sha256()?;
+        Ok(LoadedControl { net, name, tensors, sha256, foreign })
     }
 
     /// The folder's name, or the file's without ending.
@@ -161,8 +166,8 @@ impl LoadedControl {
     }
 
     /// SHA-256 of the weights' file, in hexadecimal.
-    pub(super) fn sha256(&self) -> String {
-        self.tensors.sha256()
+    pub(super) fn sha256(&self) -> &str {
+        &self.sha256
     }
 }
 
@@ -176,8 +181,13 @@ pub(super) struct Files {
 
 /// Configuration and tensors of what lies at a path. What shapes do not tell is taken from the UNet that a net goes with.
 pub(super) fn read(path: &Path, unet: Option<&UnetConfig>, prefer_f16: bool) -> Result<Files> {
-    if path.is_file() {
-        let file = TensorSet::from(Arc::new(WeightFile::open(path)?));
+    if !path.is_dir() {
+        let file = Arc::new(WeightFile::open(path)?);
+        let found = Found::in_file(&file, &BTreeMap::new());
+        if !matches!(found, Found::Control(_)) {
+            return Err(found.refusal(path, Place::Control));
+        }
+        let file = TensorSet::from(file);
         let Control { part, foreign, .. } = Control::read(&file, &unet.map(of_unet).unwrap_or_default())?;
         let config = Value::Object(part.config).to_string();
         let config = ControlNetConfig::from_json(&config, &path.display().to_string())?;
@@ -185,7 +195,10 @@ pub(super) fn read(path: &Path, unet: Option<&UnetConfig>, prefer_f16: bool) -> 
     }
     let inner = path.join("controlnet");
     let files = Component::Folder(if inner.is_dir() { inner } else { path.to_owned() });
-    let config = ControlNetConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
+    let config = files
+        .text("config.json")
+        .and_then(|text| ControlNetConfig::from_json(&text, &files.label("config.json")))
+        .map_err(|error| explained(path, Place::Control, error))?;
     let tensors = files.weights(DIFFUSION_STEM, prefer_f16)?;
     match Control::relative(&tensors) {
         Some(relative) => Err(Error::Model(format!(
@@ -198,7 +211,7 @@ pub(super) fn read(path: &Path, unet: Option<&UnetConfig>, prefer_f16: bool) -> 
 
 /// The numbers that a net shares with its UNet and that no shape tells.
 fn of_unet(unet: &UnetConfig) -> Map<String, Value> {
-    let heads = match &unet.attention_head_dim {
+    let heads = match unet.num_attention_heads.as_ref().unwrap_or(&unet.attention_head_dim) {
         OneOrMany::One(heads) => json!(heads),
         OneOrMany::Many(heads) => json!(heads),
     };

@@ -1,13 +1,16 @@
 //! Embeddings (textual inversion): which files, for which names in prompts; `weights` reads them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::encoders::TextEncoder;
+use super::recognise::Found;
 use crate::text::ClipTokenizer;
-use crate::weights::EmbeddingFile;
-use crate::{Error, Result};
+use crate::weights::{EmbeddingFile, WeightFile};
+use crate::{Error, Place, Result};
 
 /// An embedding to load.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,7 +127,7 @@ impl Embeddings {
                 let first = encoder.model.add_embeddings(rows)?;
                 open.name_in(&mut encoder.tokenizer, first, vectors)?;
             }
-            added.push(open.report(vectors));
+            added.push(open.report(vectors)?);
         }
         Ok((added, left_out))
     }
@@ -153,7 +156,12 @@ impl Opened {
     fn new(embedding: &Embedding) -> Result<Self> {
         let path = &embedding.path;
         let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        Ok(Opened { file: EmbeddingFile::open(path)?, is_found: embedding.is_found, path: path.clone(), name })
+        let file = Arc::new(WeightFile::open(path)?);
+        let file = match Found::in_file(&file, &BTreeMap::new()) {
+            Found::Embedding(file) => file,
+            other => return Err(other.refusal(path, Place::Embedding)),
+        };
+        Ok(Opened { file, is_found: embedding.is_found, path: path.clone(), name })
     }
 
     /// Another name than the file's.
@@ -161,9 +169,9 @@ impl Opened {
         self.file.token().filter(|token| *token != self.name)
     }
 
-    fn report(&self, vectors: usize) -> EmbeddingReport {
+    fn report(&self, vectors: usize) -> Result<EmbeddingReport> {
         let token = self.token().map(str::to_owned);
-        EmbeddingReport { name: self.name.clone(), token, vectors, sha256: self.file.sha256() }
+        Ok(EmbeddingReport { name: self.name.clone(), token, vectors, sha256: self.file.sha256()? })
     }
 
     fn name_in(&self, tokenizer: &mut ClipTokenizer, first: u32, vectors: usize) -> Result<()> {

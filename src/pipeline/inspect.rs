@@ -9,16 +9,17 @@ use serde::Serialize;
 use super::encoders::TEXT_STEM;
 use super::kind::{ModelIndex, Reading, Shown};
 use super::load::DIFFUSION_STEM;
-use super::lora::{LoraReport, lora};
+use super::lora::LoraReport;
 use super::oms_module::LatentSpace;
+use super::recognise::{Found, explained, of_latents};
 use super::source::Component;
 use super::{Device, InitImage, OmsRequest, OmsSource, Pipeline, Request, SingleFile, Source, control, embeddings};
 use crate::models::UnetConfig;
 use crate::models::original::{Checkpoint, Control, Family, Patches};
 use crate::record::DType;
 use crate::sampling::PredictionType;
-use crate::weights::{EmbeddingFile, TensorSet, WeightFile};
-use crate::{Error, Result};
+use crate::weights::{AdapterFile, EmbeddingFile, TensorSet, WeightFile};
+use crate::{Error, Place, Result};
 
 /// Sides of the square pictures whose memory is planned.
 const SIDES: [usize; 3] = [512, 768, 1024];
@@ -116,19 +117,23 @@ pub struct MemoryReport {
 /// # Errors
 /// When there is nothing at the path, or a file's header is damaged.
 pub fn inspect(path: &Path) -> Result<Inspection> {
-    if path.is_file() {
+    if !path.is_dir() {
         return inspect_file(path);
     }
     let root = Component::Folder(path.to_owned());
     if root.has("model_index.json") {
         return inspect_folder(path, &root);
     }
+    if let Some(file) = AdapterFile::in_folder(path) {
+        return inspect_file(&file);
+    }
     let stem = [DIFFUSION_STEM, TEXT_STEM].into_iter().find(|stem| root.has_weights(stem));
     let Some(stem) = stem else {
-        return Err(Error::Model(format!(
+        let refused = Error::Model(format!(
             "{}: expected a model: a folder with model_index.json or with a component's weights, or a .safetensors, .gguf or .ckpt file",
             path.display()
-        )));
+        ));
+        return Err(explained(path, Place::Model, refused));
     };
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let tensors = root.weights(stem, false)?;
@@ -142,25 +147,23 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
 fn inspect_file(path: &Path) -> Result<Inspection> {
     let file = Arc::new(WeightFile::open(path)?);
     let format = Some(file.format().name());
-    let tensors = TensorSet::from(file);
-    if let Some(lora) = lora(&tensors) {
-        let components = vec![report("lora", &tensors)];
-        return Ok(Inspection { kind: "LoRA", format, lora: Some(lora), components, ..Inspection::default() });
-    }
-    if Control::is_in(&tensors) || Control::relative(&tensors).is_some() {
-        return Ok(Inspection { format, ..inspect_control(path, &tensors) });
-    }
-    if let Some(embedding) = EmbeddingFile::of(&tensors) {
-        return Ok(Inspection { format, ..inspect_embedding(&embedding, &tensors) });
-    }
-    let single = match SingleFile::open(path, &Patches::new()) {
-        Ok(single) => single,
-        Err(error) => {
-            let components = vec![report("tensors", &tensors)];
-            let problems = vec![error.to_string()];
-            return Ok(Inspection { kind: "tensors", format, components, problems, ..Inspection::default() });
-        }
+    let tensors = TensorSet::from(Arc::clone(&file));
+    let unknown = |problem: String| {
+        let components = vec![report("tensors", &tensors)];
+        Ok(Inspection { kind: "tensors", format, components, problems: vec![problem], ..Inspection::default() })
     };
+    let checkpoint = match Found::in_file(&file, &Patches::new()) {
+        Found::Adapter(lora) => {
+            let components = vec![report("lora", &tensors)];
+            return Ok(Inspection { kind: "LoRA", format, lora: Some(lora), components, ..Inspection::default() });
+        }
+        Found::Control(_) => return Ok(Inspection { format, ..inspect_control(path, &tensors) }),
+        Found::Embedding(embedding) => return Ok(Inspection { format, ..inspect_embedding(&embedding, &tensors) }),
+        Found::Networks(checkpoint) => *checkpoint,
+        Found::Other(words) => return unknown(format!("{}: {words}", path.display())),
+        Found::Nothing(error, _) => return unknown(error.to_string()),
+    };
+    let single = SingleFile::of(path.to_owned(), checkpoint);
     let Checkpoint { family, parts, predicts_v, prediction_is_known, ema, foreign, .. } = single.checkpoint();
     let has_unet = parts.contains_key("unet");
     let needs: &[&str] = match family {
@@ -180,8 +183,11 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
     let mut found = Inspection {
         kind,
         format,
-        // An autoencoder alone may be any family's.
-        family: (has_unet || parts.keys().any(|name| *name != "vae")).then(|| family.name()),
+        // An autoencoder alone may be any family's, but for the channels of its latents.
+        family: match parts.get("vae").filter(|_| only("vae")) {
+            Some(vae) => vae.config["latent_channels"].as_u64().and_then(|channels| of_latents(channels as usize)),
+            None => Some(family.name()),
+        },
         prediction: has_unet.then_some(if *predicts_v { "v" } else { "epsilon" }),
         prediction_is_known: *prediction_is_known,
         in_channels: single.checkpoint().in_channels().map(|n| n as usize),

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::gpu::AdapterInfo;
 use crate::image::write_file;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Where one sort of file is kept of an adapter with this driver: `sort` in the folder that `CHIARO_CACHE` names, else in `chiaro` in
 /// `XDG_CACHE_HOME`, else in `.cache/chiaro` of the home folder. `None` where the environment names no folder.
@@ -21,12 +21,15 @@ pub(super) fn path(adapter: &AdapterInfo, sort: &str) -> Option<PathBuf> {
     Some(folder.join(sort).join(format!("{hash}.json")))
 }
 
+/// A few kilobytes are kept of a device; anything larger is something else.
+const MAX_BYTES: u64 = 16 << 20;
+
 /// What is kept at `path`, if anything is.
 pub(super) fn load<T: DeserializeOwned>(path: &Path, remedy: &str) -> Result<Option<T>> {
-    match std::fs::read(path) {
+    match files::read(path, MAX_BYTES, "what is kept of a device") {
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| broken(path, &e.to_string(), remedy)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(path, error)),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

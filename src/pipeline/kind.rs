@@ -4,10 +4,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::encoders::{TextEncoder, joined_width};
+use super::recognise::explained;
 use super::source::Component;
 use super::time_ids;
 use crate::models::Unet;
-use crate::{Error, Result};
+use crate::{Error, Place, Result};
 
 /// Which text encoders read the prompt, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,17 +87,26 @@ const XL_CLASSES: &[&str] = &[
 impl ModelIndex {
     /// Only the families that the rest of the loader knows.
     pub(super) fn read(root: &Component) -> Result<Self> {
+        let folder = if let Component::Folder(path) = root { Some(path) } else { None };
+        let explained = |error| match folder {
+            Some(path) => explained(path, Place::Model, error),
+            None => error,
+        };
+        if !root.has("model_index.json") {
+            let missing = format!("{}: not found; is the download complete?", root.label("model_index.json"));
+            return Err(explained(Error::Model(missing)));
+        }
         let index: ModelIndex = root.json("model_index.json")?;
         if [CLIP_CLASSES, XL_CLASSES].concat().contains(&index.class_name.as_str()) {
             return Ok(index);
         }
-        Err(Error::Model(format!(
+        Err(explained(Error::Model(format!(
             "{}: expected {} or {}, got {}; Stable Diffusion 1.x, 2.x and XL are supported",
             root.label("model_index.json"),
             CLIP_CLASSES[0],
             XL_CLASSES[0],
             index.class_name
-        )))
+        ))))
     }
 
     /// Who reads the prompt: of SDXL's classes the refiner says that it has no first text encoder.

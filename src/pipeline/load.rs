@@ -9,12 +9,13 @@ use super::embeddings::Embeddings;
 use super::encoders::{TEXT_STEM, load_text_encoders};
 use super::kind::{ModelIndex, Reading};
 use super::oms_module::{OmsModule, OmsSource};
+use super::recognise::of_latents;
 use super::source::Component;
 use super::{Device, Overrides, Part, Pipeline, Source};
-use crate::Result;
 use crate::models::{Autoencoder, Network, Unet, UnetConfig};
 use crate::sampling::SchedulerConfig;
 use crate::weights::{WeightType, Weights};
+use crate::{Error, Place, Result};
 
 impl Source {
     /// The scheduler's configuration alone.
@@ -22,9 +23,8 @@ impl Source {
     /// # Errors
     /// When the file is missing, damaged or asks for what is not supported.
     pub fn scheduler(&self) -> Result<SchedulerConfig> {
-        let scheduler: SchedulerConfig = self.component("scheduler").json("scheduler_config.json")?;
-        scheduler.check()?;
-        Ok(scheduler)
+        let files = self.component("scheduler");
+        SchedulerConfig::from_json(&files.text("scheduler_config.json")?, &files.label("scheduler_config.json"))
     }
 }
 
@@ -35,6 +35,9 @@ impl Pipeline {
     /// As [`load`](Self::load).
     pub fn load_with(model: &Source, overrides: &Overrides, oms: Option<&OmsSource>, device: Device) -> Result<Self> {
         let index = ModelIndex::read(&model.root())?;
+        if let (Source::File(file), None) = (model, &overrides.unet) {
+            file.check_holds("unet", Place::Model)?;
+        }
         let stored = |part| device.weight_type(part);
         let scheduler = overrides.scheduler_of(model)?;
         let texts = overrides.texts_of(model)?;
@@ -47,6 +50,7 @@ impl Pipeline {
         let (vae_files, vae_config) = overrides.vae_of(model)?;
         let vae_weights = open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?;
         let vae = Autoencoder::load(&vae_config, &vae_files.label("config.json"), &vae_weights)?;
+        check_latents(&vae_files.label("config.json"), &unet, &vae)?;
         let kind = index.kind(&model.to_string(), &unet, vae.latent_channels(), &text_encoders)?;
         let control = |path: &PathBuf| LoadedControl::load(path, &unet, stored(Part::Unet));
         let controls = overrides.controls.iter().map(control).collect::<Result<_>>()?;
@@ -82,6 +86,18 @@ impl Pipeline {
         }
         Ok(pipeline)
     }
+}
+
+/// The UNet denoises latents as the autoencoder has them.
+fn check_latents(label: &str, unet: &Unet, vae: &Autoencoder) -> Result<()> {
+    let (wanted, got) = (unet.config().out_channels, vae.latent_channels());
+    if wanted == got {
+        return Ok(());
+    }
+    let whose = of_latents(got).map_or_else(String::new, |family| format!(", as {family} have them"));
+    Err(Error::Model(format!(
+        "{label}: expected an autoencoder for the UNet's latents of {wanted} channels, got one for {got}{whose}; it is of another family"
+    )))
 }
 
 /// The weight files of a base model, by component.

@@ -12,7 +12,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Folders inside a folder of models in which other programs keep whole models.
 const INNER: [&str; 4] = ["", "checkpoints", "diffusers", "Stable-diffusion"];
@@ -166,7 +166,8 @@ fn snapshot(hub: &Path, name: &str) -> Option<PathBuf> {
     }
     let folder = hub.join(format!("models--{owner}--{repository}"));
     let snapshots = folder.join("snapshots");
-    let main = std::fs::read_to_string(folder.join("refs/main")).ok().map(|hash| hash.trim().to_owned());
+    let main =
+        files::read_text(&folder.join("refs/main"), 4096, "a commit's name").ok().map(|hash| hash.trim().to_owned());
     let named = main.filter(|hash| hash.chars().all(|c| c.is_ascii_hexdigit())).map(|hash| snapshots.join(hash));
     let only = || match &entries(&snapshots)[..] {
         [one] => Some(one.clone()),

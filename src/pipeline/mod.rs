@@ -51,6 +51,7 @@ mod pass;
 mod preview;
 mod profile;
 mod prompts;
+mod recognise;
 mod refiner;
 mod repeat;
 mod request;
@@ -194,7 +195,7 @@ impl Pipeline {
 
     /// The name and the file's SHA-256 of each ControlNet, read on first use, in the order in which requests number them.
     pub fn controls(&self) -> impl Iterator<Item = (&str, String)> {
-        self.controls.iter().map(|control| (control.name(), control.sha256()))
+        self.controls.iter().map(|control| (control.name(), control.sha256().to_owned()))
     }
 
     /// The embeddings that names in prompts stand for.

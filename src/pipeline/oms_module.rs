@@ -9,12 +9,13 @@ use super::adapters::Adapters;
 use super::encoders::{TEXT_STEM, TextEncoder, joined_width, load_text_encoders};
 use super::kind::Reading;
 use super::load::{DIFFUSION_STEM, load_unet};
+use super::recognise::explained;
 use super::source::Component;
 use super::weight_types::name;
 use super::{Device, Part, Pipeline, Places, Source};
 use crate::models::Unet;
 use crate::weights::WeightType;
-use crate::{Error, Result};
+use crate::{Error, Place, Result};
 
 /// An OMS module's folder, and where its text encoder is if not beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +107,7 @@ impl OmsModule {
     /// When a file is missing, damaged or not that of a module, or its text encoder is not where its files point to.
     pub fn load(source: &OmsSource, device: &Device) -> Result<OmsModule> {
         let weights = [Part::Oms, Part::Text].map(|part| (part, device.weight_type(part)));
+        check_is_module(&source.module)?;
         let [(_, own), (_, text)] = weights;
         let files = resolve(source, "oms_module", |c| c.has_weights(DIFFUSION_STEM))?;
         let module = load_unet(&files, "oms_module", own, Ok)?;
@@ -271,6 +273,24 @@ fn resolve(source: &OmsSource, name: &str, is_there: impl Fn(&Component) -> bool
         pointer.path.unwrap_or_default(),
         if name == "oms_module" { "--oms" } else { "--oms-text-encoder DIR" }
     )))
+}
+
+/// Refuses a folder or file that is something else.
+fn check_is_module(module: &Source) -> Result<()> {
+    let path = match module {
+        Source::Folder(path) => path.as_path(),
+        Source::File(file) => file.path(),
+        Source::DemoModel | Source::DemoOms => return Ok(()),
+    };
+    let is_module = path.join("oms_module").is_dir();
+    if is_module {
+        return Ok(());
+    }
+    let refused = Error::Model(format!(
+        "{}: expected an OMS module, a folder with model_index.json and oms_module/, found none",
+        path.display()
+    ));
+    Err(explained(path, Place::Oms, refused))
 }
 
 /// What reads the module's prompt, as its index and the class of its text encoder say: its own encoder; where the index has none, the base's

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::recognise::explained;
 use super::source::Component;
 use super::{Adapter, Embedding, Source};
 use crate::sampling::{PredictionType, SchedulerConfig};
-use crate::{Error, Result};
+use crate::{Error, Place, Result};
 
 /// What replaces parts of a model. A path is a folder in the diffusers layout (the component's own, or a whole model's) or a
 /// single file that has the component.
@@ -38,9 +39,7 @@ pub struct Overrides {
 impl Overrides {
     pub(super) fn scheduler_of(&self, model: &Source) -> Result<SchedulerConfig> {
         let mut scheduler: SchedulerConfig = match &self.scheduler {
-            Some(text) => {
-                serde_json::from_str(text).map_err(|e| Error::Model(format!("scheduler_config.json: {e}")))?
-            }
+            Some(text) => SchedulerConfig::from_json(text, "scheduler_config.json")?,
             None => model.scheduler()?,
         };
         scheduler.prediction_type = self.prediction.unwrap_or(scheduler.prediction_type);
@@ -61,17 +60,22 @@ impl Overrides {
     }
 
     pub(super) fn texts_of(&self, model: &Source) -> Result<Source> {
-        self.text_encoder.as_ref().map_or_else(|| Ok(model.clone()), Source::at)
+        let Some(path) = &self.text_encoder else { return Ok(model.clone()) };
+        let source = Source::at_as(path, Place::TextEncoder)?;
+        if let Source::File(file) = &source {
+            file.check_holds("text_encoder", Place::TextEncoder)?;
+        }
+        Ok(source)
     }
 
     pub(super) fn unet_of(&self, model: &Source) -> Result<Component> {
-        Ok(component(self.unet.as_deref(), "unet")?.unwrap_or_else(|| model.component("unet")))
+        Ok(component(self.unet.as_deref(), "unet", Place::Unet)?.unwrap_or_else(|| model.component("unet")))
     }
 
     /// The autoencoder's files and its `config.json`.
     pub(super) fn vae_of(&self, model: &Source) -> Result<(Component, String)> {
         let own = model.component("vae");
-        let Some(files) = component(self.vae.as_deref(), "vae")? else {
+        let Some(files) = component(self.vae.as_deref(), "vae", Place::Vae)? else {
             let text = own.text("config.json")?;
             return Ok((own, text));
         };
@@ -94,7 +98,7 @@ impl Overrides {
 
     /// The files and `config.json` of the autoencoder of previews.
     pub(super) fn preview_vae(&self) -> Result<Option<(Component, String)>> {
-        let Some(files) = component(self.preview_vae.as_deref(), "vae")? else { return Ok(None) };
+        let Some(files) = component(self.preview_vae.as_deref(), "vae", Place::Vae)? else { return Ok(None) };
         let text = files.text("config.json")?;
         Ok(Some((files, text)))
     }
@@ -109,8 +113,46 @@ impl Overrides {
 }
 
 /// A component's files at a path.
-fn component(path: Option<&Path>, name: &str) -> Result<Option<Component>> {
+///
+/// # Errors
+/// When what lies there has no such component.
+fn component(path: Option<&Path>, name: &str, place: Place) -> Result<Option<Component>> {
     let Some(path) = path else { return Ok(None) };
     let own = Component::Folder(path.to_owned());
-    Ok(Some(if own.has("config.json") { own } else { Source::at(path)?.component(name) }))
+    if own.has("config.json") {
+        return check_class(path, &own, place).map(|()| Some(own));
+    }
+    let source = Source::at_as(path, place)?;
+    if let Source::File(file) = &source {
+        file.check_holds(name, place)?;
+    }
+    let files = source.component(name);
+    match files.has("config.json") {
+        true => Ok(Some(files)),
+        false => {
+            let lacks = Error::Model(format!("{}: expected {} in it, there is none", path.display(), place.expected()));
+            Err(explained(path, place, lacks))
+        }
+    }
+}
+
+/// A folder whose `config.json` is another network's.
+fn check_class(path: &Path, files: &Component, place: Place) -> Result<()> {
+    let config: Value = files.json("config.json")?;
+    let wanted: &[&str] = match place {
+        Place::Vae => &["AutoencoderKL", "AutoencoderTiny"],
+        _ => &["UNet2DConditionModel"],
+    };
+    match config["_class_name"].as_str() {
+        Some(class) if !wanted.contains(&class) => {
+            let refused = Error::Model(format!(
+                "{}: expected {} ({}), got {class}",
+                path.display(),
+                place.expected(),
+                wanted.join(" or ")
+            ));
+            Err(explained(path, place, refused))
+        }
+        _ => Ok(()),
+    }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::recognise::{Found, networks_refusal};
 use crate::models::original::{Checkpoint, Family, Patches};
 use crate::text::clip_vocabulary;
 use crate::weights::{TensorSet, WeightFile};
-use crate::{Error, Result};
+use crate::{Error, Place, Result};
 
 /// A checkpoint of several networks in one file, as AUTOMATIC1111, ComfyUI and Civitai keep them.
 pub struct SingleFile {
@@ -22,10 +23,21 @@ impl SingleFile {
     /// # Errors
     /// When the file is damaged or of no kind that is known.
     pub fn open(path: impl Into<PathBuf>, patches: &Patches) -> Result<Arc<Self>> {
+        Self::open_as(path, patches, Place::Model)
+    }
+
+    /// [`open`](Self::open) of what was given in this place.
+    pub(super) fn open_as(path: impl Into<PathBuf>, patches: &Patches, wanted: Place) -> Result<Arc<Self>> {
         let path = path.into();
-        let file = TensorSet::from(Arc::new(WeightFile::open(&path)?));
-        let checkpoint = Checkpoint::read(&file, patches)?;
-        Ok(Arc::new(SingleFile { path, checkpoint }))
+        match Found::in_file(&Arc::new(WeightFile::open(&path)?), patches) {
+            Found::Networks(checkpoint) => Ok(Arc::new(SingleFile { path, checkpoint: *checkpoint })),
+            other => Err(other.refusal(&path, wanted)),
+        }
+    }
+
+    /// What was found, as one that was looked at already.
+    pub(super) fn of(path: PathBuf, checkpoint: Checkpoint) -> Arc<Self> {
+        Arc::new(SingleFile { path, checkpoint })
     }
 
     /// Where it lies.
@@ -148,6 +160,18 @@ impl SingleFile {
             "tokenizer_config.json" => Some(br#"{"model_max_length": 77}"#.to_vec()),
             _ => None,
         }
+    }
+
+    /// Refuses a file without a network that has this place.
+    ///
+    /// # Errors
+    /// Saying what it is instead.
+    pub(super) fn check_holds(&self, component: &str, wanted: Place) -> Result<()> {
+        let holds = match component {
+            "text_encoder" => ["text_encoder", "text_encoder_2"].iter().any(|name| self.weights(name).is_some()),
+            name => self.weights(name).is_some(),
+        };
+        if holds { Ok(()) } else { Err(networks_refusal(&self.path, wanted, &self.checkpoint)) }
     }
 
     /// That a component is not in the file, and which option gives it.

@@ -10,7 +10,7 @@ use super::encoders::TEXT_STEM;
 use super::single_file::SingleFile;
 use crate::models::original::Patches;
 use crate::weights::{TensorSet, WeightFile, open_shards};
-use crate::{Error, Result};
+use crate::{Error, Place, Result, files};
 
 /// A folder of model files, on disk or embedded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,11 +31,16 @@ impl Source {
     /// # Errors
     /// When the file is damaged or of no kind that is known.
     pub fn at(path: impl Into<PathBuf>) -> Result<Self> {
+        Self::at_as(path, Place::Model)
+    }
+
+    /// [`at`](Self::at) of what was given in this place.
+    pub(super) fn at_as(path: impl Into<PathBuf>, wanted: Place) -> Result<Self> {
         let path = path.into();
-        if path.is_file() {
-            return Ok(Source::File(SingleFile::open(path, &Patches::new())?));
+        if path.is_dir() {
+            return Ok(Source::Folder(path));
         }
-        Ok(Source::Folder(path))
+        Ok(Source::File(SingleFile::open_as(path, &Patches::new(), wanted)?))
     }
 
     /// The files of one component.
@@ -110,7 +115,8 @@ impl Component {
     /// Whether the file is there.
     pub(super) fn has(&self, file: &str) -> bool {
         match self {
-            Component::Folder(path) => path.join(file).is_file(),
+            // What is there but no file is refused by name when it is read.
+            Component::Folder(path) => path.join(file).exists(),
             Component::Part(single, name) => single.read(name, file).is_some(),
             Component::Embedded(path) => demo::file(&format!("{path}/{file}")).is_some(),
         }
@@ -172,7 +178,7 @@ impl Component {
 
     /// SHA-256 of the weights' file, in hexadecimal.
     pub(super) fn hash(&self, stem: &str, prefer_f16: bool) -> Result<String> {
-        Ok(self.weights(stem, prefer_f16)?.sha256())
+        self.weights(stem, prefer_f16)?.sha256()
     }
 
     /// Whether any form of the weights is there.
@@ -208,12 +214,5 @@ fn weight_files(stem: &str) -> [Vec<String>; 4] {
 }
 
 fn read_small(path: &Path) -> Result<Vec<u8>> {
-    let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
-    if size > MAX_TEXT_BYTES {
-        return Err(Error::Model(format!(
-            "{}: {size} bytes, expected a file of at most {MAX_TEXT_BYTES}",
-            path.display()
-        )));
-    }
-    std::fs::read(path).map_err(|e| Error::io(path, e))
+    files::read(path, MAX_TEXT_BYTES, "a file")
 }

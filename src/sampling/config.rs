@@ -81,6 +81,17 @@ pub struct SchedulerConfig {
     pub use_flow_sigmas: Option<bool>,
     /// UniPC on x̃_0; only true is done here.
     pub predict_x0: Option<bool>,
+    /// UniPC: steps that are not corrected, counted from 0.
+    pub disable_corrector: Vec<usize>,
+    /// UniPC: another scheduler as predictor; not done here.
+    pub solver_p: Option<serde_json::Value>,
+    /// The smallest σ of [`SigmaSchedule::Karras`], [`SigmaSchedule::Exponential`] and [`SigmaSchedule::Beta`], in place of the
+    /// training's.
+    pub sigma_min: Option<f64>,
+    /// The largest.
+    pub sigma_max: Option<f64>,
+    /// DPM-Solver++: λ below which no timestep is visited; none when absent.
+    pub lambda_min_clipped: Option<f64>,
 }
 
 /// σ after the last step.
@@ -132,17 +143,51 @@ impl Default for SchedulerConfig {
             use_lu_lambdas: None,
             use_flow_sigmas: None,
             predict_x0: None,
+            disable_corrector: Vec::new(),
+            solver_p: None,
+            sigma_min: None,
+            sigma_max: None,
+            lambda_min_clipped: None,
         }
     }
 }
 
+/// Families of schedulers that are no other way through the same noise: networks trained for them predict something else. Each by the
+/// beginning of its classes' names.
+const OTHER_FAMILIES: &[(&str, &str)] = &[
+    ("EDM", "the preconditioned networks of EDM"),
+    ("CosineDPM", "the preconditioned networks of EDM"),
+    ("FlowMatch", "flow matching"),
+    ("KarrasVe", "variance-exploding noise"),
+    ("ScoreSde", "score networks"),
+    ("CMStochasticIterative", "consistency models without latents' schedule"),
+    ("VQDiffusion", "discrete latents"),
+    ("Amused", "discrete latents"),
+    ("DDPMWuerstchen", "Würstchen's schedule"),
+    ("UnCLIP", "a learned variance"),
+    ("SCM", "the trigonometric flow of Sana Sprint"),
+    ("CogVideoX", "CogVideoX's schedule"),
+];
+
 impl SchedulerConfig {
+    /// Reads `scheduler_config.json`; `origin` names it in messages.
+    ///
+    /// # Errors
+    /// When the text is not such a file, or as [`check`](Self::check).
+    pub fn from_json(text: &str, origin: &str) -> Result<Self> {
+        let read = serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_infinities(text)));
+        let config: Self = read.map_err(|e| Error::Model(format!("{origin}: not the JSON expected there: {e}")))?;
+        config.check_in(origin)?;
+        Ok(config)
+    }
+
     /// The solver that the checkpoint names, where there is one of that kind here.
     pub fn solver(&self) -> Option<SolverKind> {
         let stochastic = self.algorithm_type.as_deref() == Some("sde-dpmsolver++");
-        Some(match self.class_name.as_str() {
-            "DDIMScheduler" => SolverKind::Ddim,
-            "DDPMScheduler" => SolverKind::Ddpm,
+        let class = self.class_name.strip_prefix("Flax").unwrap_or(&self.class_name);
+        Some(match class {
+            "DDIMScheduler" | "DDIMParallelScheduler" => SolverKind::Ddim,
+            "DDPMScheduler" | "DDPMParallelScheduler" => SolverKind::Ddpm,
             "PNDMScheduler" => SolverKind::Pndm,
             "EulerDiscreteScheduler" => SolverKind::Euler,
             "EulerAncestralDiscreteScheduler" => SolverKind::EulerAncestral,
@@ -177,9 +222,31 @@ impl SchedulerConfig {
     /// # Errors
     /// [`Error::Model`] naming the field.
     pub fn check(&self) -> Result<()> {
+        self.check_in("scheduler_config.json")
+    }
+
+    fn check_in(&self, origin: &str) -> Result<()> {
         let refuse = |field: &str, expected: &str, got: &dyn std::fmt::Display| {
-            Err(Error::Model(format!("scheduler_config.json: {field}: expected {expected}, got {got}")))
+            Err(Error::Model(format!("{origin}: {field}: expected {expected}, got {got}")))
         };
+        let class = self.class_name.strip_prefix("Flax").unwrap_or(&self.class_name);
+        if let Some((_, trained)) = OTHER_FAMILIES.iter().find(|(head, _)| class.starts_with(head)) {
+            let found = format!("{class}: it is for {trained}, which are not supported");
+            return refuse("_class_name", "a scheduler of Stable Diffusion", &found);
+        }
+        let flags = [
+            ("use_karras_sigmas", self.use_karras_sigmas),
+            ("use_exponential_sigmas", self.use_exponential_sigmas),
+            ("use_beta_sigmas", self.use_beta_sigmas),
+        ];
+        let on: Vec<&str> = flags.iter().filter(|(_, on)| *on == Some(true)).map(|(name, _)| *name).collect();
+        if let [first, second, ..] = on[..] {
+            return refuse(first, "one of the schedules of sigma", &format!("{second} beside it"));
+        }
+        if self.solver_p.as_ref().is_some_and(|solver| !solver.is_null()) {
+            return refuse("solver_p", "null, another predictor is not supported", &"a scheduler");
+        }
+        self.check_numbers(&refuse)?;
         for (field, got) in [("use_lu_lambdas", self.use_lu_lambdas), ("use_flow_sigmas", self.use_flow_sigmas)] {
             if got == Some(true) {
                 return refuse(field, "false, nothing else is supported", &true);
@@ -198,6 +265,11 @@ impl SchedulerConfig {
                 return refuse(field, &format!("{wanted}, nothing else is supported"), got);
             }
         }
+        Ok(())
+    }
+
+    /// Numbers inside their bounds.
+    fn check_numbers(&self, refuse: &impl Fn(&str, &str, &dyn std::fmt::Display) -> Result<()>) -> Result<()> {
         if !(2..=100_000).contains(&self.num_train_timesteps) {
             return refuse("num_train_timesteps", "2 to 100000", &self.num_train_timesteps);
         }
@@ -216,9 +288,69 @@ impl SchedulerConfig {
                 return refuse(field, "a number above 0", &got);
             }
         }
+        if self.steps_offset >= self.num_train_timesteps {
+            return refuse("steps_offset", "less than num_train_timesteps", &self.steps_offset);
+        }
+        for (field, got) in [("beta_start", self.beta_start), ("beta_end", self.beta_end)] {
+            if !(got > 0.0 && got <= 1.0) {
+                return refuse(field, "more than 0, at most 1", &got);
+            }
+        }
+        for (field, got) in [("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)] {
+            if let Some(got) = got.filter(|got| !(*got > 0.0 && *got <= 1e6)) {
+                return refuse(field, "more than 0, at most 1e6", &got);
+            }
+        }
+        if let (Some(low), Some(high)) = (self.sigma_min, self.sigma_max)
+            && low >= high
+        {
+            return refuse("sigma_max", &format!("more than sigma_min = {low}"), &high);
+        }
+        if let Some(got) = self.lambda_min_clipped.filter(|got| *got > 0.0) {
+            return refuse("lambda_min_clipped", "a number below 0, where there is noise to begin with", &got);
+        }
         if !(1..=self.num_train_timesteps).contains(&self.original_inference_steps) {
             return refuse("original_inference_steps", "1 to num_train_timesteps", &self.original_inference_steps);
         }
         Ok(())
+    }
+}
+
+/// Python writes `-Infinity` and `NaN` where a number is none; JSON has no such words, and a field without a number has its default.
+fn without_infinities(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    let (mut in_string, mut escaped) = (false, false);
+    while let Some(c) = rest.chars().next() {
+        let word = ["-Infinity", "Infinity", "NaN"].iter().find(|word| !in_string && rest.starts_with(**word));
+        if let Some(word) = word {
+            clean.push_str("null");
+            rest = &rest[word.len()..];
+            continue;
+        }
+        in_string ^= c == '"' && !escaped;
+        escaped = in_string && c == '\\' && !escaped;
+        clean.push(c);
+        rest = &rest[c.len_utf8()..];
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As diffusers writes a DPM-Solver of its own defaults.
+    #[test]
+    fn words_that_are_no_json() {
+        let config = SchedulerConfig::from_json(
+            r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "sample_max_value": 2.5,
+                "note": "a \"NaN\", -Infinity"}"#,
+            "s.json",
+        )
+        .expect("read");
+        assert_eq!((config.lambda_min_clipped, config.sample_max_value), (None, 2.5));
+        let error = SchedulerConfig::from_json("{\"beta_end\": NaN", "s.json").expect_err("cut").to_string();
+        assert!(error.starts_with("s.json: not the JSON"), "{error}");
     }
 }

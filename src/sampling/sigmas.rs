@@ -70,28 +70,80 @@ impl std::fmt::Display for SigmaSchedule {
     }
 }
 
+impl SchedulerConfig {
+    /// The range that a schedule spans: the configuration's, where diffusers lets it replace that of the training.
+    fn sigma_range(&self, wanted: SigmaSchedule, (low, high): (f64, f64)) -> (f64, f64) {
+        match wanted {
+            SigmaSchedule::Karras | SigmaSchedule::Exponential | SigmaSchedule::Beta => {
+                (self.sigma_min.unwrap_or(low), self.sigma_max.unwrap_or(high))
+            }
+            _ => (low, high),
+        }
+    }
+
+    /// Timesteps from 0 on whose λ = -ln σ is at least `lambda_min_clipped`.
+    fn unclipped(&self, table: &[f64]) -> usize {
+        let least = self.lambda_min_clipped.unwrap_or(f64::NEG_INFINITY);
+        table.partition_point(|sigma| -sigma.ln() >= least)
+    }
+}
+
 /// Noise levels of a run, with the time that the network is told at each.
 #[derive(Debug, Clone)]
 pub(super) struct Grid {
     /// One a step; fractions where the schedule is interpolated.
     pub(super) timesteps: Vec<f64>,
-    /// One a step, and the last one: strictly falling.
+    /// One a step, and the last one: strictly falling, but that the last step may go nowhere.
     pub(super) sigmas: Vec<f64>,
     /// Steps of the whole run, of which an image-to-image run leaves the first out.
     pub(super) steps: usize,
     log_table: Vec<f64>,
 }
 
-/// How DPM-Solver's family writes the time down.
-#[derive(Clone, Copy, PartialEq)]
-enum Time {
-    Fraction,
-    Whole,
+/// Whose way of placing σ: the classes of diffusers differ in where σ ends and how the time is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placing {
+    /// Euler: ends as the configuration says.
+    Euler,
+    /// The other solvers of k-diffusion: ends at 0, whatever the configuration says.
+    KDiffusion,
+    /// DPM-Solver++: ends as the configuration says; `lambda_min_clipped` bounds the noisiest timestep.
+    Dpm,
+    /// UniPC: ends as the configuration says; under a named schedule its smallest σ is the last one again.
+    UniPc,
+    /// DEIS: as UniPC with the smallest σ.
+    Deis,
 }
+
+impl Placing {
+    /// Whether the network is told whole timesteps.
+    fn is_whole(self) -> bool {
+        matches!(self, Placing::Dpm | Placing::UniPc | Placing::Deis)
+    }
+
+    /// The last σ, behind `before`, where the smallest of training is `smallest`.
+    fn last(self, config: &SchedulerConfig, before: f64, smallest: f64) -> f64 {
+        let repeats = config.sigma_schedule() != SigmaSchedule::Normal;
+        match (self, config.final_sigmas_type) {
+            (Placing::KDiffusion, _) => 0.0,
+            (Placing::Euler | Placing::Dpm | Placing::UniPc, FinalSigma::Zero) => 0.0,
+            (Placing::UniPc, FinalSigma::SigmaMin) | (Placing::Deis, _) if repeats => before,
+            _ => smallest,
+        }
+    }
+}
+
+/// σ that differ by less are one: a schedule that ends at the smallest σ and then goes on to it.
+const SAME: f64 = 1e-6;
 
 impl Grid {
     /// N visited timesteps: Euler and the solvers of k-diffusion.
-    pub(super) fn points(config: &SchedulerConfig, schedule: &NoiseSchedule, steps: usize) -> Result<Self> {
+    pub(super) fn points(
+        config: &SchedulerConfig,
+        schedule: &NoiseSchedule,
+        steps: usize,
+        placing: Placing,
+    ) -> Result<Self> {
         let spacing = config.timestep_spacing.unwrap_or(TimestepSpacing::Linspace);
         let table = table(schedule);
         let last = table.len() as f64 - 1.0;
@@ -99,18 +151,25 @@ impl Grid {
         let timesteps: Vec<f64> = points.map(|t| f64::from(t.min(last) as f32)).collect();
         let at = |t: Option<&f64>| t.map_or(0.0, |&t| interpolate(&table, t));
         let range = (at(timesteps.last()), at(timesteps.first()));
-        Self::build(config, &table, steps, timesteps, range, Time::Fraction)
+        Self::build(config, &table, steps, timesteps, range, placing)
     }
 
     /// N intervals of the training range: DPM-Solver++, UniPC and DEIS.
-    pub(super) fn intervals(config: &SchedulerConfig, schedule: &NoiseSchedule, steps: usize) -> Result<Self> {
+    pub(super) fn intervals(
+        config: &SchedulerConfig,
+        schedule: &NoiseSchedule,
+        steps: usize,
+        placing: Placing,
+    ) -> Result<Self> {
         let spacing = config.timestep_spacing.unwrap_or(TimestepSpacing::Linspace);
         let table = table(schedule);
         let last = table.len() as f64 - 1.0;
-        let starts = spacing.intervals(config.num_train_timesteps, steps, config.steps_offset).into_iter();
+        let total = config.num_train_timesteps;
+        let used = if placing == Placing::Dpm { config.unclipped(&table) } else { total };
+        let starts = spacing.intervals([used, total], steps, config.steps_offset).into_iter();
         let timesteps = starts.map(|t| t.min(last)).collect();
         let range = (table[0], table[table.len() - 1]);
-        Self::build(config, &table, steps, timesteps, range, Time::Whole)
+        Self::build(config, &table, steps, timesteps, range, placing)
     }
 
     fn build(
@@ -119,34 +178,44 @@ impl Grid {
         steps: usize,
         timesteps: Vec<f64>,
         (low, high): (f64, f64),
-        time: Time,
+        placing: Placing,
     ) -> Result<Self> {
         let log_table: Vec<f64> = table.iter().map(|s| s.ln()).collect();
         let wanted = config.sigma_schedule();
+        let (low, high) = config.sigma_range(wanted, (low, high));
         let (timesteps, mut sigmas): (Vec<f64>, Vec<f64>) = match place(wanted, table, steps, (low, high)) {
             None => timesteps.into_iter().map(|t| (t, interpolate(table, t))).unzip(),
             Some(sigmas) => {
                 let curved = config.beta_schedule == BetaSchedule::SquaredcosCapV2;
-                let told = |sigma: f64| match (time, wanted) {
-                    (Time::Fraction, _) => f64::from(timestep_of(&log_table, sigma) as f32),
-                    (Time::Whole, SigmaSchedule::Karras) if !curved => timestep_of(&log_table, sigma).round_ties_even(),
-                    (Time::Whole, _) => timestep_of(&log_table, sigma).trunc(),
+                let rounds = wanted == SigmaSchedule::Karras && (placing != Placing::Dpm || !curved);
+                let told = |sigma: f64| match timestep_of(&log_table, sigma) {
+                    t if !placing.is_whole() => f64::from(t as f32),
+                    t if rounds => t.round_ties_even(),
+                    t => t.trunc(),
                 };
                 sigmas.into_iter().map(|sigma| (told(sigma), sigma)).unzip()
             }
         };
-        sigmas.push(match config.final_sigmas_type {
-            FinalSigma::Zero => 0.0,
-            FinalSigma::SigmaMin => table[0],
-        });
+        let before = sigmas[sigmas.len() - 1];
+        sigmas.push(placing.last(config, before, table[0]));
         sigmas.iter_mut().for_each(|s| *s = f64::from(*s as f32));
-        if let Some(i) = sigmas.windows(2).position(|pair| pair[1] >= pair[0]) {
+        // A last step that goes nowhere is left to the solver; diffusers has it, too.
+        if let [.., before, last] = &mut sigmas[..]
+            && (*last / *before - 1.0).abs() < SAME
+        {
+            *last = *before;
+        }
+        if let Some(i) = sigmas[..sigmas.len() - 1]
+            .windows(2)
+            .position(|pair| pair[1] >= pair[0])
+            .or_else(|| (sigmas[sigmas.len() - 1] > sigmas[sigmas.len() - 2]).then_some(sigmas.len() - 2))
+        {
             return Err(Error::Request(format!(
                 "steps: {steps} steps of this schedule would visit sigma {} twice; ask for fewer, or for another schedule",
                 sigmas[i]
             )));
         }
-        Ok(Grid { timesteps, sigmas, steps, log_table })
+        Ok(Grid { steps: timesteps.len(), timesteps, sigmas, log_table })
     }
 
     /// Without the first `skip` steps.

@@ -28,18 +28,19 @@ impl TimestepSpacing {
         }
     }
 
-    /// The starts of `count` intervals, whole timesteps: DPM-Solver takes `count + 1` points and leaves the last out. Trailing is the same
-    /// as [`points`](Self::points).
-    pub(super) fn intervals(self, total: usize, count: usize, offset: usize) -> Vec<f64> {
-        let (t, n) = (total as f64, count as f64);
+    /// The starts of `count` intervals, whole timesteps: DPM-Solver takes `count + 1` points and leaves the last out. Of the `total` timesteps
+    /// only `used` are visited; trailing is then the same as [`points`](Self::points) from there on.
+    pub(super) fn intervals(self, [used, total]: [usize; 2], count: usize, offset: usize) -> Vec<f64> {
+        let (t, n) = (used as f64, count as f64);
         match self {
-            TimestepSpacing::Leading => {
-                (1..=count).rev().map(|i| (i * (total / (count + 1)) + offset) as f64).collect()
-            }
+            TimestepSpacing::Leading => (1..=count).rev().map(|i| (i * (used / (count + 1)) + offset) as f64).collect(),
             TimestepSpacing::Linspace => {
                 (1..=count).rev().map(|i| (i as f64 * ((t - 1.0) / n)).round_ties_even()).collect()
             }
-            TimestepSpacing::Trailing => self.points(total, count, offset),
+            TimestepSpacing::Trailing => {
+                let stride = total as f64 / n;
+                (0..count).map(|i| (t - i as f64 * stride).round_ties_even() - 1.0).take_while(|t| *t >= 0.0).collect()
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::image::read_png;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// A CSV of means of a few million pictures; anything larger is something else.
 const MAX_CSV_BYTES: u64 = 64 << 20;
@@ -44,12 +44,8 @@ fn folder_means(folder: &Path) -> Result<Vec<f64>> {
 }
 
 fn csv_means(path: &Path) -> Result<Vec<f64>> {
-    let bytes = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
     let fault = |line: usize, what: String| Error::Request(format!("reference: {}:{line}: {what}", path.display()));
-    if bytes > MAX_CSV_BYTES {
-        return Err(fault(1, format!("expected a CSV file of at most {MAX_CSV_BYTES} bytes, got {bytes}")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    let text = files::read_text(path, MAX_CSV_BYTES, "a CSV file")?;
     let mut lines = text.lines().enumerate();
     let header = fields(lines.next().map_or("", |(_, line)| line));
     let Some(column) = header.iter().position(|name| name == "mean_255") else {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::image::write_file;
 use crate::pipeline::{OmsRequest, PromptSyntax, Request};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Everything that decides a study's pictures, but for the device. Kept in the folder as `study.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +59,8 @@ fn auto() -> String {
 
 /// The name of a study's settings in its folder.
 const FILE: &str = "study.json";
+/// With its prompts, which are bounded themselves.
+const MAX_BYTES: u64 = 256 << 20;
 /// A study of more prompts is a mistake in the file's name, or wants several folders.
 const MAX_PROMPTS: usize = 100_000;
 
@@ -146,7 +148,7 @@ impl Settings {
         if !path.exists() {
             return refuse_others_files(folder).map(|()| false);
         }
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let text = files::read_text(&path, MAX_BYTES, "a study's settings")?;
         let there: Settings = serde_json::from_str(&text).map_err(|e| {
             Error::Request(format!("{}: not the settings of a study: {e}; choose another folder", path.display()))
         })?;

@@ -84,19 +84,9 @@ pub(super) struct Source {
 
 impl Source {
     /// The elements as f32, with what adapters add.
-    pub(super) fn values(&self) -> Vec<f32> {
-        let values = self.view.values();
-        if self.patches.is_empty() { values } else { patched(values, &self.patches) }
-    }
-
-    /// The elements as they lie in the map, where nothing changes them but their type.
-    fn stored(&self) -> Option<(StoredType, &[u8])> {
-        self.in_order().filter(|_| self.patches.is_empty())
-    }
-
-    /// The elements in the map, if they lie in the order of the shape.
-    fn in_order(&self) -> Option<(StoredType, &[u8])> {
-        (!self.view.transposed).then(|| (self.view.dtype(), self.view.bytes()))
+    pub(super) fn values(&self) -> Result<Vec<f32>> {
+        let values = self.view.values()?;
+        if self.patches.is_empty() { Ok(values) } else { patched(values, &self.patches) }
     }
 
     fn lost(&self, count: usize) -> Error {
@@ -131,8 +121,8 @@ pub(super) struct Packed {
 
 impl ConstantData for Packed {
     fn bytes(&self) -> Result<Cow<'_, [u8]>> {
-        if let Some(bytes) = self.as_stored() {
-            return Ok(Cow::Borrowed(bytes));
+        if let Some(view) = self.as_stored() {
+            return view.bytes();
         }
         let mut packed = vec![0; self.padded_rows * self.row_bytes()];
         self.convert(&mut |offset, piece| {
@@ -143,10 +133,13 @@ impl ConstantData for Packed {
     }
 
     fn pieces(&self, sink: &mut PieceSink<'_>) -> Result<()> {
-        match self.as_stored() {
-            Some(bytes) => sink(0, bytes),
-            None => self.convert(sink),
+        let Some(view) = self.as_stored() else { return self.convert(sink) };
+        // Pieces end with whole words, whatever the elements are.
+        for first in (0..view.len()).step_by(PIECE) {
+            let bytes = view.some_bytes(first..view.len().min(first + PIECE))?;
+            sink(self.dtype.bytes(first), &bytes)?;
         }
+        Ok(())
     }
 }
 
@@ -159,12 +152,13 @@ impl Packed {
         self.dtype.bytes(self.taps * self.padded_channels)
     }
 
-    /// The bytes in the map, where they are what is wanted.
-    fn as_stored(&self) -> Option<&[u8]> {
+    /// What is stored, where its bytes are what is wanted.
+    fn as_stored(&self) -> Option<&TensorView> {
         let [source] = self.sources.as_slice() else { return None };
-        let (stored, bytes) = source.stored()?;
-        let whole = bytes.len() == self.padded_rows * self.row_bytes();
-        (whole && !self.rearranges() && is_same(stored, self.dtype)).then_some(bytes)
+        let view = &source.view;
+        let whole = view.byte_len() == self.padded_rows * self.row_bytes();
+        let plain = !view.transposed && source.patches.is_empty() && !self.rearranges();
+        (whole && plain && is_same(view.dtype(), self.dtype)).then_some(view)
     }
 
     /// Some rows at a time, a multiple of 4: the last piece aside, pieces end with whole words.
@@ -184,11 +178,11 @@ impl Packed {
                         rows.finish()?;
                     }
                     let Some(source) = sources.next() else { break };
-                    open = Some(Rows::of(source, row_len));
+                    open = Some(Rows::of(source, row_len)?);
                     continue;
                 };
                 let count = (rows.count - rows.next).min((out.len() - at) / row);
-                self.fill(rows, row_len, &mut out[at..at + count * row]);
+                self.fill(rows, row_len, &mut out[at..at + count * row])?;
                 rows.next += count;
                 at += count * row;
             }
@@ -199,33 +193,30 @@ impl Packed {
     }
 
     /// The next rows of a source.
-    fn fill(&self, rows: &mut Rows<'_>, row_len: usize, out: &mut [u8]) {
+    fn fill(&self, rows: &mut Rows<'_>, row_len: usize, out: &mut [u8]) -> Result<()> {
         let row = self.row_bytes();
         let together = if self.rearranges() { 1 } else { (RUN / row_len.max(1)).max(1) };
-        let changed = rows.changed(rows.next..rows.next + out.len() / row, row_len);
-        let (next, elements) = match &changed {
-            Some(changed) => (0, changed),
-            None => (rows.next, &rows.elements),
-        };
+        let piece = rows.piece(rows.next..rows.next + out.len() / row, row_len)?;
         let lost: usize = out
             .par_chunks_mut(together * row)
             .enumerate()
             .map(|(i, out)| {
-                let first = next + i * together;
+                let first = i * together;
                 let range = first * row_len..(first + out.len() / row) * row_len;
-                match elements {
-                    Elements::Stored(stored, len, bytes) => {
+                match &piece {
+                    Piece::Stored(stored, len, bytes) => {
                         let bytes = some(bytes, *len, range);
                         match is_same(*stored, self.dtype) {
                             true => self.place(bytes, out),
                             false => self.round(&stored.decode(bytes), out),
                         }
                     }
-                    Elements::Values(values) => self.round(&values[range], out),
+                    Piece::Values(values) => self.round(&values[range], out),
                 }
             })
             .sum();
         rows.lost += lost;
+        Ok(())
     }
 
     /// Values as the constant's type; gives how many are beyond its range.
@@ -264,7 +255,7 @@ impl Packed {
 /// The rows of one source, as far as they are not given yet.
 struct Rows<'a> {
     source: &'a Source,
-    elements: Elements<'a>,
+    elements: Elements,
     /// What adapters add to `elements`.
     patcher: Option<Patcher<'a>>,
     count: usize,
@@ -273,42 +264,59 @@ struct Rows<'a> {
     lost: usize,
 }
 
-enum Elements<'a> {
-    /// So many, as in the map. A row is whole blocks.
-    Stored(StoredType, usize, &'a [u8]),
+/// Where the elements of a source come from.
+enum Elements {
+    /// The file, some rows at a time. A row is whole blocks.
+    Stored,
+    /// Memory: few and small ones.
     Values(Vec<f32>),
 }
 
-impl Elements<'_> {
-    fn values(&self, range: Range<usize>) -> Vec<f32> {
+impl Elements {
+    fn values(&self, view: &TensorView, range: Range<usize>) -> Result<Vec<f32>> {
         match self {
-            Elements::Stored(stored, len, bytes) => stored.decode(some(bytes, *len, range)),
-            Elements::Values(values) => values[range].to_vec(),
+            Elements::Stored => Ok(view.dtype().decode(&view.some_bytes(range)?)),
+            Elements::Values(values) => Ok(values[range].to_vec()),
         }
     }
 }
 
+/// The elements of some rows.
+enum Piece<'a> {
+    /// So many, as in the file.
+    Stored(StoredType, usize, Cow<'a, [u8]>),
+    Values(Vec<f32>),
+}
+
 impl<'a> Rows<'a> {
-    fn of(source: &'a Source, row_len: usize) -> Self {
-        let count = source.view.len() / row_len.max(1);
-        let elements = match source.in_order() {
-            Some((stored, bytes)) if row_len.is_multiple_of(stored.block()) => {
-                Elements::Stored(stored, source.view.len(), bytes)
-            }
+    fn of(source: &'a Source, row_len: usize) -> Result<Self> {
+        let view = &source.view;
+        let count = view.len() / row_len.max(1);
+        let elements = match !view.transposed && row_len.is_multiple_of(view.dtype().block()) {
+            true => Elements::Stored,
             // Few and small: some text projections.
-            _ => Elements::Values(source.view.values()),
+            false => Elements::Values(view.values()?),
         };
-        let base = |rows: Range<usize>| elements.values(rows.start * row_len..rows.end * row_len);
-        let patcher = (!source.patches.is_empty()).then(|| Patcher::new(&source.patches, [count, row_len], &base));
-        Rows { source, elements, patcher, count, next: 0, lost: 0 }
+        let base = |rows: Range<usize>| elements.values(view, rows.start * row_len..rows.end * row_len);
+        let patcher = match source.patches.is_empty() {
+            true => None,
+            false => Some(Patcher::new(&source.patches, [count, row_len], &base)?),
+        };
+        Ok(Rows { source, elements, patcher, count, next: 0, lost: 0 })
     }
 
-    /// Rows that adapters change.
-    fn changed(&self, rows: Range<usize>, row_len: usize) -> Option<Elements<'static>> {
-        let patcher = self.patcher.as_ref()?;
-        let mut values = self.elements.values(rows.start * row_len..rows.end * row_len);
+    /// Some rows, with what adapters add.
+    fn piece(&self, rows: Range<usize>, row_len: usize) -> Result<Piece<'a>> {
+        let (view, range) = (&self.source.view, rows.start * row_len..rows.end * row_len);
+        let Some(patcher) = &self.patcher else {
+            return Ok(match &self.elements {
+                Elements::Stored => Piece::Stored(view.dtype(), range.len(), view.some_bytes(range)?),
+                Elements::Values(values) => Piece::Values(values[range].to_vec()),
+            });
+        };
+        let mut values = self.elements.values(view, range)?;
         patcher.patch(rows.start, &mut values);
-        Some(Elements::Values(values))
+        Ok(Piece::Values(values))
     }
 
     fn finish(self) -> Result<()> {
@@ -331,7 +339,8 @@ pub(super) struct Kept {
 
 impl ConstantData for Kept {
     fn bytes(&self) -> Result<Cow<'_, [u8]>> {
-        let stored: Vec<&[u8]> = self.sources.iter().map(|source| source.view.bytes()).collect();
+        let stored = self.sources.iter().map(|source| source.view.bytes()).collect::<Result<Vec<_>>>()?;
+        let stored: Vec<&[u8]> = stored.iter().map(AsRef::as_ref).collect();
         Ok(Cow::Owned(from_ggml(self.dtype, &stored, self.len)))
     }
 }

@@ -64,7 +64,10 @@ impl EmbeddingFile {
     }
 
     /// SHA-256 of the file, in hexadecimal.
-    pub fn sha256(&self) -> String {
+    ///
+    /// # Errors
+    /// As [`TensorSet::sha256`].
+    pub fn sha256(&self) -> Result<String> {
         self.file.sha256()
     }
 

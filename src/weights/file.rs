@@ -1,14 +1,12 @@
-//! A file of tensors, mapped, with its header checked: safetensors, GGUF or PyTorch's archive, as its first bytes say.
+//! A file of tensors with its header checked: safetensors, GGUF or PyTorch's archive, as its first bytes say.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use memmap2::Mmap;
-use sha2::{Digest, Sha256};
-
+use super::bytes::Bytes;
 use super::element::StoredType;
 use super::set::hex;
 use super::{gguf, header, torch};
@@ -50,21 +48,15 @@ impl FileFormat {
 /// A file of tensors. Cheap to open: nothing but the header is read.
 pub struct WeightFile {
     label: String,
-    data: Data,
+    data: Bytes,
     format: FileFormat,
     tensors: BTreeMap<String, StoredTensor>,
     metadata: BTreeMap<String, String>,
     sha256: OnceLock<String>,
 }
 
-enum Data {
-    Mapped(Mmap),
-    Static(&'static [u8]),
-    Owned(Vec<u8>),
-}
-
 impl WeightFile {
-    /// Maps a file and checks its header.
+    /// Opens a file and checks its header.
     ///
     /// # Errors
     /// When the file is missing, cut short, of none of the [formats](FileFormat), or its header names a tensor twice or puts tensors
@@ -72,19 +64,11 @@ impl WeightFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let label = path.display().to_string();
-        let refuse = |source: std::io::Error| {
-            Error::Model(format!("{label}: cannot be read ({source}); check that the model's folder is complete"))
-        };
-        let file = File::open(path).map_err(refuse)?;
-        if file.metadata().map_err(refuse)?.is_dir() {
-            return Err(Error::Model(format!(
-                "{label}: expected a file of weights, found a folder; name the file in it"
-            )));
-        }
-        // SAFETY: the mapping is read-only and private to this process. Another program that changes the file while it
-        // is open changes what is read; every mapped-weights program lives with that, and no invariant depends on it.
-        let map = unsafe { Mmap::map(&file) }.map_err(refuse)?;
-        WeightFile::parse(label, Data::Mapped(map))
+        let data = Bytes::open(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::InvalidInput => Error::Model(format!("{label}: {source}")),
+            _ => Error::Model(format!("{label}: cannot be read ({source}); check that the model's folder is complete")),
+        })?;
+        WeightFile::parse(label, data)
     }
 
     /// A file that is part of the program (`include_bytes!`); `label` names it in messages.
@@ -92,7 +76,7 @@ impl WeightFile {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_static(bytes: &'static [u8], label: impl Into<String>) -> Result<Self> {
-        WeightFile::parse(label.into(), Data::Static(bytes))
+        WeightFile::parse(label.into(), Bytes::Static(bytes))
     }
 
     /// A file's bytes in memory; `label` names them in messages.
@@ -100,43 +84,48 @@ impl WeightFile {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_bytes(bytes: Vec<u8>, label: impl Into<String>) -> Result<Self> {
-        WeightFile::parse(label.into(), Data::Owned(bytes))
+        WeightFile::parse(label.into(), Bytes::Owned(bytes))
     }
 
     /// SHA-256 of the whole file, in hexadecimal, read once.
-    pub(crate) fn sha256(&self) -> &str {
-        self.sha256.get_or_init(|| hex(&Sha256::digest(self.data.bytes())))
+    pub(crate) fn sha256(&self) -> Result<&str> {
+        if let Some(known) = self.sha256.get() {
+            return Ok(known);
+        }
+        let hash = hex(self.data.sha256(0).map_err(|e| self.unreadable(e))?.as_ref());
+        Ok(self.sha256.get_or_init(|| hash))
     }
 
     /// SHA-256 of what follows the header of a safetensors file, of others the whole file's: how AUTOMATIC1111's program tells adapters
     /// (`modules/hashes.py`, `addnet_hash_safetensors`).
-    pub(crate) fn sha256_of_data(&self) -> String {
-        let bytes = self.data.bytes();
-        let header = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length).saturating_add(8));
-        let data = usize::try_from(header).ok().and_then(|from| bytes.get(from..));
-        match data.filter(|_| self.format == FileFormat::Safetensors) {
-            Some(data) => hex(&Sha256::digest(data)),
-            None => self.sha256().to_owned(),
+    pub(crate) fn sha256_of_data(&self) -> Result<String> {
+        if self.format != FileFormat::Safetensors {
+            return self.sha256().map(str::to_owned);
         }
+        let head = self.data.head(8).map_err(|e| self.unreadable(e))?;
+        let header = head.first_chunk().map_or(0, |length| u64::from_le_bytes(*length).saturating_add(8));
+        let from = usize::try_from(header).unwrap_or(usize::MAX).min(self.byte_len());
+        Ok(hex(self.data.sha256(from).map_err(|e| self.unreadable(e))?.as_ref()))
     }
 
     /// Bytes of the whole file.
     pub fn byte_len(&self) -> usize {
-        self.data.bytes().len()
+        self.data.len()
     }
 
-    fn parse(label: String, data: Data) -> Result<Self> {
-        let bytes = data.bytes();
+    fn parse(label: String, data: Bytes) -> Result<Self> {
         let mut metadata = BTreeMap::new();
-        let (format, tensors) = if bytes.starts_with(gguf::MAGIC) && bytes.get(8) != Some(&b'{') {
-            (FileFormat::Gguf, gguf::read(&label, bytes)?)
-        } else if torch::is_torch(bytes) {
-            (FileFormat::Torch, torch::read(&label, bytes)?)
+        let head = data.head(HEAD).map_err(|e| unreadable(&label, e))?;
+        let (format, tensors) = if head.starts_with(gguf::MAGIC) && head.get(8) != Some(&b'{') {
+            (FileFormat::Gguf, gguf::read(&label, &data)?)
+        } else if torch::is_torch(&head) {
+            (FileFormat::Torch, torch::read(&label, &data)?)
         } else {
-            let (tensors, words) = header::read(&label, bytes)?;
+            let (tensors, words) = header::read(&label, &data)?;
             metadata = words;
             (FileFormat::Safetensors, tensors)
         };
+        drop(head);
         Ok(WeightFile { label, data, format, tensors, metadata, sha256: OnceLock::new() })
     }
 
@@ -161,19 +150,32 @@ impl WeightFile {
     }
 
     /// The bytes of a tensor, little-endian.
-    pub(crate) fn bytes(&self, tensor: &StoredTensor) -> &[u8] {
-        &self.data.bytes()[tensor.range.clone()]
+    ///
+    /// # Errors
+    /// When the file cannot be read, or has changed since it was opened.
+    pub(crate) fn bytes(&self, tensor: &StoredTensor) -> Result<Cow<'_, [u8]>> {
+        self.some_bytes(tensor, 0..tensor.range.len())
+    }
+
+    /// Some bytes of a tensor.
+    ///
+    /// # Errors
+    /// As [`bytes`](Self::bytes).
+    pub(crate) fn some_bytes(&self, tensor: &StoredTensor, part: Range<usize>) -> Result<Cow<'_, [u8]>> {
+        let range = tensor.range.start + part.start..tensor.range.start + part.end;
+        self.data.read(range).map_err(|e| self.unreadable(e))
+    }
+
+    fn unreadable(&self, error: std::io::Error) -> Error {
+        unreadable(&self.label, error)
     }
 }
 
-impl Data {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Data::Mapped(map) => map,
-            Data::Static(bytes) => bytes,
-            Data::Owned(bytes) => bytes,
-        }
-    }
+/// As much of a file as tells its format.
+const HEAD: usize = 512;
+
+pub(super) fn unreadable(label: &str, error: std::io::Error) -> Error {
+    Error::Io { path: label.to_owned(), source: error }
 }
 
 impl std::fmt::Debug for WeightFile {

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::blocks::BlockType;
+use super::bytes::Bytes;
 use super::cursor::Cursor;
 use super::element::StoredType;
-use super::file::StoredTensor;
+use super::file::{StoredTensor, unreadable};
 use crate::{Error, Result};
 
 /// What a file begins with.
@@ -41,12 +42,12 @@ struct Settings {
     shapes: BTreeMap<String, Vec<usize>>,
 }
 
-/// The tensors of a file that begins with [`MAGIC`].
+/// The tensors of a file of `size` bytes that begins with [`MAGIC`], from so many of its first.
 ///
 /// # Errors
 /// Saying what is wrong, without the file's name.
-pub(super) fn tensors(bytes: &[u8]) -> std::result::Result<BTreeMap<String, StoredTensor>, String> {
-    let mut cursor = Cursor::new(bytes);
+fn tensors(head: &[u8], size: usize) -> std::result::Result<BTreeMap<String, StoredTensor>, String> {
+    let mut cursor = Cursor::new(head);
     let (count, settings) = pairs(&mut cursor)?;
     // Twice over the entries, so that no list of them is kept: their data begins behind the last.
     let mut ahead = cursor.clone();
@@ -62,7 +63,7 @@ pub(super) fn tensors(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Stor
     let mut tensors = BTreeMap::new();
     for _ in 0..count {
         let info = info(&mut cursor).ok_or_else(cut_short)??;
-        let (name, tensor) = place(info, &settings, start, alignment, bytes.len())?;
+        let (name, tensor) = place(info, &settings, start, alignment, size)?;
         if tensors.insert(name.clone(), tensor).is_some() {
             return Err(format!("the header names {name} twice; {DAMAGED}"));
         }
@@ -266,6 +267,18 @@ fn stored_type(kind: u32) -> Option<(StoredType, usize, usize)> {
 }
 
 /// [`tensors`] with the file's name in what is wrong.
-pub(super) fn read(label: &str, bytes: &[u8]) -> Result<BTreeMap<String, StoredTensor>> {
-    tensors(bytes).map_err(|wrong| Error::Model(format!("{label}: GGUF: {wrong}")))
+pub(super) fn read(label: &str, bytes: &Bytes) -> Result<BTreeMap<String, StoredTensor>> {
+    let mut size = FIRST;
+    loop {
+        let head = bytes.head(size).map_err(|e| unreadable(label, e))?;
+        match tensors(&head, bytes.len()) {
+            // The header may go on behind what was read of it.
+            Err(wrong) if wrong == cut_short() && head.len() < bytes.len() && size < MOST => size *= 8,
+            read => return read.map_err(|wrong| Error::Model(format!("{label}: GGUF: {wrong}"))),
+        }
+    }
 }
+
+/// Bytes of a header that are read at first, and at most: a vocabulary of a language model takes a few millions.
+const FIRST: usize = 1 << 18;
+const MOST: usize = 1 << 30;

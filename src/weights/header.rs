@@ -2,18 +2,45 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use safetensors::SafeTensors;
-use safetensors::tensor::SafeTensorError;
+use safetensors::tensor::{Metadata, SafeTensorError, TensorInfo};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::file::StoredTensor;
+use super::bytes::Bytes;
+use super::file::{StoredTensor, unreadable};
+use super::instead;
 use crate::{Error, Result};
 
+/// As much of a file as tells what it is instead.
+const HEAD: usize = 512;
+/// The longest header that the format allows.
+const MAX_HEADER: u64 = 100_000_000;
+/// Bytes of the header's length.
+const LENGTH: usize = 8;
+
 /// The tensors of a file, and the words that the header keeps beside them.
-pub(super) fn read(label: &str, bytes: &[u8]) -> Result<(BTreeMap<String, StoredTensor>, BTreeMap<String, String>)> {
-    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| refusal(label, bytes, &error))?;
-    refuse_duplicates(label, &bytes[8..8 + header])?;
-    let start = 8 + header;
+pub(super) fn read(label: &str, bytes: &Bytes) -> Result<(BTreeMap<String, StoredTensor>, BTreeMap<String, String>)> {
+    let head = bytes.head(HEAD).map_err(|e| unreadable(label, e))?;
+    let refused = |error: SafeTensorError| refusal(label, &head, bytes.len(), &error);
+    let Some(&length) = head.first_chunk::<LENGTH>() else {
+        return Err(refused(SafeTensorError::HeaderTooSmall));
+    };
+    let length = match u64::from_le_bytes(length) {
+        length if length > MAX_HEADER => return Err(refused(SafeTensorError::HeaderTooLarge)),
+        length => length as usize,
+    };
+    let start = LENGTH + length;
+    if start > bytes.len() {
+        return Err(refused(SafeTensorError::InvalidHeaderLength));
+    }
+    let header = bytes.read(LENGTH..start).map_err(|e| unreadable(label, e))?;
+    let text = std::str::from_utf8(&header).map_err(|e| refused(SafeTensorError::InvalidHeader(e)))?;
+    let metadata: Metadata =
+        serde_json::from_str(text).map_err(|e| refused(SafeTensorError::InvalidHeaderDeserialization(e)))?;
+    let end = check_places(&metadata).map_err(refused)?;
+    if start.checked_add(end) != Some(bytes.len()) {
+        return Err(refused(SafeTensorError::MetadataIncompleteBuffer));
+    }
+    refuse_duplicates(label, &header)?;
     let tensors = metadata
         .tensors()
         .into_iter()
@@ -26,22 +53,42 @@ pub(super) fn read(label: &str, bytes: &[u8]) -> Result<(BTreeMap<String, Stored
     Ok((tensors, words))
 }
 
+/// That the tensors lie behind each other without gaps, each as long as its shape says; where the last ends. The crate checks so in
+/// [`SafeTensors::read_metadata`](safetensors::SafeTensors::read_metadata), which wants the whole file in memory.
+fn check_places(metadata: &Metadata) -> std::result::Result<usize, SafeTensorError> {
+    let mut places: Vec<(String, &TensorInfo)> = metadata.tensors().into_iter().collect();
+    places.sort_by_key(|(_, info)| info.data_offsets);
+    let mut start = 0;
+    for (name, info) in places {
+        let (from, to) = info.data_offsets;
+        if from != start || to < from {
+            return Err(SafeTensorError::InvalidOffset(name));
+        }
+        start = to;
+        let count = info.shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
+        let bits =
+            count.and_then(|n| n.checked_mul(info.dtype.bitsize())).ok_or(SafeTensorError::ValidationOverflow)?;
+        if !bits.is_multiple_of(8) {
+            return Err(SafeTensorError::MisalignedSlice);
+        }
+        if to - from != bits / 8 {
+            return Err(SafeTensorError::TensorInvalidInfo);
+        }
+    }
+    Ok(start)
+}
+
 /// Says what is wrong with a file, and what to do.
-fn refusal(label: &str, bytes: &[u8], error: &SafeTensorError) -> Error {
-    let known = [
-        (b"version https://git-lfs".as_slice(), "a Git LFS pointer", "run `git lfs pull` in its folder"),
-        (b"<", "a web page", "download the file itself"),
-    ];
-    let kind = known.iter().find(|(magic, ..)| bytes.starts_with(magic) && bytes.get(8) != Some(&b'{'));
-    if let Some((_, found, remedy)) = kind {
+fn refusal(label: &str, head: &[u8], size: usize, error: &SafeTensorError) -> Error {
+    if let Some((found, remedy)) = instead::what(head) {
         return Error::Model(format!("{label}: expected a safetensors, GGUF or PyTorch file, found {found}; {remedy}"));
     }
     Error::Model(match error {
         SafeTensorError::HeaderTooSmall
         | SafeTensorError::InvalidHeaderLength
         | SafeTensorError::MetadataIncompleteBuffer => format!(
-            "{label}: the header and the file's {} bytes do not agree ({error}): cut short, or no safetensors, GGUF or PyTorch file; download it again",
-            bytes.len()
+            "{label}: the header and the file's {size} bytes do not agree ({error}): cut short, or no safetensors, GGUF or PyTorch file; \
+             download it again"
         ),
         _ => format!(
             "{label}: expected a safetensors, GGUF or PyTorch file, the header is damaged or foreign ({error}); download it again"

@@ -1,11 +1,12 @@
-//! Checkpoints: named tensors in mapped files (safetensors, GGUF, PyTorch's archives), and the strict accounting of who asked for which.
+//! Checkpoints: named tensors in files (safetensors, GGUF, PyTorch's archives), and the strict accounting of who asked for which.
 //!
 //! [`WeightFile`] is a file (or bytes in the binary) whose header was checked. [`TensorSet`] is the tensors of one, of
 //! several shards ([`open_shards`]), or of one under other names. [`Weights`] walks a set by the checkpoint's own paths and gives [`Constant`](crate::record::Constant)s that read, convert and repack only when a backend uploads
-//! them, so a model costs no host memory beyond the mapping. An [`AdapterFile`] changes tensors as they are given; an [`EmbeddingFile`]
+//! them, so a model costs no host memory before. An [`AdapterFile`] changes tensors as they are given; an [`EmbeddingFile`]
 //! holds vectors for names in prompts.
 
 mod blocks;
+mod bytes;
 mod convert;
 mod cursor;
 mod element;
@@ -13,6 +14,7 @@ mod embedding;
 mod file;
 mod gguf;
 mod header;
+mod instead;
 mod lora;
 mod quantize;
 mod set;

@@ -1,6 +1,8 @@
 //! Named tensors, wherever their bytes lie.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -8,10 +10,11 @@ use sha2::{Digest, Sha256};
 use super::blocks::BlockType;
 use super::element::StoredType;
 use super::file::{FileFormat, StoredTensor, WeightFile};
+use crate::Result;
 use crate::record::{BLOCK, DType};
 
 /// Named tensors of one file, of the shards of a model, or of a file seen under other names. Cheap to clone: bytes stay where
-/// they are mapped.
+/// they are.
 #[derive(Clone)]
 pub struct TensorSet {
     label: String,
@@ -62,14 +65,17 @@ impl TensorSet {
 
     /// SHA-256 of the file, in hexadecimal: what model sites and AUTOMATIC1111 know a file by. Of several files it is that of
     /// their hashes after each other, by name.
-    pub fn sha256(&self) -> String {
+    ///
+    /// # Errors
+    /// When a file cannot be read, or has changed since it was opened.
+    pub fn sha256(&self) -> Result<String> {
         let files: BTreeMap<&str, &Arc<WeightFile>> =
             self.tensors.values().map(|view| (view.file.label(), &view.file)).collect();
-        let hashes: Vec<String> = files.values().map(|file| file.sha256().to_owned()).collect();
-        match hashes.as_slice() {
+        let hashes = files.values().map(|file| file.sha256().map(str::to_owned)).collect::<Result<Vec<_>>>()?;
+        Ok(match hashes.as_slice() {
             [one] => one.clone(),
             many => hex(&Sha256::digest(many.concat())),
-        }
+        })
     }
 }
 
@@ -166,29 +172,36 @@ impl TensorView {
         Some(TensorView { stored, transposed: !self.transposed, ..self.clone() })
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> Result<Cow<'_, [u8]>> {
         self.file.bytes(&self.stored)
     }
 
+    /// The bytes of some of the elements in the order of the file, whole blocks of them.
+    pub(super) fn some_bytes(&self, elements: Range<usize>) -> Result<Cow<'_, [u8]>> {
+        let (bytes, len) = (self.byte_len(), self.len().max(1));
+        // A product of both is beyond what a tensor's bytes could be counted in.
+        let at = |element: usize| (element as u128 * bytes as u128 / len as u128) as usize;
+        self.file.some_bytes(&self.stored, at(elements.start)..at(elements.end))
+    }
+
     /// The elements as f32, in the order of the shape.
-    pub(super) fn values(&self) -> Vec<f32> {
-        let values = self.stored.dtype.decode(self.bytes());
+    pub(super) fn values(&self) -> Result<Vec<f32>> {
+        let values = self.stored.dtype.decode(&self.bytes()?);
         if !self.transposed {
-            return values;
+            return Ok(values);
         }
         let (rows, columns) = (self.stored.shape[0], self.stored.shape[1]);
-        (0..rows * columns).map(|i| values[i % columns * rows + i / columns]).collect()
+        Ok((0..rows * columns).map(|i| values[i % columns * rows + i / columns]).collect())
     }
 
     /// Row `index` of a matrix as f32.
-    pub(super) fn row(&self, index: usize) -> Vec<f32> {
-        let (rows, columns) = (self.stored.shape[0], self.stored.shape[1]);
+    pub(super) fn row(&self, index: usize) -> Result<Vec<f32>> {
+        let columns = self.stored.shape[1];
+        let elements = index * columns..(index + 1) * columns;
         if self.transposed || !columns.is_multiple_of(self.stored.dtype.block()) {
             // The table is small where this happens (a text projection), and read once per picture.
-            return self.values()[index * columns..(index + 1) * columns].to_vec();
+            return Ok(self.values()?[elements].to_vec());
         }
-        let bytes = self.bytes();
-        let row = bytes.len() / rows;
-        self.stored.dtype.decode(&bytes[index * row..(index + 1) * row])
+        Ok(self.stored.dtype.decode(&self.some_bytes(elements)?))
     }
 }

@@ -8,7 +8,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::file::WeightFile;
 use super::set::TensorSet;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// An index lists names; anything larger is not one.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
@@ -21,15 +21,11 @@ const MAX_INDEX_BYTES: u64 = 64 << 20;
 pub fn open_shards(index: impl AsRef<Path>) -> Result<TensorSet> {
     let index = index.as_ref();
     let label = index.display().to_string();
-    let size = std::fs::metadata(index).map_err(|e| Error::io(index, e))?.len();
-    if size > MAX_INDEX_BYTES {
-        return Err(Error::Model(format!("{label}: {size} bytes, expected an index of at most {MAX_INDEX_BYTES}")));
-    }
-    let bytes = std::fs::read(index).map_err(|e| Error::io(index, e))?;
+    let bytes = files::read(index, MAX_INDEX_BYTES, "an index")?;
     let folder = index.parent().unwrap_or(Path::new(""));
     join_shards(&label, &bytes, |name| {
         let path = folder.join(name);
-        path.is_file().then(|| WeightFile::open(path)).transpose()
+        path.exists().then(|| WeightFile::open(path)).transpose()
     })
 }
 

@@ -313,7 +313,7 @@ impl ConstantData for Missing {
     }
 }
 
-/// A matrix `[rows, columns]` in the mapped file, read row by row on the host.
+/// A matrix `[rows, columns]` in the file, read row by row on the host.
 pub struct Table {
     name: String,
     model: String,
@@ -330,7 +330,7 @@ impl Table {
     /// Row `index` as f32.
     ///
     /// # Errors
-    /// When there is no such row.
+    /// When there is no such row, or the file cannot be read.
     pub fn row(&self, index: usize) -> Result<Vec<f32>> {
         let Some(source) = self.source.as_ref().filter(|_| index < self.rows) else {
             return Err(Error::Model(format!(
@@ -339,9 +339,15 @@ impl Table {
             )));
         };
         if !source.patches.is_empty() {
-            let values = self.changed.get_or_init(|| source.values());
+            let values = match self.changed.get() {
+                Some(values) => values,
+                None => {
+                    let values = source.values()?;
+                    self.changed.get_or_init(|| values)
+                }
+            };
             return Ok(values[index * self.columns..(index + 1) * self.columns].to_vec());
         }
-        Ok(source.view.row(index))
+        source.view.row(index)
     }
 }

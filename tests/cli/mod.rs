@@ -10,6 +10,7 @@ mod pictures;
 mod profile;
 #[cfg(feature = "pull")]
 mod pull;
+mod recognition;
 mod schedule;
 mod study;
 mod tokens;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::adapter_files::{Format, Made, Noise, Tensors, bytes, make, read, write};
 use super::runs::{committed_folder, draw, model_folder};
-use crate::support::golden::{assert_close, compare};
+use crate::support::golden::{assert_close, committed, compare};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const TEXT: &str = "text_encoder/model.safetensors";
@@ -424,3 +424,66 @@ fn mutated_files_never_panic() {
 }
 
 const CASES: usize = 10_000;
+
+/// A LoCon whose first convolution was trained on four channels, in front of nine: the same file with zeros for the five others. That is
+/// what AUTOMATIC1111's program makes of it (`modules/networks.py`, `network_apply_weights`).
+#[test]
+fn four_channels_are_padded_to_nine() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut noise = Noise(5);
+    let mut random = |count: usize| -> Vec<f64> {
+        (0..count).map(|_| f64::from((noise.next() % 2001) as f32 / 1000.0 - 1.0)).collect()
+    };
+    let channels = 16;
+    let (up, down) = (random(channels * 2), random(2 * 4 * 9));
+    let padded: Vec<f64> = down.chunks(4 * 9).flat_map(|row| row.iter().copied().chain([0.0; 5 * 9])).collect();
+    let difference = random(channels * 4 * 9);
+    let whole: Vec<f64> = difference.chunks(4 * 9).flat_map(|row| row.iter().copied().chain([0.0; 5 * 9])).collect();
+    let file = |name: &str, tensors: Vec<(&str, Vec<usize>, &[f64])>| {
+        let named = |(leaf, shape, values): (&str, Vec<usize>, &[f64])| {
+            (format!("lora_unet_conv_in.{leaf}"), (shape, values.to_vec()))
+        };
+        let path = folder.path().join(name);
+        write(&path, &tensors.into_iter().map(named).collect());
+        path
+    };
+    let lora = |name, inner, down: &[f64]| {
+        let shapes = (vec![channels, 2, 1, 1], vec![2, inner, 3, 3]);
+        file(name, vec![("lora_up.weight", shapes.0, &up), ("lora_down.weight", shapes.1, down)])
+    };
+    let pairs = [
+        (lora("four", 4, &down), lora("nine", 9, &padded)),
+        (
+            file("diff_four", vec![("diff", vec![channels, 4, 3, 3], &difference)]),
+            file("diff_nine", vec![("diff", vec![channels, 9, 3, 3], &whole)]),
+        ),
+    ];
+    let draw = |adapters: Vec<Adapter>| {
+        let unet = Some(committed().join("inpaint9/unet"));
+        let overrides = Overrides { adapters, unet, ..Overrides::default() };
+        let model = Source::Folder(committed().join("sd15"));
+        let pipeline = Pipeline::load_with(&model, &overrides, None, host()).unwrap_or_else(|e| panic!("{e}"));
+        let image = chiaro::pipeline::InitImage {
+            width: 64,
+            height: 64,
+            rgb: vec![0.25; 3 * 64 * 64],
+            strength: 1.0,
+            mask: Some((0..64 * 64).map(|i| if i % 64 < 32 { 1.0 } else { 0.0 }).collect()),
+        };
+        let request = Request {
+            prompt: "a lighthouse".into(),
+            width: Some(64),
+            height: Some(64),
+            num_inference_steps: 1,
+            image: Some(image),
+            ..Request::default()
+        };
+        draw(&pipeline, request).latents
+    };
+    let plain = draw(Vec::new());
+    for (four, nine) in pairs {
+        let (got, want) = (draw(vec![adapter(&four, 0.5)]), draw(vec![adapter(&nine, 0.5)]));
+        assert_close(&four.display().to_string(), &got, &want, 1e-5 * largest(&want));
+        assert!(compare("plain", &got, &plain, 1e-3 * largest(&want)).is_err(), "the change is seen");
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Each folder of `src` with the folders that it may import. `error` and `tier` are importable by all.
+/// Each folder of `src` with the folders that it may import. `error`, `tier` and `files` are importable by all.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &["study", "doctor", "pipeline", "image", "sampling", "record", "gpu"]),
     ("study", &["pipeline", "image", "sampling"]),
@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 fn allowed(from: &str, to: &str) -> bool {
     from == to
-        || matches!(to, "error" | "Error" | "Result" | "Tier" | "Tiers")
+        || matches!(to, "error" | "Error" | "Place" | "Result" | "Tier" | "Tiers" | "files")
         || ALLOWED.iter().any(|(folder, targets)| *folder == from && targets.contains(&to))
 }
 

@@ -1,8 +1,8 @@
 //! Laws that hold whatever the numbers are.
 
 use chiaro::sampling::{
-    NoiseSchedule, PredictionType, Sampler, SchedulerConfig, SigmaSchedule, Solver, SolverKind, SolverOptions,
-    TimestepSpacing, TorchRng,
+    FinalSigma, NoiseSchedule, PredictionType, Sampler, SchedulerConfig, SigmaSchedule, Solver, SolverKind,
+    SolverOptions, TimestepSpacing, TorchRng,
 };
 
 fn sd() -> SchedulerConfig {
@@ -226,4 +226,110 @@ fn what_the_network_saw_is_shown() {
             }
         }
     }
+}
+
+/// With the true ε a step is exact, so latents stand at the level of the timestep that is visited next: also where timesteps are not a whole
+/// number of ⌊T/N⌋ apart.
+#[test]
+fn uneven_timesteps_are_met() {
+    let prk = |skip: bool| SchedulerConfig { skip_prk_steps: Some(skip), ..SchedulerConfig::default() };
+    for (kind, base) in [(SolverKind::Ddim, prk(true)), (SolverKind::Pndm, prk(true)), (SolverKind::Pndm, prk(false))] {
+        for steps in [4, 7, 16, 30] {
+            let config = SchedulerConfig {
+                timestep_spacing: Some(TimestepSpacing::Linspace),
+                clip_sample: Some(false),
+                set_alpha_to_one: Some(true),
+                ..base.clone()
+            };
+            let schedule = NoiseSchedule::new(&config).expect("a schedule");
+            let mut solver = Solver::new(kind, &config, steps, &SolverOptions::default()).expect("in range");
+            let times = solver.timesteps().to_vec();
+            let (x0, eps) = (0.7f64, -1.3f64);
+            solver.start_from(&[x0 as f32], &[eps as f32]);
+            for i in 0..times.len() {
+                solver.step(i, &[eps as f32], &mut |n| vec![0.0; n]).expect("lengths agree");
+                let alpha_bar = times.get(i + 1).map_or(1.0, |&t| schedule.alpha_bar(t as usize));
+                // In the steps of Runge and Kutta and in the repeated first one the next evaluation is where this one ended.
+                let want = alpha_bar.sqrt() * x0 + (1.0 - alpha_bar).sqrt() * eps;
+                let got = f64::from(solver.scaled_latents()[0]);
+                assert!((got - want).abs() < 2e-5, "{kind}, {steps} steps, step {i}: {got} for {want}");
+            }
+        }
+    }
+}
+
+/// Under keys of configurations nothing becomes infinite, at any number of steps.
+#[test]
+fn nothing_is_infinite() {
+    let keys = [
+        ("bh1", SolverKind::UniPc, SchedulerConfig { solver_type: Some("bh1".into()), ..SchedulerConfig::default() }),
+        ("bh2", SolverKind::UniPc, SchedulerConfig { lower_order_final: false, ..SchedulerConfig::default() }),
+        (
+            "karras to sigma_min",
+            SolverKind::UniPc,
+            SchedulerConfig {
+                lower_order_final: false,
+                solver_order: 3,
+                use_karras_sigmas: Some(true),
+                final_sigmas_type: FinalSigma::SigmaMin,
+                ..SchedulerConfig::default()
+            },
+        ),
+        (
+            "heun to sigma_min",
+            SolverKind::DpmPp2mSde,
+            SchedulerConfig {
+                solver_type: Some("heun".into()),
+                use_karras_sigmas: Some(true),
+                final_sigmas_type: FinalSigma::SigmaMin,
+                ..SchedulerConfig::default()
+            },
+        ),
+        ("deis", SolverKind::Deis, SchedulerConfig { solver_order: 3, ..SchedulerConfig::default() }),
+    ];
+    for (name, kind, config) in keys {
+        for steps in [1, 2, 3, 5, 14, 15, 16, 40] {
+            let mut solver = Solver::new(kind, &config, steps, &SolverOptions::default())
+                .unwrap_or_else(|e| panic!("{name}, {steps}: {e}"));
+            solver.start(&[0.3, -1.1]);
+            for i in 0..solver.timesteps().len() {
+                let output: Vec<f32> = solver.model_input(i).iter().map(|x| 0.5 * x).collect();
+                solver.step(i, &output, &mut |n| vec![0.5; n]).expect("lengths agree");
+                assert!(solver.scaled_latents().iter().all(|x| x.is_finite()), "{name}, {steps} steps, step {i}");
+            }
+        }
+    }
+}
+
+/// Schedulers that are no way through Stable Diffusion's noise, and keys that are not done, are refused by name.
+#[test]
+fn what_is_not_done_is_refused_by_name() {
+    let base = r#""beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear""#;
+    for (fields, words) in [
+        (r#""_class_name": "EDMEulerScheduler", "sigma_data": 0.5"#, ["_class_name", "EDMEulerScheduler"]),
+        (r#""_class_name": "EDMDPMSolverMultistepScheduler""#, ["_class_name", "EDMDPMSolver"]),
+        (r#""_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0"#, ["_class_name", "flow matching"]),
+        (r#""_class_name": "CosineDPMSolverMultistepScheduler""#, ["_class_name", "EDM"]),
+        (r#""use_karras_sigmas": true, "use_beta_sigmas": true"#, ["use_karras_sigmas", "use_beta_sigmas"]),
+        (r#""solver_p": {"_class_name": "DDIMScheduler"}"#, ["solver_p", "predictor"]),
+        (r#""sigma_min": 3.0, "sigma_max": 1.0"#, ["sigma_max", "sigma_min = 3"]),
+        (r#""sigma_min": -3.0"#, ["sigma_min", "more than 0"]),
+        (r#""steps_offset": 18446744073709551615"#, ["steps_offset", "less than num_train_timesteps"]),
+        (r#""beta_end": 7"#, ["beta_end", "at most 1"]),
+        (r#""num_train_timesteps": 4000000000"#, ["num_train_timesteps", "100000"]),
+        (r#""lambda_min_clipped": 9"#, ["lambda_min_clipped", "below 0"]),
+    ] {
+        let text = format!("{{{base}, {fields}}}");
+        // The last of two fields of one name is a fault of the test's, not of a file's.
+        let text = if fields.contains("beta_end") { text.replacen(r#""beta_end": 0.012, "#, "", 1) } else { text };
+        let error = SchedulerConfig::from_json(&text, "folder/scheduler_config.json").expect_err(fields).to_string();
+        assert!(error.starts_with("folder/scheduler_config.json: "), "{error}");
+        for word in words {
+            assert!(error.contains(word), "{fields}: {error}");
+        }
+    }
+    let learned = r#"{"_class_name": "DPMSolverMultistepScheduler", "variance_type": "learned_range"}"#;
+    let config = SchedulerConfig::from_json(learned, "s.json").expect("read");
+    let error = Solver::new(SolverKind::DpmPp2m, &config, 5, &SolverOptions::default()).err().expect("refused");
+    assert!(error.to_string().contains("variance_type"), "{error}");
 }

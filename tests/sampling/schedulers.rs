@@ -3,7 +3,7 @@
 use chiaro::sampling::{NoiseSchedule, SchedulerConfig, Solver, SolverKind, SolverOptions};
 use serde_json::{Value, json};
 
-use crate::support::golden::{Golden, compare};
+use crate::support::golden::{Golden, committed, compare};
 
 fn config(value: &Value) -> SchedulerConfig {
     serde_json::from_value(value.clone()).expect("a scheduler's configuration")
@@ -109,7 +109,18 @@ fn timesteps() {
 /// `traj/*`: whole runs under the closed-form model that `golden.json` states.
 #[test]
 fn trajectories() {
-    let golden = Golden::open("schedulers");
+    let checked = check_trajectories(&Golden::open("schedulers"));
+    assert!(checked >= 80, "{checked} runs");
+}
+
+/// The same with keys that other programs and older versions leave out.
+#[test]
+fn keys_of_configurations() {
+    let checked = check_trajectories(&Golden::open_in(&committed(), "scheduler_keys"));
+    assert!(checked >= 60, "{checked} runs");
+}
+
+fn check_trajectories(golden: &Golden) -> usize {
     let (x0, ramp, noises) = (golden.f32s("traj/x0"), golden.f32s("traj/ramp"), golden.f32s("traj/noises"));
     let (mut checked, mut wrong) = (Vec::new(), Vec::new());
     for (name, run) in golden.runs() {
@@ -147,5 +158,5 @@ fn trajectories() {
         checked.push(name);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(checked.len() >= 80, "{checked:?}");
+    checked.len()
 }

@@ -117,9 +117,20 @@ fn trunk(tensors: &TensorSet, patch: &Map<String, Value>) -> Result<Map<String, 
         });
     }
     let down = |level| if attends(tensors, "down_blocks", level) { "CrossAttnDownBlock2D" } else { "DownBlock2D" };
-    let projection = tensors.shape("mid_block.attentions.0.proj_in.weight").unwrap_or_default();
+    // Distilled networks have nothing in the middle: the first transformer tells what all have in common.
+    let first = (0..levels).find(|level| attends(tensors, "down_blocks", *level));
+    let at = match first.filter(|_| mid_depth == 0) {
+        Some(level) => format!("down_blocks.{level}.attentions.0"),
+        None => "mid_block.attentions.0".into(),
+    };
+    let projection = tensors.shape(&format!("{at}.proj_in.weight")).unwrap_or_default();
     let linear = projection.len() == 2;
-    let context = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight";
+    let context = format!("{at}.transformer_blocks.0.attn2.to_k.weight");
+    let mid = match (mid_depth, tensors.contains("mid_block.resnets.0.conv1.weight")) {
+        (0, false) => Value::Null,
+        (0, true) => "UNetMidBlock2D".into(),
+        _ => "UNetMidBlock2DCrossAttn".into(),
+    };
     let head_counts = match patch.get("attention_head_dim") {
         Some(given) => given.clone(),
         None if linear => channels.iter().map(|&c| heads(tensors, c)).collect::<Result<Vec<_>>>()?.into(),
@@ -129,11 +140,12 @@ fn trunk(tensors: &TensorSet, patch: &Map<String, Value>) -> Result<Map<String, 
     Ok(object(json!({
         "in_channels": extent(tensors, "conv_in.weight", 1)?,
         "block_out_channels": channels,
+        "mid_block_type": mid,
         "down_block_types": (0..levels).map(down).collect::<Vec<_>>(),
         "layers_per_block": layers,
         "transformer_layers_per_block": depths,
         "attention_head_dim": head_counts,
-        "cross_attention_dim": extent(tensors, context, 1)?,
+        "cross_attention_dim": extent(tensors, &context, 1)?,
         "use_linear_projection": linear,
         "norm_num_groups": 32,
         "addition_embed_type": added.map(|_| "text_time"),

@@ -217,8 +217,7 @@ fn family(
             return Ok(Family::Sd1);
         }
         return Err(Error::Model(format!(
-            "{}: expected a checkpoint of Stable Diffusion (model.diffusion_model.…, first_stage_model.…), got {}; \
-             `chiaro inspect` says more",
+            "{}: expected a checkpoint of Stable Diffusion (model.diffusion_model.…, first_stage_model.…), got {}",
             file.label(),
             names::some(file)
         )));

@@ -1,6 +1,6 @@
 //! The levels of the UNet.
 
-use super::config::{DownBlockType, Level, UnetConfig, UpBlockType};
+use super::config::{DownBlockType, Level, MidBlockType, UnetConfig, UpBlockType};
 use crate::Result;
 use crate::nn::{
     BlockTimes, Downsample2D, ResnetBlock2D, ResnetConfig, TimeBlocks, Transformer2D, Transformer2DConfig, Upsample2D,
@@ -152,21 +152,34 @@ impl DownBlock {
     }
 }
 
+/// What lies between the ways down and up, if anything.
 pub(super) struct MidBlock {
-    resnets: [Resnet; 2],
-    attention: Transformer2D,
+    resnets: Vec<Resnet>,
+    attention: Option<Transformer2D>,
 }
 
 impl MidBlock {
     pub(super) fn load(w: &Weights, loader: &mut Loader<'_>, level: Level) -> Result<Self> {
-        let mut resnet = |i| load_resnet(w, loader, i, level.channels, level.channels);
-        Ok(MidBlock { resnets: [resnet(0)?, resnet(1)?], attention: load_attention(w, loader.config, 0, level)? })
+        let (resnets, attends) = match loader.config.mid_block_type {
+            MidBlockType::UNetMidBlock2DCrossAttn => (2, true),
+            MidBlockType::UNetMidBlock2D => (1, false),
+            MidBlockType::Nothing => (0, false),
+        };
+        Ok(MidBlock {
+            resnets: (0..resnets)
+                .map(|i| load_resnet(w, loader, i, level.channels, level.channels))
+                .collect::<Result<_>>()?,
+            attention: attends.then(|| load_attention(w, loader.config, 0, level)).transpose()?,
+        })
     }
 
-    pub(super) fn forward(&self, rec: &mut Recording, hidden: Tensor, condition: &Conditioning) -> Result<Tensor> {
-        let hidden = layer(rec, 0, &self.resnets[0], Some(&self.attention), hidden, condition)?;
-        let hidden = layer(rec, 1, &self.resnets[1], None, hidden, condition)?;
-        Ok(rec.tap(hidden))
+    pub(super) fn forward(&self, rec: &mut Recording, mut hidden: Tensor, condition: &Conditioning) -> Result<Tensor> {
+        for (i, resnet) in self.resnets.iter().enumerate() {
+            let attention = self.attention.as_ref().filter(|_| i == 0);
+            hidden = layer(rec, i, resnet, attention, hidden, condition)?;
+        }
+        // Without a block the state is the way down's own, which has its name already.
+        Ok(if self.resnets.is_empty() { hidden } else { rec.tap(hidden) })
     }
 }
 

@@ -1,9 +1,11 @@
 //! `unet/config.json`, and that of an OMS module.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::Result;
-use crate::models::config::{OneOrMany, Supported, expect, parse};
+use crate::models::config::{
+    Bound, CHANNELS, LAYERS, MAX_LEVELS, OneOrMany, PLANES, SHARES, Supported, WIDTH, expect, parse,
+};
 
 /// The class of a module without time.
 const WITHOUT_TIME: &str = "UNet2DConditionWoCTModel";
@@ -28,8 +30,7 @@ const SUPPORTED: &[Supported] = &[
     ("freq_shift", "[0]"),
     ("mid_block_only_cross_attention", "[null, false]"),
     ("mid_block_scale_factor", "[1]"),
-    ("mid_block_type", r#"["UNetMidBlock2DCrossAttn"]"#),
-    ("num_attention_heads", "[null]"),
+    ("mid_block_type", r#"["UNetMidBlock2DCrossAttn", "UNetMidBlock2D", null]"#),
     ("num_class_embeds", "[null]"),
     ("only_cross_attention", "[false]"),
     ("resnet_out_scale_factor", "[1]"),
@@ -39,6 +40,24 @@ const SUPPORTED: &[Supported] = &[
     ("time_embedding_act_fn", "[null]"),
     ("time_embedding_type", r#"["positional"]"#),
     ("timestep_post_act", "[null]"),
+];
+
+pub(super) const BOUNDS: &[Bound] = &[
+    ("addition_time_embed_dim", 1.0, WIDTH),
+    ("attention_head_dim", 1.0, SHARES),
+    ("block_out_channels", 1.0, CHANNELS),
+    ("cross_attention_dim", 1.0, WIDTH),
+    ("in_channels", 1.0, PLANES),
+    ("layers_per_block", 1.0, LAYERS),
+    ("norm_eps", 0.0, 1.0),
+    ("norm_num_groups", 1.0, SHARES),
+    ("num_attention_heads", 1.0, SHARES),
+    ("out_channels", 1.0, PLANES),
+    ("projection_class_embeddings_input_dim", 1.0, WIDTH),
+    ("sample_size", 1.0, PLANES),
+    ("time_cond_proj_dim", 1.0, WIDTH),
+    ("time_embedding_dim", 1.0, WIDTH),
+    ("transformer_layers_per_block", 0.0, LAYERS),
 ];
 
 /// Those of them that say something of a ControlNet, too.
@@ -60,6 +79,23 @@ pub enum UpBlockType {
     UpBlock2D,
     /// Residual blocks, each followed by a transformer.
     CrossAttnUpBlock2D,
+}
+
+/// What lies between the ways down and up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum MidBlockType {
+    /// Two residual blocks with a transformer between them.
+    UNetMidBlock2DCrossAttn,
+    /// One residual block.
+    UNetMidBlock2D,
+    /// Nothing: `null`.
+    #[serde(skip)]
+    Nothing,
+}
+
+/// `null` is a kind of its own.
+fn mid_block<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<MidBlockType, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(MidBlockType::Nothing))
 }
 
 /// What `config.json` says of a UNet. Lists run from the finest level to the coarsest, except `up_block_types`.
@@ -88,6 +124,12 @@ pub struct UnetConfig {
     pub transformer_layers_per_block: OneOrMany,
     /// The *number of heads* of each level (the name is a historic mistake of diffusers).
     pub attention_head_dim: OneOrMany,
+    /// The number of heads of each level under its right name; the other field then counts no heads.
+    pub num_attention_heads: Option<OneOrMany>,
+    /// What lies between the ways down and up: residual blocks with a transformer, one residual block alone, or, in distilled networks
+    /// (BK-SDM, Kim et al., arXiv 2305.15798), nothing.
+    #[serde(deserialize_with = "mid_block")]
+    pub mid_block_type: MidBlockType,
     /// Channels of the text states.
     pub cross_attention_dim: usize,
     /// Whether transformers store their projections as matrices.
@@ -123,6 +165,8 @@ impl Default for UnetConfig {
             layers_per_block: OneOrMany::One(2),
             transformer_layers_per_block: OneOrMany::One(1),
             attention_head_dim: OneOrMany::One(8),
+            num_attention_heads: None,
+            mid_block_type: MidBlockType::UNetMidBlock2DCrossAttn,
             cross_attention_dim: 1280,
             use_linear_projection: false,
             norm_num_groups: 32,
@@ -151,7 +195,7 @@ impl UnetConfig {
     /// # Errors
     /// When the text is not such a config, or asks for something that is not supported.
     pub fn from_json(text: &str, origin: &str) -> Result<Self> {
-        let config: UnetConfig = parse(text, origin, SUPPORTED)?;
+        let config: UnetConfig = parse(text, origin, SUPPORTED, BOUNDS)?;
         config.levels()?;
         Ok(config)
     }
@@ -187,11 +231,14 @@ impl UnetConfig {
     /// When the lists disagree in length, or nothing is in them.
     pub(super) fn levels(&self) -> Result<Vec<Level>> {
         let count = self.block_out_channels.len();
-        expect("block_out_channels", count > 0, || "at least one level".into())?;
+        expect("block_out_channels", (1..=MAX_LEVELS).contains(&count), || format!("1 to {MAX_LEVELS} levels"))?;
         expect("down_block_types", self.down_block_types.len() == count, || format!("{count} entries"))?;
         expect("up_block_types", self.up_block_types.len() == count, || format!("{count} entries"))?;
         let layers = self.layers_per_block.levels("layers_per_block", count)?;
-        let heads = self.attention_head_dim.levels("attention_head_dim", count)?;
+        let heads = match &self.num_attention_heads {
+            Some(heads) => heads.levels("num_attention_heads", count)?,
+            None => self.attention_head_dim.levels("attention_head_dim", count)?,
+        };
         let transformer_layers = self.transformer_layers_per_block.levels("transformer_layers_per_block", count)?;
         let groups = self.norm_num_groups;
         let fits = |&c: &usize| groups > 0 && c.is_multiple_of(groups) && c.is_multiple_of(4);

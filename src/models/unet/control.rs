@@ -5,9 +5,9 @@ use serde::Deserialize;
 
 use super::UnetConfig;
 use super::blocks::Skips;
-use super::config::{SUPPORTED_BESIDE_CLASS, UpBlockType};
+use super::config::{BOUNDS, SUPPORTED_BESIDE_CLASS, UpBlockType};
 use super::trunk::{Inputs, Trunk};
-use crate::models::config::{Supported, expect, parse};
+use crate::models::config::{Bound, CHANNELS, MAX_LEVELS, Supported, expect, parse};
 use crate::models::{input, names, new_recording};
 use crate::nn::{Conv2d, Linear};
 use crate::ops::{self, Activation, Epilogue, Scales, add_scaled};
@@ -18,9 +18,12 @@ use crate::{Error, Result};
 const SUPPORTED: &[Supported] = &[
     ("_class_name", r#"["ControlNetModel"]"#),
     ("conditioning_channels", "[3]"),
+    ("mid_block_type", r#"["UNetMidBlock2DCrossAttn"]"#),
     ("controlnet_conditioning_channel_order", r#"["rgb", "bgr"]"#),
     ("global_pool_conditions", "[false]"),
 ];
+
+const OWN_BOUNDS: &[Bound] = &[("conditioning_embedding_out_channels", 1.0, CHANNELS)];
 
 /// What `config.json` says of a ControlNet.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,13 +58,13 @@ impl ControlNetConfig {
     /// # Errors
     /// When the text is not such a config, or asks for something that is not supported.
     pub fn from_json(text: &str, origin: &str) -> Result<Self> {
-        let own: Own = parse(text, origin, SUPPORTED)?;
-        let mut unet: UnetConfig = parse(text, origin, SUPPORTED_BESIDE_CLASS)?;
+        let own: Own = parse(text, origin, SUPPORTED, OWN_BOUNDS)?;
+        let mut unet: UnetConfig = parse(text, origin, SUPPORTED_BESIDE_CLASS, BOUNDS)?;
         unet.up_block_types = vec![UpBlockType::UpBlock2D; unet.block_out_channels.len()];
         unet.levels()?;
         let channels = own.conditioning_embedding_out_channels;
-        let sound = (1..=16).contains(&channels.len()) && !channels.contains(&0);
-        expect("conditioning_embedding_out_channels", sound, || "1 to 16 numbers above 0".into())?;
+        let sound = (1..=MAX_LEVELS).contains(&channels.len()) && !channels.contains(&0);
+        expect("conditioning_embedding_out_channels", sound, || format!("1 to {MAX_LEVELS} numbers above 0"))?;
         let is_bgr = own.controlnet_conditioning_channel_order == "bgr";
         Ok(ControlNetConfig { unet, conditioning_embedding_out_channels: channels, is_bgr })
     }

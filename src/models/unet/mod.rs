@@ -7,7 +7,7 @@ mod control;
 mod shortcuts;
 mod trunk;
 
-pub use config::{DownBlockType, UnetConfig, UpBlockType};
+pub use config::{DownBlockType, MidBlockType, UnetConfig, UpBlockType};
 pub use control::{ControlNet, ControlNetConfig};
 pub use shortcuts::{Shortcuts, TokenMerging};
 

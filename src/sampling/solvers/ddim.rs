@@ -15,7 +15,6 @@ pub(super) struct Ddim {
     config: SchedulerConfig,
     prediction: Prediction,
     visited: Visited,
-    stride: i64,
     eta: f64,
 }
 
@@ -25,7 +24,6 @@ impl Ddim {
             config: plan.config.clone(),
             prediction: Prediction::new(plan.config, true),
             visited: Visited::spaced(plan),
-            stride: (plan.config.num_train_timesteps / plan.steps) as i64,
             eta,
         }
     }
@@ -39,7 +37,7 @@ impl Rule for Ddim {
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], noise: Noise<'_>) -> Vec<f32> {
         let t = self.visited.timesteps[i] as i64;
         let alpha_bar = self.visited.schedule.alpha_bar(t as usize);
-        let alpha_bar_next = self.visited.alpha_bar_or_final(&self.config, t - self.stride, true);
+        let alpha_bar_next = self.visited.alpha_bar_or_final(&self.config, self.visited.end(i), true);
         let variance = (1.0 - alpha_bar_next) / (1.0 - alpha_bar) * (1.0 - alpha_bar / alpha_bar_next);
         let std = self.eta * variance.max(0.0).sqrt();
         let towards_x = (1.0 - alpha_bar_next - std * std).max(0.0).sqrt();

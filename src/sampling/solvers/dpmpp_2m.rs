@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 
 use super::super::prediction::Prediction;
+use super::super::sigmas::Placing;
 use super::super::{FinalSigma, SchedulerConfig};
 use super::variance_preserving::Intervals;
 use super::{Frame, Noise, Plan, Rule, latents};
@@ -46,7 +47,12 @@ impl DpmPp2m {
                 "scheduler_config.json: algorithm_type: expected dpmsolver++ or sde-dpmsolver++, got {name}"
             )));
         }
-        let intervals = Intervals::new(plan)?;
+        if let Some(name @ ("learned" | "learned_range")) = config.variance_type.as_deref() {
+            return Err(Error::Model(format!(
+                "scheduler_config.json: variance_type: expected none, a network that predicts its variance is not supported, got {name}"
+            )));
+        }
+        let intervals = Intervals::new(plan, Placing::Dpm)?;
         let heun = form == Form::SdeHeun || config.solver_type.as_deref() == Some("heun");
         Ok(DpmPp2m {
             prediction: Prediction::thresholded(config),
@@ -86,6 +92,9 @@ impl Rule for DpmPp2m {
         self.x0s.push_front(x0);
         self.x0s.truncate(3);
         let z = if self.stochastic { noise(x.len()) } else { vec![0.0; x.len()] };
+        if self.intervals.is_still(i) {
+            return x.to_vec();
+        }
         let h = self.intervals.lambda(i + 1) - self.intervals.lambda(i);
         // The SDE decays twice as fast, and noise makes up for it.
         let decay = if self.stochastic { 2.0 * h } else { h };

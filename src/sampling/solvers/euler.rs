@@ -8,6 +8,7 @@
 //! | `derivative` | dx/dσ = (x - D)/σ |
 //! | `down`, `up` | the level stepped down to, and the noise added: down² + up² = σ_{i+1}² |
 
+use super::super::sigmas::Placing;
 use super::sigma_scaled::SigmaScaled;
 use super::{Frame, Noise, Plan, Rule, ancestral, latents};
 use crate::Result;
@@ -20,7 +21,8 @@ pub(super) struct Euler {
 
 impl Euler {
     pub(super) fn new(plan: &Plan<'_>, eta: Option<f64>) -> Result<Self> {
-        Ok(Euler { scaled: SigmaScaled::new(plan)?, eta })
+        let placing = if eta.is_some() { Placing::KDiffusion } else { Placing::Euler };
+        Ok(Euler { scaled: SigmaScaled::placed(plan, placing)?, eta })
     }
 }
 

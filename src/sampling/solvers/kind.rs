@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::super::SigmaSchedule;
+use super::super::{SchedulerConfig, SigmaSchedule};
 use super::{Plan, Rule, ddim, ddpm, deis, dpm2, dpmpp_2m, dpmpp_2s_ancestral, dpmpp_3m_sde, dpmpp_sde, euler};
 use super::{heun, ipndm, lcm, lms, pndm, tcd, unipc};
 use crate::{Error, Result};
@@ -220,6 +220,15 @@ impl SolverKind {
     /// Whether σ may lie elsewhere than at the timesteps of the spacing.
     pub fn takes_sigmas(self) -> bool {
         !matches!(self, SolverKind::Ddim | SolverKind::Ddpm | SolverKind::Pndm | SolverKind::Lcm | SolverKind::Tcd)
+    }
+
+    /// What the solver reads of a configuration: diffusers' ancestral Euler has no flags of σ schedules, though files copied from others do.
+    pub(super) fn reads(self, config: &SchedulerConfig) -> SchedulerConfig {
+        let mut own = config.clone();
+        if self == SolverKind::EulerAncestral {
+            (own.use_karras_sigmas, own.use_exponential_sigmas, own.use_beta_sigmas) = (None, None, None);
+        }
+        own
     }
 
     /// Steps of an ordinary run: few for distilled models.

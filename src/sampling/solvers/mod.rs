@@ -93,6 +93,8 @@ impl Solver {
         num_inference_steps: usize,
         options: &SolverOptions,
     ) -> Result<Self> {
+        let own = kind.reads(config);
+        let config = &own;
         let schedule = NoiseSchedule::new(config)?;
         let most = match kind {
             SolverKind::Lcm | SolverKind::Tcd => config.original_inference_steps.min(config.num_train_timesteps),

@@ -27,7 +27,6 @@ pub(super) struct Pndm {
     config: SchedulerConfig,
     prediction: Prediction,
     visited: Visited,
-    stride: i64,
     /// Runge-Kutta steps at the start: 12 or none.
     runge_kutta: usize,
     past: Vec<Vec<f32>>,
@@ -39,8 +38,8 @@ pub(super) struct Pndm {
 impl Pndm {
     pub(super) fn new(plan: &Plan<'_>) -> Result<Self> {
         let config = plan.config;
-        let stride = (config.num_train_timesteps / plan.steps) as i64;
-        let Visited { timesteps: visited, schedule } = Visited::spaced(plan);
+        let spaced = Visited::spaced(plan);
+        let visited = &spaced.timesteps;
         let multistep_only = config.skip_prk_steps.unwrap_or(true);
         let (timesteps, runge_kutta) = if multistep_only {
             let second = visited.get(1).copied();
@@ -53,16 +52,15 @@ impl Pndm {
                 )));
             }
             // Each of the first three intervals: its start, its middle twice, its end.
-            let half = (stride / 2) as f64;
             let starts = visited[..3].iter().zip(&visited[1..4]);
-            let start: Vec<f64> = starts.flat_map(|(&t, &next)| [t, next + half, next + half, next]).collect();
+            let middle = |t: f64, next: f64| next + spaced.half(t, next);
+            let start: Vec<f64> = starts.flat_map(|(&t, &next)| [t, middle(t, next), middle(t, next), next]).collect();
             (start.into_iter().chain(visited[3..].iter().copied()).collect(), 12)
         };
         Ok(Pndm {
             config: config.clone(),
             prediction: Prediction::free(config),
-            visited: Visited { timesteps, schedule },
-            stride,
+            visited: spaced.with(timesteps),
             runge_kutta,
             past: Vec::new(),
             sum: Vec::new(),
@@ -91,10 +89,10 @@ impl Pndm {
         }
         self.sum.iter_mut().zip(e).for_each(|(sum, &e)| *sum += weight * f64::from(e));
         // The first two evaluations lead to the middle of the interval, the others to its end.
-        let next = if i.is_multiple_of(2) {
-            self.visited.timesteps[i] as i64 - self.stride / 2
-        } else {
-            self.visited.timesteps[i] as i64
+        let next = match i.is_multiple_of(2) {
+            true if self.visited.is_uneven() => self.visited.timesteps[i + 1] as i64,
+            true => self.visited.timesteps[i] as i64 - self.visited.half(0.0, 0.0) as i64,
+            false => self.visited.timesteps[i] as i64,
         };
         let e = if i % 4 == 3 { latents(e.len(), |i| self.sum[i]) } else { e.to_vec() };
         self.transfer(&self.start, &e, t, next)
@@ -115,7 +113,7 @@ impl Rule for Pndm {
             // The first interval again, with the mean of the outputs at its ends.
             let first = &self.past[0];
             let mean = latents(e.len(), |i| (f64::from(first[i]) + f64::from(e[i])) / 2.0);
-            return self.transfer(&self.start, &mean, t + self.stride, t);
+            return self.transfer(&self.start, &mean, self.visited.begin(i), t);
         }
         self.past.push(e.to_vec());
         if self.past.len() > MULTISTEP.len() {
@@ -126,6 +124,6 @@ impl Rule for Pndm {
         }
         let weights = MULTISTEP[self.past.len() - 1];
         let e = latents(e.len(), |i| weights.iter().zip(&self.past).map(|(w, e)| w * f64::from(e[i])).sum());
-        self.transfer(x, &e, t, t - self.stride)
+        self.transfer(x, &e, t, self.visited.end(i))
     }
 }

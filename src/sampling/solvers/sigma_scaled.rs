@@ -1,7 +1,7 @@
 //! What the solvers of k-diffusion share: latents x_VE = x_0 + σ·ε on a grid of falling σ.
 
 use super::super::prediction::{Level, Prediction};
-use super::super::sigmas::Grid;
+use super::super::sigmas::{Grid, Placing};
 use super::{Frame, Plan, ancestral};
 use crate::Result;
 
@@ -14,7 +14,11 @@ pub(super) struct SigmaScaled {
 
 impl SigmaScaled {
     pub(super) fn new(plan: &Plan<'_>) -> Result<Self> {
-        let grid = Grid::points(plan.config, &plan.schedule, plan.steps)?;
+        Self::placed(plan, Placing::KDiffusion)
+    }
+
+    pub(super) fn placed(plan: &Plan<'_>, placing: Placing) -> Result<Self> {
+        let grid = Grid::points(plan.config, &plan.schedule, plan.steps, placing)?;
         let init_noise_sigma = grid.init_noise_sigma(plan.config);
         Ok(SigmaScaled {
             prediction: Prediction::free(plan.config),

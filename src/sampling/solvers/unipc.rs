@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 
 use super::super::SchedulerConfig;
 use super::super::prediction::Prediction;
+use super::super::sigmas::Placing;
 use super::variance_preserving::Intervals;
 use super::{Frame, Noise, Plan, Rule, latents};
 use crate::Result;
@@ -43,7 +44,7 @@ impl UniPc {
         Ok(UniPc {
             prediction: Prediction::thresholded(plan.config),
             config: plan.config.clone(),
-            intervals: Intervals::new(plan)?,
+            intervals: Intervals::new(plan, Placing::UniPc)?,
             skip: plan.skip,
             bh1: plan.config.solver_type.as_deref() == Some("bh1"),
             x0s: VecDeque::new(),
@@ -56,7 +57,15 @@ impl UniPc {
         let left = self.intervals.0.steps - self.skip - i;
         let most =
             if self.config.lower_order_final { self.config.solver_order.min(left) } else { self.config.solver_order };
+        // σ = 0 is infinitely far in λ: only the first order has a limit there.
+        let most = if self.intervals.0.sigmas[i + 1] == 0.0 { 1 } else { most };
         most.min(i + 1)
+    }
+
+    /// Whether the step before step `i` is corrected.
+    fn corrects(&self, i: usize) -> bool {
+        // Steps of the whole run are counted.
+        !self.config.disable_corrector.contains(&(self.skip + i - 1))
     }
 
     fn expansion(&self, from: usize, order: usize) -> Expansion {
@@ -103,6 +112,10 @@ impl UniPc {
             _ => solve(&e.r[..order - 1], &e.b[..order - 1]),
         };
         let m0 = &self.x0s[0];
+        if order == 1 {
+            // No sum follows, which B(h) may be infinite for.
+            return self.advance(i, &Expansion { b_h: 0.0, ..e }, x, m0, |_| 0.0);
+        }
         self.advance(i, &e, x, m0, |j| (1..order).map(|k| weights[k - 1] * (self.x0s[k][j] - m0[j]) / e.r[k - 1]).sum())
     }
 }
@@ -115,11 +128,14 @@ impl Rule for UniPc {
     fn step(&mut self, i: usize, model_output: &[f32], x: &[f32], _noise: Noise<'_>) -> Vec<f32> {
         let x0 = self.prediction.x0(model_output, x, self.intervals.level(i));
         let corrected = match self.last.take() {
-            Some((last, order)) => self.correct(i, &x0, &last, order),
-            None => x.to_vec(),
+            Some((last, order)) if self.corrects(i) => self.correct(i, &x0, &last, order),
+            _ => x.to_vec(),
         };
         self.x0s.push_front(x0);
         self.x0s.truncate(self.config.solver_order + 1);
+        if self.intervals.is_still(i) {
+            return corrected;
+        }
         let order = self.order(i);
         let next = self.predict(i, &corrected, order);
         self.last = Some((corrected, order));

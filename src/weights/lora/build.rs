@@ -37,7 +37,9 @@ const WEIGHT: &[Leaf] = &[Leaf::Up, Leaf::HadaW1A, Leaf::LokrW1, Leaf::LokrW1A, 
 /// elsewhere.
 pub(super) fn weight_change(parts: &Parts, shape: &[usize], scale: Option<Scale>) -> Result<Option<Change>> {
     let kinds: Vec<&Part> = WEIGHT.iter().filter_map(|leaf| parts.get(leaf)).collect();
-    let target = Target::new(shape);
+    let whole = Target::new(shape);
+    let latents = of_latents(parts, whole);
+    let target = latents.as_deref().map_or(whole, Target::new);
     let (terms, rank) = match kinds.as_slice() {
         [] => return whole_or_nothing(parts),
         [part, ..] if shape.contains(&0) => {
@@ -58,9 +60,24 @@ pub(super) fn weight_change(parts: &Parts, shape: &[usize], scale: Option<Scale>
         (Some(rank), None, Some(scale)) => scale.of(rank),
         (Some(_), None, None) => 1.0,
     };
-    let magnitudes = magnitudes(parts, target)?;
-    let (rows, columns, taps) = (target.rows, target.columns(), target.taps);
-    Ok(Some(Change(Delta { terms, scale, magnitudes, rows, columns, taps })))
+    let magnitudes = magnitudes(parts, whole)?;
+    let (rows, columns, changed, taps) = (target.rows, whole.columns(), target.columns(), target.taps);
+    Ok(Some(Change(Delta { terms, scale, magnitudes, rows, columns, changed, taps })))
+}
+
+/// Channels of latents.
+const LATENTS: usize = 4;
+
+/// A first convolution of 9 or 8 channels (inpainting, instructions) and a change made for the 4 of latents, which come first: the shape
+/// that is changed. AUTOMATIC1111's program adds zeros for the others, too (`modules/networks`, `network_apply_weights`).
+fn of_latents(parts: &Parts, target: Target<'_>) -> Option<Vec<usize>> {
+    let (2.., &[rows, 8 | 9, height, width]) = (target.taps, target.shape) else { return None };
+    let inner = |leaf: Leaf| {
+        let part = parts.get(&leaf)?;
+        Some(if part.tensor.shape.len() == 4 { part.tensor.shape[1] } else { part.extents()[1] / target.taps })
+    };
+    let made_for = inner(Leaf::Down).or_else(|| inner(Leaf::HadaW1B)).or_else(|| inner(Leaf::Diff));
+    (made_for == Some(LATENTS) && !parts.contains_key(&Leaf::Mid)).then(|| vec![rows, LATENTS, height, width])
 }
 
 /// What the parts make of a layer's `bias`, if they touch it.
@@ -68,7 +85,15 @@ pub(super) fn bias_change(parts: &Parts, shape: &[usize]) -> Result<Option<Chang
     let Some(part) = parts.get(&Leaf::DiffBias).or_else(|| parts.get(&Leaf::NormBias)) else { return Ok(None) };
     let target = Target::new(shape);
     let (rows, columns) = (target.rows, target.columns());
-    Ok(Some(Change(Delta { terms: full(part, target)?, scale: 1.0, magnitudes: None, rows, columns, taps: 1 })))
+    Ok(Some(Change(Delta {
+        terms: full(part, target)?,
+        scale: 1.0,
+        magnitudes: None,
+        rows,
+        columns,
+        changed: columns,
+        taps: 1,
+    })))
 }
 
 /// α in place of the one in the file.
@@ -251,7 +276,7 @@ fn magnitudes(parts: &Parts, target: Target<'_>) -> Result<Option<Magnitudes>> {
 
 /// The one value of a scalar.
 fn number(part: &Part) -> Result<f64> {
-    match part.values().as_slice() {
+    match part.values()?.as_slice() {
         [value] if value.is_finite() => Ok(f64::from(*value)),
         values => Err(refuse(part, "one finite number", &format!("{} values", values.len()), "the file is damaged")),
     }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::product::{multiply_add, product, transposed};
+use crate::Result;
 use crate::weights::{StoredTensor, WeightFile};
 
 /// Rows that one thread works on at a time.
@@ -35,15 +36,8 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn values(&self) -> Vec<f32> {
-        self.tensor.dtype.decode(self.file.bytes(&self.tensor))
-    }
-
-    /// Some of the values.
-    fn values_from(&self, first: usize, count: usize) -> Vec<f32> {
-        let bytes = self.file.bytes(&self.tensor);
-        let size = bytes.len() / self.tensor.shape.iter().product::<usize>().max(1);
-        self.tensor.dtype.decode(&bytes[first * size..(first + count) * size])
+    pub(super) fn values(&self) -> Result<Vec<f32>> {
+        Ok(self.tensor.dtype.decode(&self.file.bytes(&self.tensor)?))
     }
 
     /// `[first extent, all others]`.
@@ -66,21 +60,22 @@ pub(super) enum Factors {
 }
 
 impl Factors {
-    fn dense(&self) -> LowRank {
-        match self {
-            Factors::Two { a, b } => LowRank { rank: b.extents()[0], a: a.values(), b: b.values() },
+    fn dense(&self) -> Result<LowRank> {
+        Ok(match self {
+            Factors::Two { a, b } => LowRank { rank: b.extents()[0], a: a.values()?, b: b.values()? },
             Factors::Core { a, transposed: is_transposed, core, b } => {
-                let values = a.values();
+                let values = a.values()?;
                 let a = if *is_transposed { transposed(&values, a.extents()[1]) } else { values };
                 let (p, q) = (core.tensor.shape[0], core.tensor.shape[1]);
                 let (taps, inner) = (core.extents()[1] / q, b.extents()[1]);
                 // [p, taps, q] · [q, inner] = [p, taps, inner], then taps last.
-                let spread: Vec<f32> = core.values().chunks(q * taps).flat_map(|rows| transposed(rows, taps)).collect();
-                let mixed = product([p * taps, inner, q], &spread, &b.values());
+                let spread: Vec<f32> =
+                    core.values()?.chunks(q * taps).flat_map(|rows| transposed(rows, taps)).collect();
+                let mixed = product([p * taps, inner, q], &spread, &b.values()?);
                 let b = mixed.chunks(taps * inner).flat_map(|rows| transposed(rows, inner)).collect();
                 LowRank { rank: p, a, b }
             }
-        }
+        })
     }
 }
 
@@ -115,10 +110,10 @@ pub(super) enum SideValues {
 }
 
 impl Side {
-    fn dense(&self) -> Vec<f32> {
+    fn dense(&self) -> Result<Vec<f32>> {
         match &self.values {
             SideValues::Whole(part) => part.values(),
-            SideValues::Product(factors) => factors.dense().whole(self.rows),
+            SideValues::Product(factors) => Ok(factors.dense()?.whole(self.rows)),
         }
     }
 }
@@ -145,34 +140,43 @@ pub(super) struct Delta {
     pub(super) magnitudes: Option<Magnitudes>,
     pub(super) rows: usize,
     pub(super) columns: usize,
+    /// Columns that are changed, from the first on: fewer where a model takes more channels than the one that it was made for.
+    pub(super) changed: usize,
     /// Positions of a convolution's kernel.
     pub(super) taps: usize,
 }
 
 impl Delta {
     /// The change with its factors read. `base` gives rows of W, which norms over input channels are taken of.
-    pub(super) fn read(&self, base: &dyn Fn(Range<usize>) -> Vec<f32>) -> ReadDelta<'_> {
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(super) fn read(&self, base: &Base<'_>) -> Result<ReadDelta<'_>> {
         let terms = match &self.terms {
-            Terms::Product(factors) => Dense::Product(factors.dense()),
-            Terms::Hadamard(left, right) => Dense::Hadamard(left.dense(), right.dense()),
-            Terms::Kronecker(left, right) => Dense::Kronecker((left.dense(), left), (right.dense(), right)),
-            Terms::Full(part) => Dense::Full(part),
+            Terms::Product(factors) => Dense::Product(factors.dense()?),
+            Terms::Hadamard(left, right) => Dense::Hadamard(left.dense()?, right.dense()?),
+            Terms::Kronecker(left, right) => Dense::Kronecker((left.dense()?, left), (right.dense()?, right)),
+            Terms::Full(part) => Dense::Full(part.values()?),
         };
-        let magnitudes = self.magnitudes.as_ref().map(|magnitudes| magnitudes.values.values()).unwrap_or_default();
+        let magnitudes = self.magnitudes.as_ref().map(|magnitudes| magnitudes.values.values()).transpose()?;
+        let magnitudes = magnitudes.unwrap_or_default();
         let mut read = ReadDelta { delta: self, terms, magnitudes };
         if self.magnitudes.as_ref().is_some_and(|magnitudes| !magnitudes.per_output) {
-            let squares = read.channel_squares(base);
+            let squares = read.channel_squares(base)?;
             read.magnitudes = read.magnitudes.iter().zip(squares).map(|(m, s)| ratio(*m, s)).collect();
         }
-        read
+        Ok(read)
     }
 }
+
+/// Gives some rows of the tensor that is changed.
+pub(super) type Base<'b> = dyn Fn(Range<usize>) -> Result<Vec<f32>> + 'b;
 
 enum Dense<'d> {
     Product(LowRank),
     Hadamard(LowRank, LowRank),
     Kronecker((Vec<f32>, &'d Side), (Vec<f32>, &'d Side)),
-    Full(&'d Part),
+    Full(Vec<f32>),
 }
 
 /// A change whose factors are in memory, to be added to some rows at a time.
@@ -212,22 +216,35 @@ impl ReadDelta<'_> {
     }
 
     /// ‖W + ΔW‖² of each input channel.
-    fn channel_squares(&self, base: &dyn Fn(Range<usize>) -> Vec<f32>) -> Vec<f64> {
+    fn channel_squares(&self, base: &Base<'_>) -> Result<Vec<f64>> {
         let Delta { rows, columns, taps, scale, .. } = *self.delta;
         let mut sums = vec![0.0; columns / taps];
         let together = (TOGETHER / columns.max(1)).max(1);
         for first in (0..rows).step_by(together) {
-            let mut merged = base(first..rows.min(first + together));
+            let mut merged = base(first..rows.min(first + together))?;
             self.accumulate(first, scale as f32, &mut merged);
             for row in merged.chunks(columns) {
                 sums.iter_mut().zip(row.chunks(taps)).for_each(|(sum, of_channel)| *sum += squares(of_channel));
             }
         }
-        sums
+        Ok(sums)
     }
 
     fn accumulate(&self, start: usize, factor: f32, out: &mut [f32]) {
-        let columns = self.delta.columns;
+        let Delta { columns, changed, .. } = *self.delta;
+        if changed == columns {
+            return self.accumulate_whole(start, factor, out);
+        }
+        let mut change = vec![0.0; out.len() / columns * changed];
+        self.accumulate_whole(start, factor, &mut change);
+        for (row, change) in out.chunks_mut(columns).zip(change.chunks(changed)) {
+            row.iter_mut().zip(change).for_each(|(out, change)| *out += change);
+        }
+    }
+
+    /// Rows of the columns that are changed.
+    fn accumulate_whole(&self, start: usize, factor: f32, out: &mut [f32]) {
+        let columns = self.delta.changed;
         let each = |out: &mut [f32], body: &(dyn Fn(usize, &mut [f32]) + Sync)| {
             out.par_chunks_mut(ROWS * columns).enumerate().for_each(|(i, rows)| body(start + i * ROWS, rows));
         };
@@ -248,8 +265,8 @@ impl ReadDelta<'_> {
                     }
                 }
             }),
-            Dense::Full(part) => each(out, &|first, rows| {
-                let values = part.values_from(first * columns, rows.len());
+            Dense::Full(values) => each(out, &|first, rows| {
+                let values = &values[first * columns..];
                 rows.iter_mut().zip(values).for_each(|(out, v)| *out += factor * v);
             }),
         }

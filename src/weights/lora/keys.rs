@@ -33,6 +33,26 @@ pub(super) enum Leaf {
     NormBias,
 }
 
+/// Whose way to write names it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Style {
+    Kohya,
+    Diffusers,
+    Peft,
+}
+
+/// The style of an ending.
+fn style(ending: &str) -> Style {
+    let has = |part: &str| ending.contains(part);
+    if has("lora_A") || has("lora_B") || has("lora_magnitude") {
+        Style::Peft
+    } else if has("lora.") || has("lora_linear_layer") {
+        Style::Diffusers
+    } else {
+        Style::Kohya
+    }
+}
+
 const ENDINGS: &[(&str, Leaf)] = &[
     (".lora_up.weight", Leaf::Up),
     (".lora_down.weight", Leaf::Down),
@@ -71,17 +91,18 @@ const ENDINGS: &[(&str, Leaf)] = &[
     (".b_norm", Leaf::NormBias),
 ];
 
-/// The layer, as the file names it, and the part; `None` for a name of no format that is read.
-pub(super) fn parse(name: &str) -> Option<(String, Leaf)> {
+/// The layer, as the file names it, the part, and the style; `None` for a name of no format that is read.
+pub(super) fn parse(name: &str) -> Option<(String, Leaf, Style)> {
     let (module, ending, leaf) =
         ENDINGS.iter().find_map(|(ending, leaf)| Some((name.strip_suffix(ending)?, *ending, *leaf)))?;
+    let style = style(ending);
     if !ending.starts_with('_') {
         // `attn1.processor.to_q.lora_A`: PEFT over attention processors.
-        return Some((module.replace(".processor.", "."), leaf));
+        return Some((module.replace(".processor.", "."), leaf, style));
     }
     // diffusers' first form keeps its factors in the attention processor: `attn1.processor.to_q_lora.up.weight`.
     let module = module.replace(".processor.", ".");
-    Some((if module.ends_with(".to_out") { module + ".0" } else { module }, leaf))
+    Some((if module.ends_with(".to_out") { module + ".0" } else { module }, leaf, style))
 }
 
 #[cfg(test)]
@@ -91,17 +112,17 @@ mod tests {
     #[test]
     fn every_style_gives_layer_and_part() {
         let cases = [
-            ("lora_unet_mid_block_attentions_0_proj_in.alpha", "lora_unet_mid_block_attentions_0_proj_in", Leaf::Alpha),
-            ("unet.a.attn1.processor.to_q_lora.up.weight", "unet.a.attn1.to_q", Leaf::Up),
-            ("a.attn1.processor.to_out_lora.down.weight", "a.attn1.to_out.0", Leaf::Down),
-            ("unet.a.to_out.0.lora.down.weight", "unet.a.to_out.0", Leaf::Down),
-            ("text_encoder.x.q_proj.lora_linear_layer.up.weight", "text_encoder.x.q_proj", Leaf::Up),
-            ("base_model.model.x.fc1.lora_A.weight", "base_model.model.x.fc1", Leaf::Down),
-            ("x.lokr_w1_a", "x", Leaf::LokrW1A),
-            ("x.diff_b", "x", Leaf::DiffBias),
+            ("lora_unet_mid_block_proj_in.alpha", "lora_unet_mid_block_proj_in", Leaf::Alpha, Style::Kohya),
+            ("unet.a.attn1.processor.to_q_lora.up.weight", "unet.a.attn1.to_q", Leaf::Up, Style::Diffusers),
+            ("a.attn1.processor.to_out_lora.down.weight", "a.attn1.to_out.0", Leaf::Down, Style::Diffusers),
+            ("unet.a.to_out.0.lora.down.weight", "unet.a.to_out.0", Leaf::Down, Style::Diffusers),
+            ("text_encoder.x.q_proj.lora_linear_layer.up.weight", "text_encoder.x.q_proj", Leaf::Up, Style::Diffusers),
+            ("base_model.model.x.fc1.lora_A.weight", "base_model.model.x.fc1", Leaf::Down, Style::Peft),
+            ("x.lokr_w1_a", "x", Leaf::LokrW1A, Style::Kohya),
+            ("x.diff_b", "x", Leaf::DiffBias, Style::Kohya),
         ];
-        for (name, module, leaf) in cases {
-            assert_eq!(parse(name), Some((module.into(), leaf)), "{name}");
+        for (name, module, leaf, style) in cases {
+            assert_eq!(parse(name), Some((module.into(), leaf, style)), "{name}");
         }
         for name in ["x.oft_blocks", "emb_params", "lora_up.weight", "x.weight"] {
             assert_eq!(parse(name), None, "{name}");

@@ -15,23 +15,24 @@ mod keys;
 mod patches;
 mod product;
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use self::build::{Kind, Parts, Scale};
 use self::delta::Part;
-use self::keys::Leaf;
+use self::keys::{Leaf, Style};
 pub(crate) use self::patches::{Change, Patch, Patcher, Patches, patched};
 use super::{StoredType, WeightFile};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// An adapter's file with its tensors sorted by layer. Nothing but the header and PEFT's settings is read.
 pub struct AdapterFile {
     file: Arc<WeightFile>,
     modules: BTreeMap<String, Parts>,
+    style: Option<Style>,
     foreign: Vec<String>,
     metadata: BTreeMap<String, String>,
     /// PEFT's settings of the whole file (`adapter_config.json`), or by component (diffusers' metadata).
@@ -41,6 +42,8 @@ pub struct AdapterFile {
 /// What PEFT calls its files in a folder, the weights also as it did before safetensors.
 const PEFT_WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 const PEFT_CONFIG: &str = "adapter_config.json";
+/// Settings are a page of text; anything larger is none.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
 /// diffusers' names of a folder's LoRA.
 const DIFFUSERS_WEIGHTS: [&str; 2] = ["pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"];
 
@@ -51,27 +54,43 @@ impl AdapterFile {
     /// As [`WeightFile::open`], when a tensor that would be read is of no type that is read, or when two tensors are the same part of a layer.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let [peft, old_peft] = PEFT_WEIGHTS;
-        let [diffusers, old_diffusers] = DIFFUSERS_WEIGHTS;
-        let names = [peft, diffusers, old_peft, old_diffusers];
-        let named = names.map(|name| path.join(name)).into_iter().find(|p| p.is_file());
+        let named = Self::in_folder(path);
         let path = named.as_deref().unwrap_or(path);
         let file = WeightFile::open(path)?;
         let config = path.with_file_name(PEFT_CONFIG);
         let is_peft =
-            path.file_name().is_some_and(|name| PEFT_WEIGHTS.iter().any(|peft| name == *peft)) && config.is_file();
-        let config = is_peft.then(|| std::fs::read(&config).map_err(|e| Error::io(&config, e))).transpose()?;
+            path.file_name().is_some_and(|name| PEFT_WEIGHTS.iter().any(|peft| name == *peft)) && config.exists();
+        let config = is_peft.then(|| files::read(&config, MAX_CONFIG_BYTES, "an adapter's settings")).transpose()?;
         Self::sort(Arc::new(file), config.as_deref())
+    }
+
+    /// The file that PEFT or diffusers put into a folder.
+    pub fn in_folder(folder: &Path) -> Option<PathBuf> {
+        let [peft, old_peft] = PEFT_WEIGHTS;
+        let [diffusers, old_diffusers] = DIFFUSERS_WEIGHTS;
+        [peft, diffusers, old_peft, old_diffusers].map(|name| folder.join(name)).into_iter().find(|path| path.exists())
+    }
+
+    /// What an open file holds, without settings that lie beside it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn of(file: Arc<WeightFile>) -> Result<Self> {
+        Self::sort(file, None)
     }
 
     fn sort(file: Arc<WeightFile>, config: Option<&[u8]>) -> Result<Self> {
         let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
+        let mut style = None;
         let mut foreign = Vec::new();
         for (name, tensor) in file.tensors() {
-            let Some((module, leaf)) = keys::parse(name) else {
+            let Some((module, leaf, own)) = keys::parse(name) else {
                 foreign.push(name.clone());
                 continue;
             };
+            if !matches!(leaf, Leaf::Alpha | Leaf::DoraScale) {
+                style.get_or_insert(own);
+            }
             if !tensor.dtype.is_readable() {
                 return Err(Error::Model(format!(
                     "{}: {name}: expected {}, file has {}; convert the file to one of them",
@@ -112,7 +131,7 @@ impl AdapterFile {
                 settings.extend(by_component.into_iter().map(|(name, of)| (name, Value::Object(of))));
             }
         }
-        Ok(AdapterFile { file, modules, foreign, metadata, settings })
+        Ok(AdapterFile { file, modules, style, foreign, metadata, settings })
     }
 
     /// The layers that the file changes, as it names them.
@@ -175,51 +194,73 @@ impl AdapterFile {
         Ok(Some(Scale { alpha, by_root: settings["use_rslora"].as_bool().unwrap_or(false) }))
     }
 
+    /// Whose names the layers have; `None` where the file changes none.
+    pub fn style(&self) -> Option<&'static str> {
+        Some(match self.style? {
+            Style::Kohya => "kohya",
+            Style::Diffusers => "diffusers",
+            Style::Peft => "PEFT",
+        })
+    }
+
+    /// The kind of most layers: `LoRA`, `DoRA`, `LoHa`, `LoKr` or `full differences`.
+    pub fn kind(&self) -> &'static str {
+        let count = |kind| self.modules.values().filter(|parts| build::kind(parts) == kind).count();
+        let kinds = KINDS.iter().max_by_key(|(kind, _)| (count(*kind), *kind == Kind::Lora));
+        match kinds {
+            Some((Kind::Lora, _)) if self.modules.values().any(is_dora) => "DoRA",
+            Some((_, name)) => name,
+            None => "LoRA",
+        }
+    }
+
+    /// The ranks that occur.
+    pub fn ranks(&self) -> BTreeSet<usize> {
+        self.modules.values().filter_map(rank).collect()
+    }
+
     /// What the layers hold, in words: `LoRA rank 4 to 8, DoRA`.
     pub fn describe(&self) -> String {
         let mut words = Vec::new();
-        for (kind, name) in
-            [(Kind::Lora, "LoRA"), (Kind::Loha, "LoHa"), (Kind::Lokr, "LoKr"), (Kind::Full, "full differences")]
-        {
-            let of_kind: Vec<&Parts> = self.modules.values().filter(|parts| build::kind(parts) == kind).collect();
+        for (kind, name) in KINDS {
+            let of_kind: Vec<&Parts> = self.modules.values().filter(|parts| build::kind(parts) == *kind).collect();
             if of_kind.is_empty() {
                 continue;
             }
-            let rank = |parts: &&Parts| {
-                let leaf = [Leaf::Down, Leaf::HadaW1B, Leaf::LokrW2B, Leaf::LokrW1B];
-                leaf.iter().find_map(|leaf| parts.get(leaf)).map(|part| part.extents()[0])
-            };
-            let ranks: Vec<usize> = of_kind.iter().filter_map(rank).collect();
+            let ranks: Vec<usize> = of_kind.into_iter().filter_map(rank).collect();
             words.push(match (ranks.iter().min(), ranks.iter().max()) {
                 (Some(low), Some(high)) if low == high => format!("{name} rank {low}"),
                 (Some(low), Some(high)) => format!("{name} rank {low} to {high}"),
-                _ => name.to_owned(),
+                _ => (*name).to_owned(),
             });
         }
-        let is_dora = |parts: &Parts| parts.contains_key(&Leaf::DoraScale) || parts.contains_key(&Leaf::Magnitude);
         if self.modules.values().any(is_dora) {
             words.push("DoRA".into());
         }
         words.join(", ")
     }
 
-    /// Which models the adapter looks made for: what its metadata says, or the width of the text states that its layers take.
-    pub fn made_for(&self) -> Option<String> {
-        for key in ["modelspec.architecture", "ss_base_model_version"] {
-            if let Some(said) = self.metadata.get(key).filter(|said| !said.is_empty()) {
-                return Some(said.clone());
-            }
-        }
-        let to_k = self.modules.iter().find(|(name, _)| name.ends_with("attn2.to_k") || name.ends_with("attn2_to_k"));
-        let width = to_k.and_then(|(_, parts)| Some(parts.get(&Leaf::Down)?.extents()[1]));
-        let has = |start: &str| self.modules.keys().any(|name| name.starts_with(start));
-        match width {
-            Some(768) => Some("Stable Diffusion 1.x".into()),
-            Some(1024) => Some("Stable Diffusion 2.x".into()),
-            Some(2048) => Some("SDXL".into()),
-            _ if has("lora_te2_") || has("text_encoder_2.") => Some("SDXL".into()),
-            _ if has("transformer.") || has("lora_transformer_") => Some("a diffusion transformer (Flux, SD3)".into()),
-            _ => None,
-        }
+    /// What the metadata says that the adapter was made for.
+    pub fn said(&self) -> Option<&str> {
+        let said = |key: &&str| self.metadata.get(*key).map(String::as_str).filter(|said| !said.is_empty());
+        ["modelspec.architecture", "ss_base_model_version"].iter().find_map(said)
     }
+
+    /// The inputs of the layers whose names end so.
+    pub fn inputs<'a>(&'a self, ends: &'a [&str]) -> impl Iterator<Item = usize> + 'a {
+        let found = self.modules.iter().filter(move |(name, _)| ends.iter().any(|end| name.ends_with(end)));
+        found.filter_map(|(_, parts)| Some(parts.get(&Leaf::Down)?.extents()[1]))
+    }
+}
+
+const KINDS: &[(Kind, &str)] =
+    &[(Kind::Lora, "LoRA"), (Kind::Loha, "LoHa"), (Kind::Lokr, "LoKr"), (Kind::Full, "full differences")];
+
+fn is_dora(parts: &Parts) -> bool {
+    parts.contains_key(&Leaf::DoraScale) || parts.contains_key(&Leaf::Magnitude)
+}
+
+fn rank(parts: &Parts) -> Option<usize> {
+    let leaf = [Leaf::Down, Leaf::HadaW1B, Leaf::LokrW2B, Leaf::LokrW1B];
+    leaf.iter().find_map(|leaf| parts.get(leaf)).map(|part| part.extents()[0])
 }

@@ -1,10 +1,10 @@
 //! Which tensors of a network are served with changes.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
-use super::delta::{Delta, ReadDelta};
+use super::delta::{Base, Delta, ReadDelta};
+use crate::Result;
 
 /// W' = W + Σ weight · ΔW, by the full name of W. A tensor without an entry is served as it lies in its file.
 #[derive(Default)]
@@ -45,18 +45,17 @@ pub(crate) struct Patcher<'p> {
 
 impl<'p> Patcher<'p> {
     /// For a tensor of `rows` × `columns` values, of which `base` gives some rows.
-    pub(crate) fn new(
-        patches: &'p [Patch],
-        [rows, columns]: [usize; 2],
-        base: &dyn Fn(Range<usize>) -> Vec<f32>,
-    ) -> Self {
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub(crate) fn new(patches: &'p [Patch], [rows, columns]: [usize; 2], base: &Base<'_>) -> Result<Self> {
         for Patch { delta, .. } in patches {
             let agrees = [delta.rows, delta.columns] == [rows, columns];
             assert!(agrees, "a change was checked against its tensor's shape");
         }
         let needs_base = patches.iter().any(|patch| patch.delta.magnitudes.is_some());
-        let patches = patches.iter().map(|patch| (patch.weight, patch.delta.read(base))).collect();
-        Patcher { patches, columns, needs_base }
+        let read = |patch: &'p Patch| Ok((patch.weight, patch.delta.read(base)?));
+        Ok(Patcher { patches: patches.iter().map(read).collect::<Result<_>>()?, columns, needs_base })
     }
 
     /// W' of the rows of W from `first` on. Every change is taken of W itself, so that their order decides nothing but the last bits.
@@ -75,12 +74,15 @@ pub(crate) fn extents(patches: &[Patch]) -> Option<[usize; 2]> {
 }
 
 /// W' of the whole of W.
-pub(crate) fn patched(mut values: Vec<f32>, patches: &[Patch]) -> Vec<f32> {
+///
+/// # Errors
+/// When a file cannot be read.
+pub(crate) fn patched(mut values: Vec<f32>, patches: &[Patch]) -> Result<Vec<f32>> {
     if let Some([rows, columns]) = extents(patches) {
         let patcher = Patcher::new(patches, [rows, columns], &|range| {
-            values[range.start * columns..range.end * columns].to_vec()
-        });
+            Ok(values[range.start * columns..range.end * columns].to_vec())
+        })?;
         patcher.patch(0, &mut values);
     }
-    values
+    Ok(values)
 }

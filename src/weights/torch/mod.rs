@@ -18,7 +18,8 @@ use std::ops::Range;
 use self::rebuild::Tensor;
 use self::values::{Node, Pickle, Value};
 use self::zip::Entry;
-use super::file::StoredTensor;
+use super::bytes::Bytes;
+use super::file::{StoredTensor, unreadable};
 use crate::{Error, Result};
 
 /// The name under which training programs keep the tensors among other things.
@@ -49,14 +50,20 @@ fn is_tar(bytes: &[u8]) -> bool {
     bytes.get(257..262) == Some(b"ustar") && bytes.get(8) != Some(&b'{')
 }
 
+/// As much of a file as tells which of PyTorch's forms it has.
+const HEAD: usize = 512;
+/// The description of a checkpoint's tensors takes a few hundred kilobytes.
+const MAX_PICKLE: usize = 1 << 30;
+
 /// The tensors of a file.
 ///
 /// # Errors
 /// When it is not an archive, damaged, or holds what no list of tensors needs; each with what to do.
-pub(super) fn read(label: &str, bytes: &[u8]) -> Result<BTreeMap<String, StoredTensor>> {
-    let old = if bytes.starts_with(OLD_MAGIC) || is_tar(bytes) {
+pub(super) fn read(label: &str, bytes: &Bytes) -> Result<BTreeMap<String, StoredTensor>> {
+    let head = bytes.head(HEAD).map_err(|e| unreadable(label, e))?;
+    let old = if head.starts_with(OLD_MAGIC) || is_tar(&head) {
         Some("the form of PyTorch before 1.6, which is no archive")
-    } else if is_pickle(bytes) {
+    } else if is_pickle(&head) {
         Some("a pickle outside an archive")
     } else {
         None
@@ -72,10 +79,14 @@ pub(super) fn read(label: &str, bytes: &[u8]) -> Result<BTreeMap<String, StoredT
     })
 }
 
-fn tensors(bytes: &[u8]) -> std::result::Result<BTreeMap<String, StoredTensor>, String> {
+fn tensors(bytes: &Bytes) -> std::result::Result<BTreeMap<String, StoredTensor>, String> {
     let archive = Archive::open(bytes)?;
-    let stream = archive.stored("data.pkl")?;
-    let pickle = pickle::read(&bytes[stream], bytes.len())?;
+    let place = archive.stored("data.pkl")?;
+    if place.len() > MAX_PICKLE {
+        return Err(format!("data.pkl: expected at most {MAX_PICKLE} bytes, got {}; the file is damaged", place.len()));
+    }
+    let stream = bytes.read(place).map_err(|e| e.to_string())?;
+    let pickle = pickle::read(&stream, bytes.len())?;
     let mut found =
         Found { pickle: &pickle, archive, tensors: BTreeMap::new(), seen: BTreeSet::new(), left: bytes.len() };
     let root = found.dictionary(pickle.root, "the checkpoint")?;
@@ -90,31 +101,34 @@ fn tensors(bytes: &[u8]) -> std::result::Result<BTreeMap<String, StoredTensor>, 
     Ok(found.tensors)
 }
 
-struct Archive<'a> {
-    entries: BTreeMap<&'a str, Entry>,
+struct Archive {
+    entries: BTreeMap<String, Entry>,
     /// What all names begin with.
-    folder: &'a str,
+    folder: String,
 }
 
-impl<'a> Archive<'a> {
-    fn open(bytes: &'a [u8]) -> std::result::Result<Self, String> {
+impl Archive {
+    fn open(bytes: &Bytes) -> std::result::Result<Self, String> {
         let entries = zip::entries(bytes)?;
-        let folder =
-            |name: &&'a str| name.strip_suffix("data.pkl").filter(|folder| folder.ends_with('/') || folder.is_empty());
-        let folders: Vec<&str> = entries.keys().filter_map(folder).collect();
-        let [folder] = folders[..] else {
+        let folder = |name: &String| {
+            let folder = name.strip_suffix("data.pkl")?;
+            (folder.ends_with('/') || folder.is_empty()).then(|| folder.to_owned())
+        };
+        let folders: Vec<String> = entries.keys().filter_map(folder).collect();
+        let [folder] = &folders[..] else {
             return Err(format!(
                 "expected one data.pkl in the archive, found {}; it is no PyTorch checkpoint, unpack it and name the file in it",
                 folders.len()
             ));
         };
-        let archive = Archive { entries, folder };
+        let archive = Archive { entries, folder: folder.clone() };
         if archive.entries.contains_key(format!("{folder}constants.pkl").as_str()) {
             return Err("expected tensors, found a TorchScript program".into());
         }
         if archive.entries.contains_key(format!("{folder}byteorder").as_str()) {
-            let order = &bytes[archive.stored("byteorder")?];
-            if order != b"little" {
+            let place = archive.stored("byteorder")?;
+            let order = bytes.read(place.start..place.end.min(place.start + 64)).map_err(|e| e.to_string())?;
+            if order.as_ref() != b"little" {
                 return Err(format!(
                     "expected little-endian tensors, got {:?}",
                     String::from_utf8_lossy(&order[..order.len().min(16)])
@@ -145,7 +159,7 @@ impl<'a> Archive<'a> {
 /// Collects the tensors of dictionaries.
 struct Found<'p, 'a> {
     pickle: &'p Pickle<'a>,
-    archive: Archive<'a>,
+    archive: Archive,
     tensors: BTreeMap<String, StoredTensor>,
     /// Dictionaries that were walked.
     seen: BTreeSet<usize>,
