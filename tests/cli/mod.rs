@@ -11,6 +11,7 @@ mod profile;
 #[cfg(feature = "pull")]
 mod pull;
 mod schedule;
+mod shown;
 mod study;
 mod tokens;
 mod tune;
