@@ -14,10 +14,16 @@ use crate::{Error, Result};
 /// All texts and EXIF of a file together, unpacked, are refused above this many bytes: a small file could hold gigabytes.
 const MAX_BYTES: u64 = 16 << 20;
 
+/// The keyword of an XMP packet, in every format that of PNG (XMP specification, part 3, 1.1.5).
+pub const XMP: &str = "XML:com.adobe.xmp";
+
+/// What an APP1 segment with an XMP packet begins with (the same, 1.1.3).
+const XMP_SEGMENT: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+
 /// What a picture's file says beside its pixels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
-    /// A PNG's texts by keyword, in the file's order; a JPEG's comments under `Comment`.
+    /// A PNG's texts by keyword, in the file's order; a JPEG's comments under `Comment`; XMP under [`XMP`].
     pub texts: Vec<(String, String)>,
     /// The first EXIF block that can be read.
     pub exif: Option<Exif>,
@@ -30,8 +36,8 @@ impl Metadata {
     }
 }
 
-/// Reads what a PNG (tEXt, zTXt, iTXt and eXIf chunks in front of and behind the pixels), JPEG (comments, APP1) or WebP (EXIF chunk) says
-/// beside its pixels; told apart by their first bytes.
+/// Reads what a PNG (tEXt, zTXt, iTXt and eXIf chunks in front of and behind the pixels), JPEG (comments, APP1) or WebP (EXIF and XMP
+/// chunks) says beside its pixels; told apart by their first bytes.
 ///
 /// # Errors
 /// When the file is missing, of another kind, cut short, or says more than 16 MiB, unpacked.
@@ -213,6 +219,8 @@ impl Walk<'_> {
                     let block = self.keep(length)?;
                     if block.starts_with(b"Exif\0") {
                         self.exif(&block);
+                    } else if let Some(packet) = block.strip_prefix(XMP_SEGMENT) {
+                        self.found.texts.push((XMP.into(), utf8_or_latin1(packet)));
                     }
                 }
                 0xfe => {
@@ -238,9 +246,16 @@ impl Walk<'_> {
             if at + 8 + length > self.length {
                 return Err(self.cut());
             }
-            if &kind == b"EXIF" {
-                let block = self.keep(length)?;
-                self.exif(&block);
+            match &kind {
+                b"EXIF" => {
+                    let block = self.keep(length)?;
+                    self.exif(&block);
+                }
+                b"XMP " => {
+                    let packet = utf8_or_latin1(&self.keep(length)?);
+                    self.found.texts.push((XMP.into(), packet));
+                }
+                _ => {}
             }
             at += 8 + length + length % 2;
         }

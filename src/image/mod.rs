@@ -12,7 +12,7 @@ mod png;
 pub use exif::Exif;
 pub use file::{check_targets, write_file};
 pub use letters::{draw_text, text_pixels, text_size};
-pub use metadata::{Metadata, read_metadata};
+pub use metadata::{Metadata, XMP, read_metadata};
 pub use montage::{Stack, contact_sheet, side_by_side};
 pub(crate) use names::check_names;
 pub use names::{is_windows_device, refused_by_windows};

@@ -9,8 +9,19 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::file::StoredTensor;
 use crate::{Error, Result};
 
+/// Headers of the largest checkpoints have less than a megabyte; what they are read into takes many times their size.
+const MAX_HEADER: u64 = 16 << 20;
+
 /// The tensors of a file, and the words that the header keeps beside them.
 pub(super) fn read(label: &str, bytes: &[u8]) -> Result<(BTreeMap<String, StoredTensor>, BTreeMap<String, String>)> {
+    if let Some(stated) = bytes.first_chunk().map(|length| u64::from_le_bytes(*length))
+        && stated > MAX_HEADER
+        && stated <= bytes.len() as u64
+    {
+        return Err(Error::Model(format!(
+            "{label}: a header of {stated} bytes, at most {MAX_HEADER} are read; the file is hostile or damaged"
+        )));
+    }
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| refusal(label, bytes, &error))?;
     refuse_duplicates(label, &bytes[8..8 + header])?;
     let start = 8 + header;

@@ -52,7 +52,7 @@ fn names_in_files_do_not_steer_the_terminal() {
     }
     assert!(told > 0, "the names are said somewhere");
     // A pickle that asks for a class.
-    let pickle = format!("\x80\x02cos\n{}\n.", NAME.replace('\n', ""));
+    let pickle = [b"\x80\x02cos\n", NAME.replace('\n', "").as_bytes(), b"\n."].concat();
     std::fs::write(at.join("class.pt"), pickle).expect("written");
     shown(at, &["inspect", "class.pt"]);
     shown(at, &[&["x", "--embedding", "class.pt"], &common[..]].concat());

@@ -44,6 +44,20 @@ const PEFT_CONFIG: &str = "adapter_config.json";
 /// diffusers' names of a folder's LoRA.
 const DIFFUSERS_WEIGHTS: [&str; 2] = ["pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"];
 
+/// Settings list the names of layers at most.
+const MAX_CONFIG: u64 = 1 << 20;
+
+fn read_config(path: &Path) -> Result<Vec<u8>> {
+    let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
+    if size > MAX_CONFIG {
+        return Err(Error::Model(format!(
+            "{}: {size} bytes, expected settings of at most {MAX_CONFIG}",
+            path.display()
+        )));
+    }
+    std::fs::read(path).map_err(|e| Error::io(path, e))
+}
+
 impl AdapterFile {
     /// Opens a file, or what PEFT or diffusers put into a folder.
     ///
@@ -60,7 +74,7 @@ impl AdapterFile {
         let config = path.with_file_name(PEFT_CONFIG);
         let is_peft =
             path.file_name().is_some_and(|name| PEFT_WEIGHTS.iter().any(|peft| name == *peft)) && config.is_file();
-        let config = is_peft.then(|| std::fs::read(&config).map_err(|e| Error::io(&config, e))).transpose()?;
+        let config = is_peft.then(|| read_config(&config)).transpose()?;
         Self::sort(Arc::new(file), config.as_deref())
     }
 

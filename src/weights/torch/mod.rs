@@ -24,6 +24,9 @@ use crate::{Error, Result};
 /// The name under which training programs keep the tensors among other things.
 const STATE: &str = "state_dict";
 
+/// Bytes of a file from which on a pickle may ask for no more memory: that of the largest checkpoint has a few megabytes.
+const MOST_FOR_PICKLE: usize = 8 << 20;
+
 /// How deep dictionaries of tensors may lie in each other.
 const MAX_DEPTH: usize = 16;
 
@@ -75,7 +78,7 @@ pub(super) fn read(label: &str, bytes: &[u8]) -> Result<BTreeMap<String, StoredT
 fn tensors(bytes: &[u8]) -> std::result::Result<BTreeMap<String, StoredTensor>, String> {
     let archive = Archive::open(bytes)?;
     let stream = archive.stored("data.pkl")?;
-    let pickle = pickle::read(&bytes[stream], bytes.len())?;
+    let pickle = pickle::read(&bytes[stream], bytes.len().min(MOST_FOR_PICKLE))?;
     let mut found =
         Found { pickle: &pickle, archive, tensors: BTreeMap::new(), seen: BTreeSet::new(), left: bytes.len() };
     let root = found.dictionary(pickle.root, "the checkpoint")?;
