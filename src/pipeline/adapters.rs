@@ -54,9 +54,14 @@ impl AdapterReport {
         self.file.sha256()
     }
 
-    /// The hash that AUTOMATIC1111's program knows it by.
+    /// SHA-256 of the tensors' data alone, in hexadecimal, as AUTOMATIC1111's program and Civitai know it.
+    pub fn sha256_of_data(&self) -> String {
+        self.file.sha256_of_data()
+    }
+
+    /// The hash that AUTOMATIC1111's program writes.
     pub(super) fn short_hash(&self) -> String {
-        self.file.sha256_of_data()[..12].to_owned()
+        self.sha256_of_data()[..12].to_owned()
     }
 
     /// `<lora:name:0.8>`, with the text encoder's weight before the UNet's where they differ, as AUTOMATIC1111 reads it.

@@ -78,6 +78,9 @@ pub struct Request {
     pub seed: u64,
     /// Whose random numbers.
     pub rng: RngKind,
+    /// Added to the seed for every draw after the first noise: AUTOMATIC1111's `eta_noise_seed_delta`, "ENSD". 0 lets the first generator
+    /// go on.
+    pub noise_seed_delta: u64,
     /// The first noise goes part of the way towards another seed's.
     pub variation: Option<Variation>,
     /// This one picture as number i (from 0) of a batch of n: with [`RngKind::Comfy`] its draws depend on both. `count` is 1 then.
@@ -192,6 +195,7 @@ impl Default for Request {
             eta: None,
             seed: 0,
             rng: RngKind::Torch,
+            noise_seed_delta: 0,
             variation: None,
             place: None,
             count: 1,
