@@ -114,6 +114,16 @@ impl Places {
             }
         }
         found.sort();
+        // Of several of one name, those that a text names with their folder, as ComfyUI's `embedding:folder/name`.
+        let is_named = |path: &PathBuf| {
+            let inner = self.models.iter().find_map(|folder| path.strip_prefix(folder.join(EMBEDDINGS)).ok());
+            let inner = inner.map(|inner| inner.with_extension("").to_string_lossy().to_lowercase().replace('\\', "/"));
+            inner.is_some_and(|inner| {
+                inner.contains('/') && texts.iter().any(|text| text.replace('\\', "/").contains(&inner))
+            })
+        };
+        let named: Vec<PathBuf> = found.iter().filter(|path| is_named(path)).cloned().collect();
+        found.retain(|path| named.contains(path) || !named.iter().any(|named| named.file_stem() == path.file_stem()));
         found
     }
 

@@ -96,7 +96,7 @@ pub use tuning_file::{load_tuning, save_tuning, tuning_path};
 pub use weight_types::{Part, Streaming, WeightTypes};
 
 pub use crate::models::TokenMerging;
-pub use crate::text::PromptSyntax;
+pub use crate::text::{Network, PromptSyntax, split_networks};
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

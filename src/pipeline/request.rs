@@ -353,9 +353,19 @@ impl Request {
 
     /// All texts: prompts, negative prompts, those of One More Step.
     pub fn prompts(&self) -> impl Iterator<Item = &String> {
-        let optional = [&self.prompt_2, &self.negative_prompt, &self.negative_prompt_2];
-        let oms = self.oms.iter().flat_map(|oms| oms.prompt.iter().chain([&oms.negative_prompt]));
-        std::iter::once(&self.prompt).chain(optional.into_iter().flatten()).chain(oms)
+        self.positive_prompts().chain(self.negative_prompts())
+    }
+
+    /// What to draw, for each who reads it.
+    pub(super) fn positive_prompts(&self) -> impl Iterator<Item = &String> {
+        let oms = self.oms.iter().flat_map(|oms| &oms.prompt);
+        std::iter::once(&self.prompt).chain(&self.prompt_2).chain(oms)
+    }
+
+    /// What to steer away from, for each who reads it.
+    pub(super) fn negative_prompts(&self) -> impl Iterator<Item = &String> {
+        let oms = self.oms.iter().map(|oms| &oms.negative_prompt);
+        self.negative_prompt.iter().chain(&self.negative_prompt_2).chain(oms)
     }
 
     /// How prompts are read.

@@ -4,6 +4,7 @@ mod control;
 mod doctor;
 mod failures;
 mod inspect;
+mod like;
 mod lora;
 mod options;
 mod pictures;

@@ -133,7 +133,9 @@ fn all_texts_of_a_file_have_one_limit() {
 #[test]
 fn large_pictures_of_every_format_are_refused() {
     let frame = |kind: u8| vec![8, 0x4e, 0x20, 0x4e, 0x20, kind, 1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0];
-    for bytes in [jpeg(&[(0xc0, frame(3))]), jpeg(&[(0xc2, frame(3))])] {
+    let scan = vec![3, 1, 0, 2, 0x11, 3, 0x11, 0, 63, 0];
+    for kind in [0xc0, 0xc2] {
+        let bytes = jpeg(&[(kind, frame(3)), (0xda, scan.clone())]);
         let (_folder, path) = file(&bytes);
         let (picture, largest) = allocations::largest(|| open_picture(&path));
         let message = picture.expect_err("too large").to_string();

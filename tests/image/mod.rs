@@ -1,6 +1,6 @@
 //! Pixels and files.
 
-mod kinds;
+pub(crate) mod kinds;
 pub(crate) mod metadata;
 mod sheets;
 
