@@ -1,12 +1,13 @@
 //! What was typed → what is meant: a request, and the model that it goes to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::generate_args::{GenerateArgs, Pair, StartArgs};
 use super::{ModelArgs, PrecisionArg};
 use crate::image::open_picture;
 use crate::pipeline::{
-    Hires, InitImage, OmsRequest, Pipeline, Places, PromptSyntax, Recipe, Request, Upscale, read_recipe,
+    Hires, InitImage, OmsRequest, Pipeline, Places, Program, PromptSyntax, Recipe, Request, Source, Upscale,
+    read_recipe,
 };
 use crate::sampling::{OmsForm, Variation};
 
@@ -20,6 +21,8 @@ pub(super) struct Order {
     pub(super) model: ModelArgs,
     pub(super) request: Request,
     recipe: Option<Recipe>,
+    /// What a repeated picture says that is not done.
+    pub(super) not_repeated: Vec<String>,
 }
 
 impl Order {
@@ -39,7 +42,9 @@ impl Order {
         let has_oms = model.oms_source()?.is_some();
         refuse_unused_oms_options(args, has_oms)?;
         let mut request = apply(args, base)?;
+        let mut not_repeated = recipe.as_ref().map_or_else(Vec::new, |recipe| recipe.not_repeated.clone());
         if let Some(recipe) = &recipe {
+            not_repeated.extend(unknown_names(args, recipe)?);
             model.add_repeated(&recipe.adapters)?;
         }
         if request.prompt_syntax == PromptSyntax::A1111 {
@@ -52,15 +57,20 @@ impl Order {
         if args.refiner_start.is_some() && model.refiner.is_none() {
             return Err(Error::Request("--refiner-start: needs a second model, add --refiner DIR".into()));
         }
-        let repeated = recipe.as_ref().map_or(&[][..], |recipe| &recipe.controls);
+        // Other programs' nets have no hash and the picture that they saw is not here: they are told, and left out unless they are typed.
+        let own = recipe.as_ref().filter(|recipe| recipe.program == Program::Chiaro);
+        let repeated = own.map_or(&[][..], |recipe| &recipe.controls);
         request.controls = args.control.apply(&mut model, repeated, &request.controls)?;
+        if !request.controls.is_empty() {
+            not_repeated.retain(|field| !field.starts_with("ControlNet "));
+        }
         request.image = start_image(&args.start, recipe.as_ref(), &request)?;
         size_of_control(args, &mut request)?;
         request.validate()?;
         model.found_embeddings =
             Places::from_env().embeddings_in(&request.prompts().map(String::as_str).collect::<Vec<_>>());
         Pipeline::check_schedule(&model.source()?, &model.overrides()?, &request)?;
-        Ok(Order { model, request, recipe })
+        Ok(Order { model, request, recipe, not_repeated })
     }
 
     /// How what is about to be drawn differs from what is repeated.
@@ -73,12 +83,20 @@ impl Order {
                 found.push(format!("{component}: another file than the picture's; it will come out otherwise"));
             }
         }
-        for wanted in &recipe.adapters {
-            let same = pipeline.adapters().iter().find(|own| own.name() == wanted.name);
-            if same.is_some_and(|own| own.sha256() != wanted.sha256) {
-                found
-                    .push(format!("lora {}: another file than the picture's; it will come out otherwise", wanted.name));
+        for own in pipeline.adapters() {
+            let name = own.name();
+            let wanted = recipe.adapters.iter().find(|wanted| wanted.name == name);
+            let other = wanted.and_then(|wanted| wanted.sha256.as_ref()).is_some_and(|hash| hash != own.sha256());
+            // Other programs keep its beginning, and leave separating signs out of the name.
+            let short = recipe.adapter_hashes.get(&name.replace([':', ','], ""));
+            if other || short.is_some_and(|hash| !own.sha256_of_data().starts_with(&hash.to_lowercase())) {
+                found.push(format!("lora {name}: another file than the picture's; it will come out otherwise"));
             }
+        }
+        if let (Some(hash), Source::File(_)) = (&recipe.model_hash, self.model.source()?)
+            && !own.values().any(|own| own.starts_with(&hash.to_lowercase()))
+        {
+            found.push(format!("the picture was drawn with a model of hash {hash}; this one is another"));
         }
         for (part, name) in &recipe.parts {
             if !pipeline.parts().iter().any(|(own, _)| own == part) {
@@ -99,7 +117,7 @@ impl Order {
             ));
         }
         if let (Some(image), Some(given)) = (&recipe.image, &self.request.image)
-            && image.sha256 != given.sha256()
+            && image.sha256.as_ref().is_some_and(|hash| *hash != given.sha256())
         {
             found.push("--image: another picture than the one that it started from".into());
         }
@@ -109,7 +127,7 @@ impl Order {
                     "embedding {}: not here, its name is read as words (--embedding FILE); it will come out otherwise",
                     wanted.name
                 )),
-                Some(own) if own.sha256() != wanted.sha256 => {
+                Some(own) if !own.sha256().starts_with(&wanted.sha256.to_lowercase()) => {
                     found.push(format!(
                         "embedding {}: another file than the picture's; it will come out otherwise",
                         wanted.name
@@ -120,14 +138,16 @@ impl Order {
         }
         let nets: Vec<_> = pipeline.controls().collect();
         for (i, (wanted, control)) in recipe.controls.iter().zip(&self.request.controls).enumerate() {
-            if nets.get(control.net).is_some_and(|(_, sha256)| *sha256 != wanted.sha256) {
+            let other = |sha256: &str| wanted.sha256.as_ref().is_some_and(|hash| hash != sha256);
+            if nets.get(control.net).is_some_and(|(_, sha256)| other(sha256)) {
                 found.push(format!("--control {}: another net than the picture's; it will come out otherwise", i + 1));
             }
-            if control.image_sha256() != wanted.image_sha256 {
+            if wanted.image_sha256.is_some() && control.image_sha256() != wanted.image_sha256 {
                 found.push(format!("--control-image {}: another picture than the one that the net saw", i + 1));
             }
         }
-        if recipe.controls.len() != self.request.controls.len() {
+        let told = self.not_repeated.iter().any(|field| field.starts_with("ControlNet "));
+        if recipe.controls.len() != self.request.controls.len() && !told {
             let (had, has) = (recipe.controls.len(), self.request.controls.len());
             found.push(format!("the picture was drawn with {had} ControlNets, this one is with {has}"));
         }
@@ -159,10 +179,19 @@ fn like(typed: &ModelArgs, recipe: &Recipe) -> Result<ModelArgs> {
     let mut model = typed.clone();
     let demo = |name: Option<&str>| name == Some("demo");
     if model.model.is_none() && !demo(recipe.model.as_deref()) {
-        let name = recipe.model.as_deref().unwrap_or("not named in its PNG");
-        return Err(Error::Request(format!(
-            "--like: the picture's model ({name}) is needed, name its folder with --model"
-        )));
+        model.model = recipe.model.as_deref().and_then(|name| found(name, Places::find));
+        if model.model.is_none() {
+            let name = recipe.model.as_deref().unwrap_or("not named in it");
+            return Err(Error::Request(format!(
+                "--like: the picture's model ({name}) is needed, name its folder or file with --model"
+            )));
+        }
+    }
+    for (part, typed) in [("vae", &mut model.vae), ("refiner", &mut model.refiner), ("unet", &mut model.unet)] {
+        // This program's own are told where they are missing.
+        if let (None, Some(name), true) = (&typed, recipe.parts.get(part), recipe.program != Program::Chiaro) {
+            *typed = found(name, Places::find_part);
+        }
     }
     if model.oms.is_none() {
         model.oms = match recipe.oms_module.as_deref() {
@@ -185,6 +214,37 @@ fn like(typed: &ModelArgs, recipe: &Recipe) -> Result<ModelArgs> {
         model.weights = recipe.weights.as_deref().map(str::parse).transpose()?;
     }
     Ok(model)
+}
+
+/// Where a file of that name lies, if it is a name: a picture's maker does not choose paths.
+fn found(name: &str, find: impl Fn(&Places, &str) -> Result<PathBuf>) -> Option<String> {
+    let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']);
+    let path = find(&Places::from_env(), name).ok().filter(|_| name.split('/').all(is_plain))?;
+    Some(path.to_string_lossy().into_owned())
+}
+
+/// Names of a repeated picture's sampling that are none here: they are needed, or told where others were typed.
+fn unknown_names(args: &GenerateArgs, recipe: &Recipe) -> Result<Vec<String>> {
+    let typed = args.model.sampler;
+    let sigmas = args.sampling.sigmas.or(typed.and_then(|sampler| sampler.sigmas));
+    let unknown = [
+        ("sampler", &recipe.unknown_sampler, typed.is_some(), "--sampler"),
+        ("schedule", &recipe.unknown_sigmas, sigmas.is_some(), "--sigmas"),
+    ];
+    let mut told = Vec::new();
+    for (what, name, typed, option) in unknown {
+        match name {
+            Some(name) if !typed => {
+                return Err(Error::Request(format!(
+                    "--like: {}'s {what} {name:?} is not here, choose one with {option} (`chiaro samplers` lists all)",
+                    recipe.program
+                )));
+            }
+            Some(name) => told.push(format!("{what} {name}")),
+            None => {}
+        }
+    }
+    Ok(told)
 }
 
 /// `base` with what was typed in its place.
@@ -228,6 +288,7 @@ fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
         eta: sampling.eta.or(base.eta),
         seed: noise.seed.unwrap_or(base.seed),
         rng: noise.rng.unwrap_or(base.rng),
+        noise_seed_delta: noise.noise_seed_delta.unwrap_or(base.noise_seed_delta),
         variation,
         place: base.place.filter(|_| !moved),
         count: noise.count.unwrap_or(base.count),

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{DoctorArgs, print_json, print_line};
+use super::shown::shown_json;
+use super::{DoctorArgs, print_json, print_line, print_lines, print_text};
 use crate::doctor::{Examination, Progress, TierReport, Verdict, examine};
 use crate::gpu::{AdapterInfo, DriverFault, GpuOptions, adapters, dxc, find_adapter};
 use crate::pipeline::{findings_path, save_findings};
@@ -40,7 +41,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<()> {
             print_line(&format!("   {}", offered(adapter)))?;
         }
         let started = Instant::now();
-        let told = |report: &TierReport| if human { print_line(&line(report)) } else { Ok(()) };
+        let told = |report: &TierReport| if human { print_lines(&line(report)) } else { Ok(()) };
         let examination = examine_apart(adapter, args.pretend, told)?;
         faulty += usize::from(examination.has_faults());
         let kept = match args.pretend {
@@ -91,7 +92,7 @@ fn examine_here(index: usize, fault: Option<DriverFault>, without: &[Tier]) -> R
     let adapter = adapter.ok_or_else(|| Error::Request(format!("--examine {index}: there is no such adapter")))?;
     let tell = |progress: &Progress| {
         let line = serde_json::to_string(progress).map_err(|e| Error::Device(e.to_string()))?;
-        print_line(&line)
+        print_text(&shown_json(&line))
     };
     let mut failed = None;
     let examination = examine(&adapter, options(fault, without), |progress| {

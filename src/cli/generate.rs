@@ -35,6 +35,9 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     for adapter in pipeline.adapters() {
         progress.say(&adapter.summary());
     }
+    if !order.not_repeated.is_empty() {
+        progress.say(&format!("not repeated: {}", order.not_repeated.join(", ")));
+    }
     for difference in order.differences(&pipeline)? {
         progress.say(&format!("warning: {difference}"));
     }
@@ -55,7 +58,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
         }
         saved.push((file.clone(), pictures));
     }
-    report(args, &pipeline, &saved, started)
+    report(args, &pipeline, &saved, &order.not_repeated, started)
 }
 
 /// When pictures are shown as they stand, and beside which files.
@@ -133,6 +136,7 @@ fn report(
     args: &GenerateArgs,
     pipeline: &Pipeline,
     saved: &[(PathBuf, Vec<&Picture>)],
+    not_repeated: &[String],
     started: Instant,
 ) -> Result<()> {
     if args.model.json {
@@ -150,6 +154,7 @@ fn report(
         return print_json(&json!({
             "adapters": pipeline.adapters().iter().map(AdapterReport::to_json).collect::<Vec<_>>(),
             "device": pipeline.device().name(), "device_remarks": pipeline.device().remarks(), "seconds": started.elapsed().as_secs_f64(), "pictures": list,
+            "not_repeated": not_repeated,
         }));
     }
     for (file, pictures) in saved {

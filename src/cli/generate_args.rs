@@ -15,8 +15,9 @@ pub struct GenerateArgs {
     /// What to draw [default with --like: the picture's prompt]
     #[arg(value_name = "PROMPT", required_unless_present = "like")]
     pub prompt: Option<String>,
-    /// Repeat a picture of this program, or of AUTOMATIC1111, from the parameters in its PNG; other options replace what they say
-    #[arg(long, value_name = "PNG")]
+    /// Repeat a picture from the parameters in its PNG, JPEG or WebP, where other options replace what they say: one of this program, or of
+    /// AUTOMATIC1111 (Forge, SD.Next), ComfyUI, Fooocus, InvokeAI, NovelAI, stable-diffusion.cpp. What cannot be repeated is told
+    #[arg(long, value_name = "FILE")]
     pub like: Option<PathBuf>,
     /// Model, size, device
     #[command(flatten)]
@@ -139,6 +140,9 @@ pub struct NoiseArgs {
     /// [default: torch]
     #[arg(long, value_name = "NAME")]
     pub rng: Option<RngKind>,
+    /// Added to the seed for every draw after the first noise (AUTOMATIC1111's ENSD) [default: 0, the first generator goes on]
+    #[arg(long, value_name = "N", visible_alias = "ensd")]
+    pub noise_seed_delta: Option<u64>,
     /// Seed towards which the first noise goes by --variation-strength [default: 0]
     #[arg(long, value_name = "N", requires = "variation_strength")]
     pub variation_seed: Option<u64>,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::ModelArgs;
-use crate::pipeline::{Adapter, RecipeAdapter};
+use crate::pipeline::{Adapter, Network, Places, RecipeAdapter, split_networks};
 use crate::{Error, Result};
 
 /// `FILE` or `FILE:WEIGHT` as typed.
@@ -81,11 +81,17 @@ impl ModelArgs {
         Ok(text)
     }
 
-    /// `name.safetensors` (or another of [`ENDINGS`]) in --lora-dir and the folders in it, or beside a file of --lora.
+    /// `name.safetensors` (or another of [`ENDINGS`]) in --lora-dir and the folders in it, in those of CHIARO_MODELS, or beside a file of
+    /// --lora.
     fn find_lora(&self, name: &str) -> Result<PathBuf> {
         let mut files = Vec::new();
         if let Some(folder) = &self.lora_dir {
             collect(folder, DEPTH, &mut files)?;
+        }
+        for folder in Places::from_env().models.iter().flat_map(|models| LORA_FOLDERS.map(|inner| models.join(inner))) {
+            if folder.is_dir() {
+                collect(&folder, DEPTH, &mut files)?;
+            }
         }
         for typed in &self.lora {
             let beside = typed.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -119,6 +125,9 @@ impl ModelArgs {
     }
 }
 
+/// Folders inside a folder of models in which other programs keep adapters.
+const LORA_FOLDERS: [&str; 2] = ["loras", "Lora"];
+
 /// How deep folders lie in each other below --lora-dir.
 const DEPTH: usize = 4;
 
@@ -144,47 +153,52 @@ struct Tag {
     text_encoder_weight: Option<f64>,
 }
 
-/// AUTOMATIC1111's extra networks (`modules/extra_networks.py`, `extensions-builtin/Lora/extra_networks_lora.py`): `<lora:name>`,
-/// `<lora:name:weight>`, `<lora:name:text encoder's:UNet's>`; `lyco` means the same. Other words in angle brackets are text.
+/// Takes the tags of adapters (`lora`, and `lyco` which means the same) out of a prompt. Those of other kinds stay, and so do comments.
 fn split_tags(prompt: &str) -> Result<(String, Vec<Tag>)> {
-    let (mut text, mut tags, mut rest) = (String::new(), Vec::new(), prompt);
-    while let Some(at) = rest.find('<') {
-        let (before, tag) = rest.split_at(at);
-        text += before;
-        let inside = ["<lora:", "<lyco:"].iter().find_map(|start| tag.strip_prefix(start)?.split_once('>'));
-        match inside {
-            Some((inside, after)) => {
-                tags.push(read_tag(inside)?);
-                rest = after;
-            }
-            None => {
-                text.push('<');
-                rest = &tag[1..];
-            }
-        }
+    let mut tags = Vec::new();
+    let mut lines = Vec::new();
+    for line in prompt.split('\n') {
+        let (read, comment) = line.split_at(line.find('#').unwrap_or(line.len()));
+        let (text, networks) = split_networks(read, |kind| matches!(kind, "lora" | "lyco"));
+        tags.extend(networks.iter().map(read_tag).collect::<Result<Vec<_>>>()?);
+        lines.push(text + comment);
     }
-    text += rest;
+    let text = lines.join("\n");
     Ok((if tags.is_empty() { text } else { text.trim().to_owned() }, tags))
 }
 
-fn read_tag(inside: &str) -> Result<Tag> {
+/// AUTOMATIC1111's arguments (`extensions-builtin/Lora/extra_networks_lora.py`): name, weight of text encoders, weight of the UNet if it is
+/// another, each also by name (`te=0.5:unet=0.7`). It passes over other names, and so does this.
+fn read_tag(network: &Network) -> Result<Tag> {
     let refuse = |found: &str| {
         Error::Request(format!(
-            "<lora:{inside}>: expected <lora:NAME:WEIGHT> or <lora:NAME:TEXT:UNET> with numbers, got {found:?}"
+            "<{}:{}>: expected <lora:NAME:WEIGHT>, <lora:NAME:TEXT:UNET> or <lora:NAME:te=TEXT:unet=UNET> with numbers, got {found:?}",
+            network.kind,
+            network.arguments.join(":")
         ))
     };
     let number = |text: &str| text.trim().parse::<f64>().ok().filter(|w| w.is_finite()).ok_or_else(|| refuse(text));
-    let parts: Vec<&str> = inside.split(':').collect();
-    let name = parts[0].trim().to_owned();
-    if name.is_empty() {
-        return Err(refuse(""));
+    // Two parts around one sign make a name; a text with several signs is no name there either.
+    let named = |argument: &String| match argument.split('=').collect::<Vec<_>>()[..] {
+        [name, value] => Some((name.to_owned(), value.to_owned())),
+        _ => None,
+    };
+    let plain: Vec<&String> = network.arguments.iter().filter(|argument| named(argument).is_none()).collect();
+    let value = |wanted: &str| {
+        let found = network.arguments.iter().filter_map(named).filter(|(name, _)| name == wanted).last();
+        found.map(|(_, value)| number(&value)).transpose()
+    };
+    if value("dyn")?.is_some() || plain.len() > 3 {
+        return Err(refuse("dyn"));
     }
-    match parts[1..] {
-        [] => Ok(Tag { name, weight: 1.0, text_encoder_weight: None }),
-        [weight] => Ok(Tag { name, weight: number(weight)?, text_encoder_weight: None }),
-        [text, unet] => Ok(Tag { name, weight: number(unet)?, text_encoder_weight: Some(number(text)?) }),
-        [.., last] => Err(refuse(last)),
-    }
+    let at = |place: usize| plain.get(place).map(|text| number(text)).transpose();
+    let name =
+        plain.first().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).ok_or_else(|| refuse(""))?;
+    let (text, unet) = (value("te")?.or(at(1)?), value("unet")?.or(at(2)?));
+    let text_weight = text.unwrap_or(1.0);
+    let weight = unet.unwrap_or(text_weight);
+    let text_encoder_weight = (text_weight != weight).then_some(text_weight);
+    Ok(Tag { name, weight, text_encoder_weight })
 }
 
 #[cfg(test)]
@@ -202,7 +216,17 @@ mod tests {
             ("x".into(), vec![tag("a b", 1.0, None), tag("c", -1.0, Some(0.5))])
         );
         assert_eq!(split("<lora:open"), ("<lora:open".into(), vec![]));
-        for wrong in ["<lora:>", "<lora:a:b>", "<lora:a:1:2:3>", "<lora:a:inf>", "<lora:a:lbw=1>"] {
+        assert_eq!(
+            split("<lora:d:te=0.5:unet=0.7><lora:e:unet=0:lbw=ALL><lora:f:1:1><lora:g:te=0.3>"),
+            (
+                String::new(),
+                vec![tag("d", 0.7, Some(0.5)), tag("e", 0.0, Some(1.0)), tag("f", 1.0, None), tag("g", 0.3, None)]
+            )
+        );
+        // Other kinds stay for those who know them, comments too.
+        assert_eq!(split("<hypernet:a> # <lora:b>\n<x:y>"), ("<hypernet:a> # <lora:b>\n<x:y>".into(), vec![]));
+        assert_eq!(split("<lora:>"), ("<lora:>".into(), vec![]));
+        for wrong in ["<lora::1>", "<lora:a:b>", "<lora:a:1:2:3>", "<lora:a:inf>", "<lora:a:te=x>", "<lora:a:dyn=4>"] {
             assert!(split_tags(wrong).is_err(), "{wrong}");
         }
     }

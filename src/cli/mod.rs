@@ -20,6 +20,7 @@ mod pull;
 mod samplers;
 mod schedule;
 mod shortcut_args;
+mod shown;
 mod study;
 mod tokens;
 mod tune;
@@ -61,7 +62,7 @@ pub fn main() -> ExitCode {
         // The reader of a pipe has gone: nothing is left to say, and no one to say it to.
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("chiaro: {error}{}", option_of(&error));
+            eprintln!("{}", shown::shown(&format!("chiaro: {error}{}", option_of(&error))));
             if matches!(error, Error::Request(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
@@ -204,21 +205,31 @@ fn model_source(name: Option<&str>) -> Result<Source> {
 fn tell_remarks(pipeline: &Pipeline) {
     use std::io::Write;
     for remark in pipeline.device().remarks() {
-        let _ = writeln!(std::io::stderr(), "{remark}");
+        let _ = writeln!(std::io::stderr(), "{}", shown::shown(remark));
     }
 }
 
 /// Prints a JSON value on standard output.
 fn print_json(value: &serde_json::Value) -> Result<()> {
-    print_line(&format!("{value:#}"))
+    print_text(&shown::shown_json(&format!("{value:#}")))
 }
 
 /// Prints a line on standard output; a closed pipe is an error, not a panic.
 fn print_line(line: &str) -> Result<()> {
+    print_text(&shown::shown(line))
+}
+
+/// Prints lines of our own making, each as [`print_line`] does.
+fn print_lines(lines: &str) -> Result<()> {
+    lines.split('\n').try_for_each(print_line)
+}
+
+/// Prints what has been made fit to be shown.
+fn print_text(text: &str) -> Result<()> {
     use std::io::{ErrorKind, Write};
     /// A pipe without its reader, where Windows' shells made a named one.
     const PIPE_NOT_CONNECTED: i32 = 233;
     let gone = |e: &std::io::Error| cfg!(windows) && e.raw_os_error() == Some(PIPE_NOT_CONNECTED);
-    writeln!(std::io::stdout().lock(), "{line}")
+    writeln!(std::io::stdout().lock(), "{text}")
         .map_err(|e| Error::io("standard output", if gone(&e) { ErrorKind::BrokenPipe.into() } else { e }))
 }

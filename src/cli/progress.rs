@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::shown::shown;
 use crate::pipeline::Event;
 
 /// A bar on standard error, hidden when that is not a terminal or the caller wants quiet.
@@ -37,10 +38,11 @@ impl Progress {
 
     /// A line above the bar, or on standard error without one.
     pub(super) fn say(&self, line: &str) {
+        let line = shown(line);
         if self.bar.is_hidden() {
             eprintln!("{line}");
         } else {
-            self.bar.println(line);
+            self.bar.println(line.as_ref());
         }
     }
 

@@ -16,6 +16,7 @@ use serde_json::json;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+use super::shown::shown;
 use super::{PullArgs, VariantArg, print_json, print_line};
 use crate::image::refused_by_windows;
 use crate::pipeline::Places;
@@ -98,7 +99,7 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
     let bar = bar(total, args.quiet || args.json);
     let snapshot = folder.join("snapshots").join(&listing.sha);
     for file in &files {
-        bar.set_message(file.name.clone());
+        bar.set_message(shown(&file.name).into_owned());
         let blob = folder.join("blobs").join(file.hash.text());
         if !blob.is_file() {
             hub.download(&args.repository, &listing.sha, file, &blob, &bar)?;

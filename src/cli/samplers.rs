@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{SamplersArgs, print_json, print_line};
+use super::{SamplersArgs, print_json, print_line, print_lines};
 use crate::Result;
 use crate::sampling::{SigmaSchedule, SolverKind};
 
@@ -25,7 +25,7 @@ pub(super) fn run(args: &SamplersArgs) -> Result<()> {
         let eta = kind.eta().map_or(String::new(), |eta| format!("; eta {eta}"));
         print_line(&format!("  {name:19} {:18} {about}{eta}", kind.label()))?;
     }
-    print_line(
+    print_lines(
         "\nSigma schedules (--sigmas, or behind a sampler: \"DPM++ 2M Karras\"); not for ddim, ddpm, pndm, lcm, tcd:",
     )?;
     for (name, schedule, about) in SigmaSchedule::ALL {

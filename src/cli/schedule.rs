@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ScheduleArgs, model_source, print_json, print_line};
+use super::{ScheduleArgs, model_source, print_json, print_line, print_lines};
 use crate::Result;
 use crate::image::check_targets;
 use crate::pipeline::Source;
@@ -56,13 +56,13 @@ pub(super) fn run(args: &ScheduleArgs) -> Result<()> {
         print_row(row)?;
     }
     if let Some(own) = &own {
-        print_line(&format!("\n{}, 4×64×64 latents of unit variance; T = {}", own.name, own.alpha_bars.len()))?;
+        print_lines(&format!("\n{}, 4×64×64 latents of unit variance; T = {}", own.name, own.alpha_bars.len()))?;
         for (name, value) in lines(&own.terminal()) {
             print_line(format!("  {} {value}", pad(name)).trim_end())?;
         }
     }
     if let Some(plot) = &args.plot {
-        print_line(&format!("\n{}", plot.display()))?;
+        print_lines(&format!("\n{}", plot.display()))?;
     }
     Ok(())
 }
@@ -82,7 +82,7 @@ fn lines(t: &Terminal) -> [(&'static str, String); 7] {
 
 fn print_row(row: &TableRow) -> Result<()> {
     let (terminal, printed) = (&row.terminal, &row.printed);
-    print_line(&format!("\n{}, {}", row.schedule.name(), row.data))?;
+    print_lines(&format!("\n{}, {}", row.schedule.name(), row.data))?;
     let sampled = "the mean of 20 000 sampled norms, ± 0.005";
     let snr = if format!("{:.3e}", terminal.snr()) == format!("{:.3e}", printed.snr) { "" } else { "cut, not rounded" };
     let beside: [Option<(String, &str)>; 7] = [

@@ -53,7 +53,7 @@ fn print_text(text: &TextReport, capacity: usize) -> Result<()> {
     for (i, ChunkReport { tokens, padding }) in text.chunks.iter().enumerate() {
         print_line(&format!("chunk {}: {} kept, {padding} padded", i + 1, tokens.len()))?;
         if !tokens.is_empty() {
-            print_line(&format!("  {}", tokens.iter().map(word).collect::<Vec<_>>().join(" ")))?;
+            print_line(&format!("  {}", words(tokens).join(" ")))?;
         }
     }
     if !text.dropped.is_empty() {
@@ -62,15 +62,26 @@ fn print_text(text: &TextReport, capacity: usize) -> Result<()> {
     Ok(())
 }
 
-/// `word`, `part…` of a word, `word×1.2`.
-fn word(entry: &TokenEntry) -> String {
-    let text = match entry.token.strip_suffix("</w>") {
-        Some(end) => end.to_owned(),
-        None => format!("{}…", entry.token),
-    };
-    // Four digits say what a user typed, and hide that 1.1 · 1.1 is not quite 1.21.
-    let rounded = (entry.weight * 1e4).round() / 1e4;
-    if entry.weight == 1.0 { text } else { format!("{text}×{rounded}") }
+/// `word`, `part…` of a word, `word×1.2`, `猫[2]` of two tokens: one for each letter or run of them.
+fn words(tokens: &[TokenEntry]) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = tokens;
+    while let Some((first, others)) = rest.split_first() {
+        let more = others.iter().take_while(|token| token.text.is_empty()).count();
+        let last = others[..more].last().unwrap_or(first);
+        let mut word = first.text.clone();
+        if more > 0 {
+            word += &format!("[{}]", more + 1);
+        }
+        if !last.token.ends_with("</w>") {
+            word += "…";
+        }
+        // Four digits say what a user typed, and hide that 1.1 · 1.1 is not quite 1.21.
+        let rounded = (first.weight * 1e4).round() / 1e4;
+        words.push(if first.weight == 1.0 { word } else { format!("{word}×{rounded}") });
+        rest = &others[more..];
+    }
+    words
 }
 
 /// "step 1", "steps 1-5, 7".

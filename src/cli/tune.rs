@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{TuneArgs, print_json, print_line, tell_remarks};
+use super::{TuneArgs, print_json, print_line, print_lines, tell_remarks};
 use crate::gpu::choose_adapter;
 use crate::pipeline::{OmsRequest, Request, TunedClass, save_tuning, tuning_path};
 use crate::record::Tuning;
@@ -41,7 +41,7 @@ pub(super) fn run(args: &TuneArgs) -> Result<()> {
     let mut failed = None;
     let (tuning, report) = pipeline.tune(&request, &known, Duration::from_secs(args.budget), |class| {
         if human && failed.is_none() {
-            failed = print_line(&line(class)).err();
+            failed = print_lines(&line(class)).err();
         }
     })?;
     if let Some(error) = failed {

@@ -1,14 +1,18 @@
-//! Pixels, PNG files, and pictures side by side.
+//! Pixels, picture files and what they say, and pictures side by side.
 
+mod exif;
 mod file;
 mod letters;
+mod metadata;
 mod montage;
 mod names;
 mod photo;
 mod png;
 
+pub use exif::Exif;
 pub use file::{check_targets, write_file};
 pub use letters::{draw_text, text_pixels, text_size};
+pub use metadata::{Metadata, XMP, read_metadata};
 pub use montage::{Stack, contact_sheet, side_by_side};
 pub(crate) use names::check_names;
 pub use names::{is_windows_device, refused_by_windows};

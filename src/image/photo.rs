@@ -6,6 +6,7 @@ use std::path::Path;
 use image::imageops::{FilterType, resize};
 use image::{ImageReader, Limits, RgbImage};
 
+use super::png::MAX_PIXELS;
 use super::{Rgb8Image, check_names, read_png};
 use crate::{Error, Result, files};
 
@@ -29,6 +30,7 @@ pub fn open_picture(path: &Path) -> Result<Rgb8Image> {
         Some(image::ImageFormat::Jpeg | image::ImageFormat::WebP) => {}
         _ => return Err(damaged("expected a PNG, JPEG or WebP picture".into())),
     }
+    check_pixels(path)?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
@@ -37,6 +39,18 @@ pub fn open_picture(path: &Path) -> Result<Rgb8Image> {
     let picture = reader.decode().map_err(|e| damaged(format!("not a picture that can be read: {e}")))?.into_rgb8();
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     Ok(Rgb8Image { width, height, data: picture.into_raw() })
+}
+
+/// What decoders take beside the pixels that they give grows with their number, so it is known before they begin.
+fn check_pixels(path: &Path) -> Result<()> {
+    let size = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|e| Error::io(path, e))?;
+    let damaged = |what: String| Error::io(path, std::io::Error::new(std::io::ErrorKind::InvalidData, what));
+    let (width, height) =
+        size.into_dimensions().map_err(|e| damaged(format!("not a picture that can be read: {e}")))?;
+    match width as usize * height as usize {
+        0..=MAX_PIXELS => Ok(()),
+        _ => Err(damaged(format!("{width}×{height} pixels, at most {MAX_PIXELS} are read"))),
+    }
 }
 
 impl Rgb8Image {

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use png::{BitDepth, ColorType, Transformations};
 
-use super::{Rgb8Image, check_names, write_file};
+use super::{Rgb8Image, check_names, read_metadata, write_file};
 use crate::{Error, Result, files};
 
 /// Pictures above this many pixels (8192×8192) are refused: a damaged header could ask for any size.
-const MAX_PIXELS: usize = 1 << 26;
+pub(super) const MAX_PIXELS: usize = 1 << 26;
 
-/// Text chunks together, and each after decompression, are refused above this many bytes: a small file could hold gigabytes.
-const MAX_TEXT_BYTES: usize = 16 << 20;
+/// What chunks other than the pixels' may take together while these are read: they are passed over, a palette is all that is kept.
+const MAX_CHUNK_BYTES: usize = 16 << 20;
 
 /// Writes a picture and its texts (keyword of 1 to 79 Latin-1 letters, any text): to a temporary name in the same folder, then renamed.
 ///
@@ -30,8 +30,8 @@ fn encode(image: &Rgb8Image, text: &[(String, String)]) -> std::result::Result<V
     encoder.set_color(ColorType::Rgb);
     encoder.set_depth(BitDepth::Eight);
     for (keyword, text) in text {
-        // tEXt holds Latin-1 alone.
-        if text.chars().all(|c| u32::from(c) < 256) {
+        // tEXt holds Latin-1, which readers cannot tell from the UTF-8 that some programs put there.
+        if text.is_ascii() {
             encoder.add_text_chunk(keyword.clone(), text.clone())?;
         } else {
             encoder.add_itxt_chunk(keyword.clone(), text.clone())?;
@@ -47,7 +47,9 @@ fn encode(image: &Rgb8Image, text: &[(String, String)]) -> std::result::Result<V
 fn open(path: &Path) -> Result<png::Reader<BufReader<File>>> {
     check_names(path)?;
     let file = files::open(path).map_err(|e| Error::io(path, e))?;
-    let mut decoder = png::Decoder::new_with_limits(BufReader::new(file), png::Limits { bytes: MAX_TEXT_BYTES });
+    let mut decoder = png::Decoder::new_with_limits(BufReader::new(file), png::Limits { bytes: MAX_CHUNK_BYTES });
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
     decoder.set_transformations(Transformations::normalize_to_color8());
     let reader = decoder.read_info().map_err(|e| damaged(path, e))?;
     let info = reader.info();
@@ -82,27 +84,10 @@ fn frame(path: &Path, reader: &mut png::Reader<BufReader<File>>) -> Result<Rgb8I
     Ok(Rgb8Image { width: frame.width as usize, height: frame.height as usize, data })
 }
 
-/// The texts of a PNG by keyword, from tEXt, zTXt and iTXt chunks in front of and behind the pixels.
+/// The texts of a PNG by keyword, from tEXt, zTXt and iTXt chunks in front of and behind the pixels ([`read_metadata`] alone says more).
 ///
 /// # Errors
-/// As [`read_png`], and when a text is damaged or larger than 16 MiB.
+/// As [`read_metadata`].
 pub fn png_text(path: &Path) -> Result<Vec<(String, String)>> {
-    let mut reader = open(path)?;
-    reader.finish().map_err(|e| damaged(path, e))?;
-    let info = reader.info();
-    let mut found = Vec::new();
-    for chunk in &info.uncompressed_latin1_text {
-        found.push((chunk.keyword.clone(), chunk.text.clone()));
-    }
-    for chunk in &info.compressed_latin1_text {
-        let mut chunk = chunk.clone();
-        chunk.decompress_text_with_limit(MAX_TEXT_BYTES).map_err(|e| damaged(path, e))?;
-        found.push((chunk.keyword.clone(), chunk.get_text().map_err(|e| damaged(path, e))?));
-    }
-    for chunk in &info.utf8_text {
-        let mut chunk = chunk.clone();
-        chunk.decompress_text_with_limit(MAX_TEXT_BYTES).map_err(|e| damaged(path, e))?;
-        found.push((chunk.keyword.clone(), chunk.get_text().map_err(|e| damaged(path, e))?));
-    }
-    Ok(found)
+    read_metadata(path).map(|metadata| metadata.texts)
 }

@@ -40,7 +40,7 @@ pub struct AdapterReport {
     /// Layers or tensors of the file that were not used, with the reason.
     pub skipped: Vec<(String, String)>,
     sha256: String,
-    short_hash: String,
+    sha256_of_data: String,
 }
 
 /// How many skipped layers a line lists before it counts the rest.
@@ -57,9 +57,14 @@ impl AdapterReport {
         &self.sha256
     }
 
-    /// The hash that AUTOMATIC1111's program knows it by.
+    /// SHA-256 of the tensors' data alone, in hexadecimal, as AUTOMATIC1111's program and Civitai know it.
+    pub fn sha256_of_data(&self) -> &str {
+        &self.sha256_of_data
+    }
+
+    /// The hash that AUTOMATIC1111's program writes.
     pub(super) fn short_hash(&self) -> &str {
-        &self.short_hash
+        &self.sha256_of_data[..12]
     }
 
     /// `<lora:name:0.8>`, with the text encoder's weight before the UNet's where they differ, as AUTOMATIC1111 reads it.
@@ -319,7 +324,7 @@ impl Open {
             skipped,
             // A picture's parameters name it, whatever becomes of the file.
             sha256: self.file.file().sha256()?.to_owned(),
-            short_hash: self.file.file().sha256_of_data()?[..12].to_owned(),
+            sha256_of_data: self.file.file().sha256_of_data()?.to_owned(),
             adapter: self.adapter,
         })
     }

@@ -5,6 +5,7 @@
 //! | the file system | any path that exists | |
 //! | folders of models | `NAME`, `NAME.safetensors`, `NAME.gguf`, `NAME.ckpt`, also below `checkpoints/` and `diffusers/` (ComfyUI), `Stable-diffusion/` (AUTOMATIC1111) | `CHIARO_MODELS`, several as in `PATH` |
 //! | the same, for ControlNets | the same, also below `controlnet/`, `ControlNet/` | |
+//! | the same, for parts of a repeated picture's model | the same, also below `vae/`, `unet/` | |
 //! | the same, for embeddings | `embeddings/NAME.safetensors`, `.pt` or `.bin` and folders in it, by names in a prompt | |
 //! | Hugging Face's cache | `ORGANISATION/REPOSITORY`, at its `main` as last fetched | `HF_HUB_CACHE`, or `HF_HOME` with `hub/` below it |
 //!
@@ -20,6 +21,8 @@ const INNER: [&str; 4] = ["", "checkpoints", "diffusers", "Stable-diffusion"];
 const ENDINGS: [&str; 3] = [".safetensors", ".gguf", ".ckpt"];
 /// Folders inside a folder of models in which other programs keep ControlNets.
 const CONTROLS: [&str; 3] = ["", "controlnet", "ControlNet"];
+/// Folders inside a folder of models in which other programs keep parts of models.
+const PARTS: [&str; 7] = ["", "vae", "VAE", "unet", "diffusion_models", "checkpoints", "Stable-diffusion"];
 /// The folder inside a folder of models in which AUTOMATIC1111's program and ComfyUI keep embeddings, and how deep folders lie in it.
 const EMBEDDINGS: &str = "embeddings";
 const DEPTH: usize = 3;
@@ -65,6 +68,14 @@ impl Places {
         self.find_below(name, &CONTROLS)
     }
 
+    /// The path that the name of a part of a model means: an autoencoder, a refiner, a UNet.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn find_part(&self, name: &str) -> Result<PathBuf> {
+        self.find_below(name, &PARTS)
+    }
+
     fn find_below(&self, name: &str, inner: &[&str]) -> Result<PathBuf> {
         let path = Path::new(name);
         if path.exists() {
@@ -103,6 +114,16 @@ impl Places {
             }
         }
         found.sort();
+        // Of several of one name, those that a text names with their folder, as ComfyUI's `embedding:folder/name`.
+        let is_named = |path: &PathBuf| {
+            let inner = self.models.iter().find_map(|folder| path.strip_prefix(folder.join(EMBEDDINGS)).ok());
+            let inner = inner.map(|inner| inner.with_extension("").to_string_lossy().to_lowercase().replace('\\', "/"));
+            inner.is_some_and(|inner| {
+                inner.contains('/') && texts.iter().any(|text| text.replace('\\', "/").contains(&inner))
+            })
+        };
+        let named: Vec<PathBuf> = found.iter().filter(|path| is_named(path)).cloned().collect();
+        found.retain(|path| named.contains(path) || !named.iter().any(|named| named.file_stem() == path.file_stem()));
         found
     }
 

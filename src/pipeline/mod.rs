@@ -23,7 +23,7 @@
 //! | `findings`, `kept` | what was found right and wrong of a driver; files that are kept of an adapter |
 //! | `inspect`, `lora` | what lies at a path, for a user to see |
 //! | `tokens` | what the tokenizer makes of a prompt, for a user to see |
-//! | `parameters`, `repeat` | what goes into the PNG; a PNG → the request that made it |
+//! | `parameters`, `repeat` | what goes into the PNG; a picture, of this program or another → the request that made it |
 
 mod adapters;
 mod budget;
@@ -84,7 +84,7 @@ pub use oms_module::{OmsModule, OmsSource};
 pub use overrides::Overrides;
 pub use parameters::Picture;
 pub use profile::{DispatchProfile, Peaks, StageProfile};
-pub use repeat::{Recipe, RecipeAdapter, RecipeControl, RecipeEmbedding, read_recipe};
+pub use repeat::{Program, Recipe, RecipeAdapter, RecipeControl, RecipeEmbedding, RecipeImage, read_recipe};
 pub use request::{Hires, OmsRequest, Precision, Request, Upscale};
 pub use single_file::SingleFile;
 pub use source::Source;
@@ -97,7 +97,7 @@ pub use tuning_file::{load_tuning, save_tuning, tuning_path};
 pub use weight_types::{Part, Streaming, WeightTypes};
 
 pub use crate::models::TokenMerging;
-pub use crate::text::PromptSyntax;
+pub use crate::text::{Network, PromptSyntax, split_networks};
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{AdapterReport, EmbeddingReport, Pipeline, Request, control};
+use super::{AdapterReport, EmbeddingReport, Pipeline, Request, Upscale, control};
 use crate::Result;
 use crate::image::Rgb8Image;
-use crate::sampling::{PictureNoise, RngKind, SigmaSchedule};
+use crate::sampling::{PictureNoise, RngKind, SigmaSchedule, SolverKind};
 
 /// A finished picture.
 #[derive(Debug, Clone)]
@@ -96,6 +96,9 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
             pipeline.adapters().iter().map(|a| format!("{}: {}", a.name(), a.short_hash())).collect();
         fields.push(("Lora hashes", quoted(&hashes.join(", "))));
     }
+    if let Some((_, name)) = pipeline.parts().iter().find(|(part, _)| *part == "vae") {
+        fields.push(("VAE", quoted(name)));
+    }
     if let Some((_, name)) = pipeline.parts().iter().find(|(part, _)| *part == "refiner") {
         fields.push(("Refiner", quoted(name)));
         fields.push(("Refiner switch at", request.refiner_start.to_string()));
@@ -130,9 +133,17 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
         if let Some(steps) = hires.steps {
             fields.push(("Hires steps", steps.to_string()));
         }
+        let upscaler = if hires.upscale == Upscale::Latent { "Latent" } else { "Lanczos" };
+        fields.push(("Hires upscaler", upscaler.into()));
     }
     if request.rng == RngKind::Torch {
         fields.push(("RNG", "CPU".into()));
+    }
+    if request.noise_seed_delta != 0 {
+        fields.push(("ENSD", request.noise_seed_delta.to_string()));
+    }
+    if let Some(eta) = request.eta {
+        fields.push((if solver == SolverKind::Ddim { "Eta DDIM" } else { "Eta" }, eta.to_string()));
     }
     if let Some(oms) = &request.oms {
         fields.push(("One More Step", pipeline.oms_label().map(quoted).unwrap_or_default()));

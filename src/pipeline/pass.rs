@@ -117,7 +117,8 @@ impl<'p> Pass<'p> {
         let text = TextPlan::new(pipeline, &request, size)?;
         let image = |i: usize| {
             let (index, of) = request.place.unwrap_or((i, request.count));
-            let noise = PictureNoise::new(request.rng, request.seed, index, of, request.variation)?;
+            let noise = PictureNoise::new(request.rng, request.seed, index, of, request.variation)?
+                .with_seed_delta(request.noise_seed_delta);
             Ok(Image { noise, latents: Vec::new(), origin: None, shown: None })
         };
         let (images, start) = match start {

@@ -3,7 +3,7 @@
 use super::encoders::TextEncoder;
 use super::{Pipeline, Request};
 use crate::Result;
-use crate::text::{Chunk, ClipTokenizer, PromptSyntax, Schedule};
+use crate::text::{Chunk, ClipTokenizer, PromptSyntax, Schedule, split_networks, without_comments};
 
 /// Text states of one row of a batch, from one or two encoders joined on channels.
 pub(super) enum Row<'p> {
@@ -80,10 +80,11 @@ impl<'p> Timeline<'p> {
         pipeline: &'p Pipeline,
         request: &Request,
         clip_skip: usize,
+        side: Side,
         first: &str,
         second: Option<&str>,
     ) -> Result<Self> {
-        let schedules = [first, second.unwrap_or(first)].map(|text| schedule(text, request));
+        let schedules = [first, second.unwrap_or(first)].map(|text| schedule(text, request, side));
         let steps = request.num_inference_steps;
         let changes = schedules.iter().any(Schedule::changes);
         let mut distinct: Vec<[String; 2]> = Vec::new();
@@ -106,17 +107,27 @@ impl<'p> Timeline<'p> {
     }
 }
 
+/// Which of a request's texts: AUTOMATIC1111's program takes tags out of prompts alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Prompt,
+    Negative,
+}
+
 /// A text's schedule over a request's steps.
-pub(super) fn schedule(text: &str, request: &Request) -> Schedule {
+pub(super) fn schedule(text: &str, request: &Request, side: Side) -> Schedule {
     match request.prompt_syntax {
-        PromptSyntax::A1111 => Schedule::parse(text, request.num_inference_steps),
+        PromptSyntax::A1111 => {
+            let text = split_networks(&without_comments(text), |_| side == Side::Prompt).0;
+            Schedule::parse(&text, request.num_inference_steps)
+        }
         PromptSyntax::Plain | PromptSyntax::Comfy => Schedule::constant(text),
     }
 }
 
 /// The conditional row.
 pub(super) fn positive<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<Timeline<'p>> {
-    Timeline::texts(pipeline, request, request.clip_skip, &request.prompt, request.prompt_2.as_deref())
+    Timeline::texts(pipeline, request, request.clip_skip, Side::Prompt, &request.prompt, request.prompt_2.as_deref())
 }
 
 /// The unconditional row. SDXL takes zeros where no negative prompt is given at all; an empty one is encoded.
@@ -130,7 +141,7 @@ pub(super) fn negative<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<
         PromptSyntax::Plain => 0,
         PromptSyntax::A1111 | PromptSyntax::Comfy => request.clip_skip,
     };
-    Timeline::texts(pipeline, request, clip_skip, first.unwrap_or_default(), second)
+    Timeline::texts(pipeline, request, clip_skip, Side::Negative, first.unwrap_or_default(), second)
 }
 
 /// The OMS module's rows. It runs before the first step, so it reads what the first step reads.
@@ -139,9 +150,10 @@ pub(super) fn read_oms<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<
         return Ok(Vec::new());
     };
     let prompt = asked.prompt.as_ref().unwrap_or(&request.prompt);
-    let texts = [asked.guided().then_some(&asked.negative_prompt), Some(prompt)];
-    let row = |text: &String| {
-        let text = schedule(text, request).at(1);
+    let negative = asked.guided().then_some((&asked.negative_prompt, Side::Negative));
+    let texts = [negative, Some((prompt, Side::Prompt))];
+    let row = |(text, side): (&String, Side)| {
+        let text = schedule(text, request, side).at(1);
         let encoders = pipeline.oms_text_encoders();
         Row::texts(readers(encoders, encoders.len() == 2, 0), &[text.clone(), text], request)
     };
@@ -174,7 +186,8 @@ pub(super) fn remarks<'a, 'p: 'a>(
         remarks.extend(request.prompts().flat_map(|text| unknown_embeddings(tokenizer, text)));
     }
     if request.prompt_syntax == PromptSyntax::A1111 {
-        remarks.extend(request.prompts().flat_map(|text| foreign_marks(text)));
+        remarks.extend(request.positive_prompts().flat_map(|text| foreign_marks(text, Side::Prompt)));
+        remarks.extend(request.negative_prompts().flat_map(|text| foreign_marks(text, Side::Negative)));
     }
     let mut seen = Vec::new();
     remarks.retain(|remark| {
@@ -192,20 +205,25 @@ pub(super) fn unknown_embeddings(tokenizer: &ClipTokenizer, text: &str) -> Vec<S
     names.iter().map(|name| format!("embedding:{name} is left out: no such embedding is here (--embedding)")).collect()
 }
 
-/// Marks of AUTOMATIC1111's program that are more than text, and that are only text here.
-pub(super) fn foreign_marks(text: &str) -> Vec<String> {
+/// Marks of AUTOMATIC1111's program that are more than text, and what becomes of them here.
+pub(super) fn foreign_marks(text: &str, side: Side) -> Vec<String> {
     let mut remarks = Vec::new();
-    for network in ["<lora:", "<lyco:", "<hypernet:"] {
-        if text.contains(network) {
-            let remedy = if network == "<hypernet:" {
-                "such networks are not supported"
-            } else {
-                "the command takes such tags out of the prompt of a picture, the library's adapters are in Overrides"
-            };
-            remarks.push(format!("\"{network}…>\" in the prompt is read as words: {remedy}"));
-        }
+    let read = without_comments(text);
+    for network in split_networks(&read, |_| true).1 {
+        let tag = format!("<{}:{}>", network.kind, network.arguments.join(":"));
+        remarks.push(match (side, network.kind.as_str()) {
+            (Side::Negative, _) => {
+                format!("{tag} in the negative prompt is read as words: tags belong into the prompt")
+            }
+            (_, "lora" | "lyco") => format!("{tag} in the prompt is left out: a request has its adapters in Overrides"),
+            (_, "hypernet") => format!("{tag} in the prompt is left out: hypernetworks are not supported"),
+            (_, kind) => format!("{tag} in the prompt is left out: no kind of network is called {kind:?} here"),
+        });
     }
-    if text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "AND") {
+    if read.len() < text.len() {
+        remarks.push("what stands behind # in the prompt is a comment".into());
+    }
+    if read.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "AND") {
         remarks.push("AND in the prompt is read as a word: prompts are not composed".into());
     }
     remarks

@@ -78,6 +78,9 @@ pub struct Request {
     pub seed: u64,
     /// Whose random numbers.
     pub rng: RngKind,
+    /// Added to the seed for every draw after the first noise: AUTOMATIC1111's `eta_noise_seed_delta`, "ENSD". 0 lets the first generator
+    /// go on.
+    pub noise_seed_delta: u64,
     /// The first noise goes part of the way towards another seed's.
     pub variation: Option<Variation>,
     /// This one picture as number i (from 0) of a batch of n: with [`RngKind::Comfy`] its draws depend on both. `count` is 1 then.
@@ -192,6 +195,7 @@ impl Default for Request {
             eta: None,
             seed: 0,
             rng: RngKind::Torch,
+            noise_seed_delta: 0,
             variation: None,
             place: None,
             count: 1,
@@ -349,9 +353,19 @@ impl Request {
 
     /// All texts: prompts, negative prompts, those of One More Step.
     pub fn prompts(&self) -> impl Iterator<Item = &String> {
-        let optional = [&self.prompt_2, &self.negative_prompt, &self.negative_prompt_2];
-        let oms = self.oms.iter().flat_map(|oms| oms.prompt.iter().chain([&oms.negative_prompt]));
-        std::iter::once(&self.prompt).chain(optional.into_iter().flatten()).chain(oms)
+        self.positive_prompts().chain(self.negative_prompts())
+    }
+
+    /// What to draw, for each who reads it.
+    pub(super) fn positive_prompts(&self) -> impl Iterator<Item = &String> {
+        let oms = self.oms.iter().flat_map(|oms| &oms.prompt);
+        std::iter::once(&self.prompt).chain(&self.prompt_2).chain(oms)
+    }
+
+    /// What to steer away from, for each who reads it.
+    pub(super) fn negative_prompts(&self) -> impl Iterator<Item = &String> {
+        let oms = self.oms.iter().map(|oms| &oms.negative_prompt);
+        self.negative_prompt.iter().chain(&self.negative_prompt_2).chain(oms)
     }
 
     /// How prompts are read.

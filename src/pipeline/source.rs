@@ -100,8 +100,9 @@ pub(super) enum Component {
     Embedded(String),
 }
 
-/// Configuration and vocabulary files are a few megabytes at most; anything larger is not one.
-const MAX_TEXT_BYTES: u64 = 64 << 20;
+/// Configuration and vocabulary files have a megabyte at most (CLIP's vocabulary); anything much larger is not one, and what they are read
+/// into takes many times their size.
+const MAX_TEXT_BYTES: u64 = 8 << 20;
 
 impl Component {
     pub(super) fn label(&self, file: &str) -> String {

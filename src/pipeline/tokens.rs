@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::embeddings::Embeddings;
 use super::encoders::load_tokenizer;
-use super::prompts::{foreign_marks, schedule, unknown_embeddings};
+use super::prompts::{Side, foreign_marks, schedule, unknown_embeddings};
 use super::{Embedding, PromptSyntax, Request, Source};
 use crate::Result;
 use crate::models::ClipTextConfig;
@@ -52,6 +52,8 @@ pub struct ChunkReport {
 pub struct TokenEntry {
     /// As the vocabulary writes it, or the name of an embedding with its vector's number; `</w>` ends a word.
     pub token: String,
+    /// The same in letters, without the mark of an end. Of a letter that several tokens make, the first has it, and the others nothing.
+    pub text: String,
     /// Its place in the vocabulary; of an embedding's vector, one behind it.
     pub id: u32,
     /// What its states are weighted with, to six decimals.
@@ -92,7 +94,7 @@ fn report(
 ) -> Result<TokenReport> {
     let mut tokenizer = load_tokenizer(&model.component(name))?;
     let mut remarks = embeddings.name_in(&mut tokenizer, widths)?;
-    let schedule = schedule(prompt, request);
+    let schedule = schedule(prompt, request, Side::Prompt);
     let mut texts: Vec<TextReport> = Vec::new();
     for step in 1..=request.num_inference_steps {
         let text = schedule.at(step);
@@ -102,7 +104,7 @@ fn report(
         }
     }
     remarks.extend(match request.prompt_syntax {
-        PromptSyntax::A1111 => foreign_marks(prompt),
+        PromptSyntax::A1111 => foreign_marks(prompt, Side::Prompt),
         PromptSyntax::Comfy => unknown_embeddings(&tokenizer, prompt),
         PromptSyntax::Plain => Vec::new(),
     });
@@ -113,9 +115,11 @@ fn text_report(tokenizer: &ClipTokenizer, step: usize, text: String, request: &R
     let chunks = tokenizer.chunks(&text, request.reading())?;
     let capacity = tokenizer.max_length() - 2;
     let chunk = |chunk: &Chunk| {
-        let words = chunk.ids.iter().zip(&chunk.weights).skip(1).take(chunk.words);
-        let entry = |(&id, &weight): (&u32, &f32)| TokenEntry {
+        let texts = readable(tokenizer, &chunk.ids[1..=chunk.words]);
+        let words = chunk.ids.iter().zip(&chunk.weights).skip(1).take(chunk.words).zip(texts);
+        let entry = |((&id, &weight), text): ((&u32, &f32), String)| TokenEntry {
             token: tokenizer.token(id).unwrap_or_default(),
+            text,
             id,
             weight: (f64::from(weight) * 1e6).round() / 1e6,
         };
@@ -128,4 +132,30 @@ fn text_report(tokenizer: &ClipTokenizer, step: usize, text: String, request: &R
         chunks: chunks.chunks.iter().map(chunk).collect(),
         dropped: chunks.dropped,
     })
+}
+
+/// Each token in letters. The bytes of one letter may lie in several tokens: the first has it then. What is no letter is written in bytes.
+fn readable(tokenizer: &ClipTokenizer, ids: &[u32]) -> Vec<String> {
+    let mut texts = vec![String::new(); ids.len()];
+    let (mut bytes, mut first) = (Vec::new(), 0);
+    for (i, &id) in ids.iter().enumerate() {
+        let Some((own, ends)) = tokenizer.spelled(id) else {
+            let token = tokenizer.token(id).unwrap_or_default();
+            texts[i] = token.strip_suffix("</w>").map_or(token.clone(), str::to_owned);
+            continue;
+        };
+        if bytes.is_empty() {
+            first = i;
+        }
+        bytes.extend(own);
+        let is_last = i + 1 == ids.len() || ends;
+        if is_last || std::str::from_utf8(&bytes).is_ok() {
+            for part in bytes.utf8_chunks() {
+                texts[first] += part.valid();
+                texts[first].extend(part.invalid().iter().flat_map(|byte| byte.escape_ascii()).map(char::from));
+            }
+            bytes.clear();
+        }
+    }
+    texts
 }

@@ -1,5 +1,6 @@
 //! Prompts → chunks of one text encoder's length, each token with its weight.
 
+use super::mend::mended;
 use super::syntax::{Piece, PromptSyntax, parse};
 use super::tokenizer::ClipTokenizer;
 use crate::Result;
@@ -45,7 +46,7 @@ pub struct Chunks {
 
 /// What stands before the name of an embedding in ComfyUI's prompts.
 pub(crate) const COMFY_EMBEDDING: &str = "embedding:";
-/// ComfyUI does not cut a word of fewer tokens in two.
+/// ComfyUI does not cut fewer tokens of one weight in two.
 const COMFY_LARGE_WORD: usize = 8;
 
 impl ClipTokenizer {
@@ -95,7 +96,7 @@ impl ClipTokenizer {
                 last_comma = None;
                 continue;
             };
-            for unit in self.units(text) {
+            for unit in self.units(&mended(text)) {
                 words += unit.ids.len();
                 if comma == Some(unit.ids[0]) {
                     last_comma = Some(current.len());
@@ -119,7 +120,8 @@ impl ClipTokenizer {
         Chunks { chunks, dropped: String::new(), words }
     }
 
-    /// `tokenize_with_weights` of ComfyUI's `comfy/sd1_clip.py`; the name of an embedding that is not there is left out.
+    /// `tokenize_with_weights` of ComfyUI's `comfy/sd1_clip.py`: text of one weight is cut into tokens as a whole, but for the names of
+    /// embeddings in it. The name of one that is not there is left out.
     fn chunks_comfy(&self, pieces: &[Piece]) -> Chunks {
         let most = self.max_length() - 2;
         let mut chunks = Vec::new();
@@ -127,31 +129,50 @@ impl ClipTokenizer {
         let mut current: Vec<(u32, f32)> = Vec::new();
         for piece in pieces {
             let Piece::Text { text, weight } = piece else { continue };
-            for word in text.split([' ', '\n']).filter(|word| !word.is_empty()) {
-                let mut parts = Vec::new();
-                match word.strip_prefix(COMFY_EMBEDDING) {
-                    Some(name) => {
-                        let (ids, rest) = self.named(name).unwrap_or_default();
-                        parts.extend([ids, self.words(rest)]);
-                    }
-                    None => parts.push(self.words(word)),
+            for ids in comfy_parts(text).flat_map(|part| self.comfy_groups(part)) {
+                words += ids.len();
+                let may_cut = ids.len() >= COMFY_LARGE_WORD.min(most + 1);
+                if !may_cut && current.len() + ids.len() > most {
+                    chunks.push(self.chunk(std::mem::take(&mut current)));
                 }
-                for ids in parts {
-                    words += ids.len();
-                    let may_cut = ids.len() >= COMFY_LARGE_WORD.min(most + 1);
-                    if !may_cut && current.len() + ids.len() > most {
+                for id in ids {
+                    if current.len() == most {
                         chunks.push(self.chunk(std::mem::take(&mut current)));
                     }
-                    for id in ids {
-                        if current.len() == most {
-                            chunks.push(self.chunk(std::mem::take(&mut current)));
-                        }
-                        current.push((id, *weight as f32));
-                    }
+                    current.push((id, *weight as f32));
                 }
             }
         }
         chunks.push(self.chunk(current));
         Chunks { chunks, dropped: String::new(), words }
     }
+
+    /// What stays together of a part: the vectors of the name that it begins with, and the tokens of the rest.
+    fn comfy_groups(&self, part: &str) -> Vec<Vec<u32>> {
+        let Some(named) = part.strip_prefix(COMFY_EMBEDDING) else { return vec![self.words(part)] };
+        let mut words = named.split_whitespace();
+        let (ids, behind) = words.next().and_then(|name| self.named(name)).unwrap_or_else(|| {
+            let name = named.split_whitespace().next().unwrap_or_default();
+            (Vec::new(), &name[name.trim_matches(',').len()..])
+        });
+        let rest: Vec<&str> = std::iter::once(behind).chain(words).filter(|word| !word.is_empty()).collect();
+        let rest = self.words(&rest.join(" "));
+        [ids, rest].into_iter().filter(|ids| !ids.is_empty()).collect()
+    }
+}
+
+/// A text, cut in front of each name of an embedding that a blank or a line feed stands before.
+pub(super) fn comfy_parts(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let cut = text.match_indices(COMFY_EMBEDDING).find(|(at, _)| text[..*at].ends_with([' ', '\n']));
+        let (part, left) = match cut {
+            Some((at, _)) => (&text[..at - 1], Some(&text[at..])),
+            None => (text, None),
+        };
+        rest = left;
+        Some(part)
+    })
+    .filter(|part| !part.is_empty())
 }

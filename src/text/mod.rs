@@ -1,11 +1,14 @@
 //! Prompts → token ids and weights.
 //!
-//! A prompt goes through [`Schedule`] (which text at which step), [`parse`] (which weight for which part), [`ClipTokenizer::chunks`] (rows
+//! A prompt goes through [`split_networks`] (what it names beside text), [`Schedule`] (which text at which step), [`parse`] (which weight for which part), [`ClipTokenizer::chunks`] (rows
 //! of a text encoder), and, when the encoder has run, [`weigh_restoring_mean`] or [`weigh_from_empty`].
 
 mod a1111;
 mod chunk;
 mod comfy;
+mod mend;
+mod networks;
+mod pages;
 mod schedule;
 mod syntax;
 mod tokenizer;
@@ -14,6 +17,7 @@ mod vocabulary;
 mod weigh;
 
 pub use chunk::{Chunk, Chunks, Reading};
+pub use networks::{Network, split_networks, without_comments};
 pub use schedule::Schedule;
 pub use syntax::{Piece, PromptSyntax, parse};
 pub use tokenizer::{ClipTokenizer, Encoding};

@@ -1,7 +1,7 @@
 //! CLIP's byte-pair encoding, from the checkpoint's `vocab.json` and `merges.txt`.
 //!
 //! It does what transformers' *fast* tokenizer does: NFC, runs of white space to one space, lower case, no unescaping of HTML. The slow one
-//! with `ftfy` differs on curly quotes, entities, ligatures and full-width letters.
+//! with `ftfy` differs on curly quotes, entities, ligatures and full-width letters: `mend` does that where AUTOMATIC1111's program does.
 
 use std::collections::HashMap;
 
@@ -16,6 +16,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
 use super::units::Embedding;
+use super::vocabulary::byte_of_sign;
 use crate::{Error, Result};
 
 const START: &str = "<|startoftext|>";
@@ -139,6 +140,17 @@ impl ClipTokenizer {
     /// The ids of a text in the vocabulary, without start, end and padding; names of embeddings are words like others.
     pub fn words(&self, text: &str) -> Vec<u32> {
         self.encoded(text).get_ids().to_vec()
+    }
+
+    /// The bytes that a token stands for, and whether it ends a word; nothing for a special token or a vector of an embedding.
+    pub fn spelled(&self, id: u32) -> Option<(Vec<u8>, bool)> {
+        if self.embedding_of(id).is_some() || [self.start, self.end].contains(&id) {
+            return None;
+        }
+        let written = self.tokenizer.id_to_token(id)?;
+        let signs = written.strip_suffix("</w>");
+        let bytes = signs.unwrap_or(&written).chars().map(byte_of_sign).collect::<Option<Vec<u8>>>()?;
+        Some((bytes, signs.is_some()))
     }
 
     /// A token as the vocabulary writes it, or the name of an embedding with its vector's number; `</w>` ends a word.

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::chunk::COMFY_EMBEDDING;
+use super::chunk::{COMFY_EMBEDDING, comfy_parts};
 use super::{ClipTokenizer, Piece, PromptSyntax, parse};
 use crate::{Error, Result};
+
+/// What files of embeddings end with.
+const EMBEDDING_ENDINGS: [&str; 3] = [".safetensors", ".pt", ".bin"];
 
 /// A name that stands for vectors.
 pub(super) struct Embedding {
@@ -70,8 +73,8 @@ impl ClipTokenizer {
             Piece::Text { text, .. } => Some(text),
             _ => None,
         });
-        let names =
-            texts.flat_map(|text| text.split_whitespace()).filter_map(|word| word.strip_prefix(COMFY_EMBEDDING));
+        let parts = texts.flat_map(|text| comfy_parts(text)).filter_map(|part| part.strip_prefix(COMFY_EMBEDDING));
+        let names = parts.filter_map(|part| part.split_whitespace().next());
         Ok(names.filter(|name| self.named(name).is_none()).map(str::to_owned).collect())
     }
 
@@ -82,9 +85,15 @@ impl ClipTokenizer {
         Some(if count == 1 { format!("{}</w>", found.name) } else { format!("{}[{at}/{count}]</w>", found.name) })
     }
 
-    /// The vectors of a name as ComfyUI's `embedding:NAME` has it, and what is left of the word: commas at its end.
+    /// The vectors of a name as ComfyUI's `embedding:NAME` has it, also with its folder and its ending (`embedding:sub/NAME.pt`), and what
+    /// is left of the word: commas at its end.
     pub(super) fn named<'t>(&self, name: &'t str) -> Option<(Vec<u32>, &'t str)> {
-        let find = |name: &str| self.embeddings.iter().find(|e| e.name == name).map(|e| e.ids.clone().collect());
+        let ids = |name: &str| self.embeddings.iter().find(|e| e.name == name).map(|e| e.ids.clone().collect());
+        let find = |name: &str| {
+            let file = name.rsplit(['/', '\\']).next().unwrap_or(name);
+            let bare = EMBEDDING_ENDINGS.iter().find_map(|ending| file.strip_suffix(ending)).unwrap_or(file);
+            ids(name).or_else(|| ids(file)).or_else(|| ids(bare))
+        };
         let bare = name.trim_matches(',');
         find(name).map(|ids| (ids, "")).or_else(|| Some((find(bare)?, &name[bare.len()..])))
     }

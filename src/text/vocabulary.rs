@@ -1,5 +1,6 @@
 //! CLIP's vocabulary, inside the program for checkpoints that come without one.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::sync::LazyLock;
 
@@ -34,10 +35,23 @@ pub fn clip_vocabulary() -> &'static Vocabulary {
     &VOCABULARY
 }
 
+/// The byte that a sign of the vocabulary stands for.
+pub(super) fn byte_of_sign(sign: char) -> Option<u8> {
+    static BYTES: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
+        let order = (0..=255u8).filter(is_printable).chain((0..=255u8).filter(|b| !is_printable(b)));
+        byte_signs().into_iter().zip(order).collect()
+    });
+    BYTES.get(&sign).copied()
+}
+
+/// Bytes that are their own sign.
+fn is_printable(byte: &u8) -> bool {
+    matches!(byte, 33..=126 | 161..=172 | 174..=255)
+}
+
 /// The sign of each byte in the vocabulary's order: printable bytes are themselves, the others the signs from U+0100 on.
 fn byte_signs() -> Vec<char> {
-    let printable = |b: &u8| matches!(b, 33..=126 | 161..=172 | 174..=255);
-    let others = (0..=255u8).filter(|b| !printable(b)).count() as u32;
+    let others = (0..=255u8).filter(|b| !is_printable(b)).count() as u32;
     let stand_ins = (256..256 + others).filter_map(char::from_u32);
-    (0..=255u8).filter(printable).map(char::from).chain(stand_ins).collect()
+    (0..=255u8).filter(is_printable).map(char::from).chain(stand_ins).collect()
 }

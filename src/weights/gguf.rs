@@ -25,6 +25,12 @@ const MAX_EXTENTS: u32 = 8;
 /// How deep arrays may lie in each other.
 const MAX_DEPTH: usize = 4;
 
+/// Bytes of a key: ggml's `docs/gguf.md` has as many.
+const MAX_KEY: usize = 0xffff;
+
+/// Bytes of a tensor's name; ggml's own are shorter than 64.
+const MAX_NAME: usize = 1024;
+
 const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
 
 /// A tensor as the header has it.
@@ -102,6 +108,9 @@ fn pairs(cursor: &mut Cursor<'_>) -> std::result::Result<(u64, Settings), String
 /// One key and its value, kept if it matters.
 fn pair(cursor: &mut Cursor<'_>, settings: &mut Settings) -> std::result::Result<(), String> {
     let key = string(cursor).ok_or_else(cut_short)?;
+    if key.len() > MAX_KEY {
+        return Err(format!("expected a key of at most {MAX_KEY} bytes, got {}; {DAMAGED}", key.len()));
+    }
     let key = String::from_utf8_lossy(key);
     let kind = cursor.u32().ok_or_else(cut_short)?;
     let mut value = cursor.clone();
@@ -170,7 +179,14 @@ fn string<'a>(cursor: &mut Cursor<'a>) -> Option<&'a [u8]> {
 
 /// A tensor's entry; `None` at the end of the bytes.
 fn info(cursor: &mut Cursor<'_>) -> Option<std::result::Result<Info, String>> {
-    let Ok(name) = std::str::from_utf8(string(cursor)?) else {
+    let name = string(cursor)?;
+    if name.len() > MAX_NAME {
+        return Some(Err(format!(
+            "expected a tensor's name of at most {MAX_NAME} bytes, got {}; {DAMAGED}",
+            name.len()
+        )));
+    }
+    let Ok(name) = std::str::from_utf8(name) else {
         return Some(Err(format!("a tensor's name is no text; {DAMAGED}")));
     };
     if name.chars().any(char::is_control) {

@@ -13,7 +13,9 @@ use crate::{Error, Result};
 /// As much of a file as tells what it is instead.
 const HEAD: usize = 512;
 /// The longest header that the format allows.
-const MAX_HEADER: u64 = 100_000_000;
+const LONGEST_HEADER: u64 = 100_000_000;
+/// Headers of the largest checkpoints have less than a megabyte; what they are read into takes many times their size.
+const MAX_HEADER: u64 = 16 << 20;
 /// Bytes of the header's length.
 const LENGTH: usize = 8;
 
@@ -25,7 +27,12 @@ pub(super) fn read(label: &str, bytes: &Bytes) -> Result<(BTreeMap<String, Store
         return Err(refused(SafeTensorError::HeaderTooSmall));
     };
     let length = match u64::from_le_bytes(length) {
-        length if length > MAX_HEADER => return Err(refused(SafeTensorError::HeaderTooLarge)),
+        length if length > LONGEST_HEADER => return Err(refused(SafeTensorError::HeaderTooLarge)),
+        length if length > MAX_HEADER && length <= bytes.len() as u64 => {
+            return Err(Error::Model(format!(
+                "{label}: a header of {length} bytes, at most {MAX_HEADER} are read; the file is hostile or damaged"
+            )));
+        }
         length => length as usize,
     };
     let start = LENGTH + length;

@@ -10,8 +10,8 @@ use super::file::WeightFile;
 use super::set::TensorSet;
 use crate::{Error, Result, files};
 
-/// An index lists names; anything larger is not one.
-const MAX_INDEX_BYTES: u64 = 64 << 20;
+/// An index lists names, a megabyte of them at most; anything much larger is not one, and takes many times its size when it is read.
+const MAX_INDEX_BYTES: u64 = 8 << 20;
 
 /// Opens every shard that an index names and joins them.
 ///

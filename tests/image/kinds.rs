@@ -58,7 +58,7 @@ fn every_kind_of_png_is_read_as_rgb() {
 }
 
 /// Wraps a chunk as the specification's section 5.3 says; the checksum is left to the decoder to doubt.
-fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+pub(crate) fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let mut crc = u32::MAX;
     for &byte in kind.iter().chain(data) {
         crc ^= u32::from(byte);

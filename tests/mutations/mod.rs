@@ -2,6 +2,7 @@
 //! the file's size does not account for.
 
 mod formats;
+mod limits;
 
 use std::sync::Arc;
 

@@ -2,6 +2,7 @@
 
 mod chunks;
 mod embeddings;
+mod programs;
 mod prompts;
 
 use chiaro::text::ClipTokenizer;

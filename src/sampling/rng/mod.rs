@@ -3,7 +3,7 @@
 //! | kind | draw 0 of picture i (x_T^S) | later draws (OMS's z, ancestral and SDE solvers) |
 //! | --- | --- | --- |
 //! | [`Torch`](RngKind::Torch) | diffusers with `torch.Generator("cpu").manual_seed(seed + i)` in float32, one generator a picture. AUTOMATIC1111 with *Random number generator source: CPU* | both: the picture's own generator goes on |
-//! | [`A1111Gpu`](RngKind::A1111Gpu) | AUTOMATIC1111 with source *GPU* on an NVIDIA card, or source *NV* on any; `torch.randn(…, device="cuda")` up to the card's number of resident threads (1024 to 2048 for each multiprocessor: a 512×512 picture's 16 384 latents need 8 to 16 of them). Seed `seed + i` | AUTOMATIC1111: the picture's own generator goes on, with `eta_noise_seed_delta` 0 |
+//! | [`A1111Gpu`](RngKind::A1111Gpu) | AUTOMATIC1111 with source *GPU* on an NVIDIA card, or source *NV* on any; `torch.randn(…, device="cuda")` up to the card's number of resident threads (1024 to 2048 for each multiprocessor: a 512×512 picture's 16 384 latents need 8 to 16 of them). Seed `seed + i` | AUTOMATIC1111: the picture's own generator goes on; with `eta_noise_seed_delta` (ENSD) it is seeded anew with `seed + i +` that |
 //! | [`Comfy`](RngKind::Comfy) | ComfyUI (always CPU): slice i of *one* draw `[count, 4, h, w]` from the seed. Its latent-from-batch node too where a picture's length is a multiple of 16 | ComfyUI with `--cpu`: slices of whole-batch draws from a second generator, seeded `seed + 1` |
 //!
 //! Picture 0 of a batch of one is the same under `Torch` and `Comfy`. Matched are *draws*. A picture also depends on the solver, the

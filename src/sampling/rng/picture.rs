@@ -59,6 +59,8 @@ pub struct PictureNoise {
     seed: u64,
     stream: Stream,
     variation: Option<Variation>,
+    /// What is added to the seed behind the first draw; 0 lets the generator go on.
+    seed_delta: u64,
     draws: usize,
 }
 
@@ -77,7 +79,13 @@ impl PictureNoise {
         let variation = variation.filter(|v| v.strength > 0.0).map(|v| Variation { seed: nth(v.seed, index), ..v });
         let seed = picture_seed(kind, seed, index, variation.as_ref());
         let stream = stream(kind, seed, index, count);
-        Ok(PictureNoise { kind, seed, stream, variation, draws: 0 })
+        Ok(PictureNoise { kind, seed, stream, variation, seed_delta: 0, draws: 0 })
+    }
+
+    /// The same with draws behind the first one from a generator seeded anew, `delta` further on: AUTOMATIC1111's `eta_noise_seed_delta`
+    /// (`modules/rng.py`, `ImageRNG.first`). 0 changes nothing.
+    pub fn with_seed_delta(self, delta: u64) -> Self {
+        PictureNoise { seed_delta: delta, ..self }
     }
 
     /// The seed that a user would type to meet this picture's stream again: `seed + i` where each picture has its own generator, the
@@ -112,11 +120,15 @@ impl PictureNoise {
 
     /// The next `len` normals of this picture.
     pub fn randn(&mut self, len: usize) -> Vec<f32> {
-        if self.draws == 1
-            && let Stream::Batch { rng, .. } = &mut self.stream
-        {
-            // ComfyUI's default_noise_sampler on the CPU.
-            *rng = TorchRng::new(self.seed.wrapping_add(1));
+        if self.draws == 1 {
+            let anew = self.seed.wrapping_add(self.seed_delta);
+            match &mut self.stream {
+                // ComfyUI's default_noise_sampler on the CPU.
+                Stream::Batch { rng, .. } => *rng = TorchRng::new(anew.wrapping_add(1)),
+                _ if self.seed_delta == 0 => {}
+                Stream::Torch(rng) => *rng = TorchRng::new(anew),
+                Stream::Philox(rng) => *rng = PhiloxRng::new(anew),
+            }
         }
         self.draws += 1;
         self.stream.randn(len)

@@ -59,7 +59,7 @@ impl AdapterFile {
         let file = WeightFile::open(path)?;
         let config = path.with_file_name(PEFT_CONFIG);
         let is_peft =
-            path.file_name().is_some_and(|name| PEFT_WEIGHTS.iter().any(|peft| name == *peft)) && config.exists();
+            path.file_name().is_some_and(|name| PEFT_WEIGHTS.iter().any(|peft| name == *peft)) && config.is_file();
         let config = is_peft.then(|| files::read(&config, MAX_CONFIG_BYTES, "an adapter's settings")).transpose()?;
         Self::sort(Arc::new(file), config.as_deref())
     }

@@ -25,6 +25,9 @@ use crate::{Error, Result};
 /// The name under which training programs keep the tensors among other things.
 const STATE: &str = "state_dict";
 
+/// Bytes of a file from which on a pickle may ask for no more memory: that of the largest checkpoint has a few megabytes.
+const MOST_FOR_PICKLE: usize = 8 << 20;
+
 /// How deep dictionaries of tensors may lie in each other.
 const MAX_DEPTH: usize = 16;
 
@@ -86,7 +89,7 @@ fn tensors(bytes: &Bytes) -> std::result::Result<BTreeMap<String, StoredTensor>,
         return Err(format!("data.pkl: expected at most {MAX_PICKLE} bytes, got {}; the file is damaged", place.len()));
     }
     let stream = bytes.read(place).map_err(|e| e.to_string())?;
-    let pickle = pickle::read(&stream, bytes.len())?;
+    let pickle = pickle::read(&stream, bytes.len().min(MOST_FOR_PICKLE))?;
     let mut found =
         Found { pickle: &pickle, archive, tensors: BTreeMap::new(), seen: BTreeSet::new(), left: bytes.len() };
     let root = found.dictionary(pickle.root, "the checkpoint")?;

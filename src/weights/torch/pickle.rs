@@ -16,7 +16,7 @@ const MORE: usize = 1 << 20;
 /// What one list of values may take beyond the file's size.
 const SLACK: usize = 48 << 10;
 
-/// Reads a stream; `file` is the size of the file that it is a part of.
+/// Reads a stream; `file` is the size of the file that it is a part of, as far as it counts.
 ///
 /// # Errors
 /// Saying what is wrong, without the file's name: an opcode outside the list, a stream that ends early or that asks for more memory than
@@ -47,7 +47,7 @@ pub(super) fn read(stream: &[u8], file: usize) -> Result<Pickle<'_>, String> {
             Problem::Damaged => format!("the pickle's opcode {opcode:#04x} at byte {at} lacks what it works on; the file is damaged: download it again"),
             Problem::Said(message) => message,
             Problem::TooLarge => {
-                format!("the pickle asks for more memory than the file's {file} bytes account for; it is hostile or damaged")
+                format!("the pickle asks for more memory than {file} bytes of the file account for; it is hostile or damaged")
             }
         })?;
     }
