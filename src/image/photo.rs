@@ -1,41 +1,99 @@
-//! Pictures from elsewhere: JPEG and WebP beside PNG, and other sizes.
+//! Pictures from elsewhere: JPEG and WebP beside PNG, turned as their EXIF says, and other sizes.
 
+use std::io::Cursor;
 use std::path::Path;
 
+use image::codecs::jpeg::JpegDecoder;
+use image::codecs::webp::WebPDecoder;
 use image::imageops::{FilterType, resize};
-use image::{ImageReader, Limits, RgbImage};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageResult, Limits, RgbImage};
 
-use super::{Rgb8Image, check_names, read_png};
+use super::png::decode_png;
+use super::whole::is_cut;
+use super::{Rgb8Image, check_names};
 use crate::{Error, Result};
 
 /// Sides above this are refused before pixels are allocated.
 const MAX_SIDE: u32 = 1 << 15;
-/// Bytes that a decoder may take.
-const MAX_ALLOCATION: u64 = 1 << 30;
+/// Bytes that a file may have, and that a decoder may take.
+const MAX_BYTES: u64 = 1 << 30;
 
-/// Reads a PNG, JPEG or WebP file, told apart by its first bytes.
+/// A picture from elsewhere, upright.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Photo {
+    /// Its colours, as they are stored also where nothing of them is seen.
+    pub image: Rgb8Image,
+    /// How much of each pixel is seen, 0 nothing and 255 all; `None` where all of the picture is.
+    pub alpha: Option<Vec<u8>>,
+}
+
+/// Reads a PNG, JPEG or WebP file, told apart by its first bytes, and turns it as its EXIF says. Of an animation, the first frame.
 ///
 /// # Errors
-/// When the file cannot be read, is of another kind, damaged or too large.
-pub fn open_picture(path: &Path) -> Result<Rgb8Image> {
+/// When the file cannot be read, is of another kind, damaged, cut short or too large.
+pub fn open_photo(path: &Path) -> Result<Photo> {
     let damaged = |what: String| Error::io(path, std::io::Error::new(std::io::ErrorKind::InvalidData, what));
-    // A device is no picture, and reading the console would wait for it.
-    check_names(path)?;
-    let file = ImageReader::open(path).map_err(|e| Error::io(path, e))?;
-    let mut reader = file.with_guessed_format().map_err(|e| Error::io(path, e))?;
-    match reader.format() {
-        Some(image::ImageFormat::Png) => return read_png(path),
-        Some(image::ImageFormat::Jpeg | image::ImageFormat::WebP) => {}
+    let bytes = read(path)?;
+    let format = match image::guess_format(&bytes) {
+        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => format,
         _ => return Err(damaged("expected a PNG, JPEG or WebP picture".into())),
+    };
+    if is_cut(format, &bytes) {
+        return Err(damaged("the picture is cut short; copy or download it again".into()));
     }
+    let refused = |e: image::ImageError| damaged(format!("not a picture that can be read: {e}"));
+    let picture = match format {
+        ImageFormat::Png => decode_png(path, &bytes)?,
+        ImageFormat::Jpeg => JpegDecoder::new(Cursor::new(&bytes)).and_then(decode).map_err(refused)?,
+        _ => WebPDecoder::new(Cursor::new(&bytes)).and_then(decode).map_err(refused)?,
+    };
+    Ok(Photo::from(picture))
+}
+
+/// The colours of [`open_photo`].
+///
+/// # Errors
+/// As [`open_photo`].
+pub fn open_picture(path: &Path) -> Result<Rgb8Image> {
+    Ok(open_photo(path)?.image)
+}
+
+/// A file's bytes. A device is no picture, and reading a pipe or the console would wait.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let refused = |what: String| Error::io(path, std::io::Error::new(std::io::ErrorKind::InvalidData, what));
+    check_names(path)?;
+    let about = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+    if !about.is_file() {
+        return Err(refused("expected a PNG, JPEG or WebP picture, got no file".into()));
+    }
+    if about.len() > MAX_BYTES {
+        return Err(refused(format!("expected a picture of at most {MAX_BYTES} bytes, got {}", about.len())));
+    }
+    std::fs::read(path).map_err(|e| Error::io(path, e))
+}
+
+fn decode(mut decoder: impl ImageDecoder) -> ImageResult<DynamicImage> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_ALLOCATION);
-    reader.limits(limits);
-    let picture = reader.decode().map_err(|e| damaged(format!("not a picture that can be read: {e}")))?.into_rgb8();
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    Ok(Rgb8Image { width, height, data: picture.into_raw() })
+    limits.max_alloc = Some(MAX_BYTES);
+    decoder.set_limits(limits)?;
+    // A picture whose EXIF is damaged is shown as it lies, by every viewer.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
+}
+
+impl From<DynamicImage> for Photo {
+    fn from(picture: DynamicImage) -> Self {
+        let (width, height) = (picture.width() as usize, picture.height() as usize);
+        let alpha: Option<Vec<u8>> =
+            picture.color().has_alpha().then(|| picture.to_rgba8().pixels().map(|pixel| pixel.0[3]).collect());
+        let alpha = alpha.filter(|alpha| alpha.iter().any(|value| *value < u8::MAX));
+        Photo { image: Rgb8Image { width, height, data: picture.into_rgb8().into_raw() }, alpha }
+    }
 }
 
 impl Rgb8Image {

@@ -1,6 +1,7 @@
 //! Pixels and files.
 
 mod kinds;
+mod photos;
 mod sheets;
 
 use chiaro::image::{Rgb8Image, png_text, read_png, side_by_side, write_png};
