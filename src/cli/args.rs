@@ -409,7 +409,7 @@ pub struct StudyArgs {
     /// How much noise a stochastic sampler adds at each step, from 0 to 1 [default: ddim 0, tcd 0.3, the others 1]
     #[arg(long, value_name = "ETA", allow_negative_numbers = true)]
     pub eta: Option<f64>,
-    /// Compare with these: a folder of PNG pictures, or a CSV file with a column mean_255
+    /// Compare with these: a folder of PNG, JPEG or WebP pictures, or a CSV file with a column mean_255
     #[arg(long, value_name = "DIR|CSV")]
     pub reference: Option<PathBuf>,
     /// Draw a grid over these prompts of the module

@@ -1,25 +1,22 @@
 //! What was typed → what is meant: a request, and the model that it goes to.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::generate_args::{GenerateArgs, Pair, StartArgs};
-use super::{ModelArgs, PrecisionArg};
-use crate::image::open_picture;
+use super::{ModelArgs, PrecisionArg, SeedArg};
 use crate::pipeline::{
-    Hires, InitImage, OmsRequest, Pipeline, Places, Program, PromptSyntax, Recipe, Request, Source, Upscale,
-    read_recipe,
+    Hires, OmsRequest, Pipeline, Places, Program, PromptSyntax, Recipe, Request, Source, Upscale, read_recipe,
 };
 use crate::sampling::{OmsForm, Variation};
 
 use crate::{Error, Result};
 
-/// Pixels that a start picture's sides are cut to a multiple of.
-const GRAIN: usize = 8;
-
 /// A request with the model that it goes to.
 pub(super) struct Order {
     pub(super) model: ModelArgs,
     pub(super) request: Request,
+    /// What a user should know of what was made of the options.
+    pub(super) notes: Vec<String>,
     recipe: Option<Recipe>,
     /// What a repeated picture says that is not done.
     pub(super) not_repeated: Vec<String>,
@@ -60,17 +57,18 @@ impl Order {
         // Other programs' nets have no hash and the picture that they saw is not here: they are told, and left out unless they are typed.
         let own = recipe.as_ref().filter(|recipe| recipe.program == Program::Chiaro);
         let repeated = own.map_or(&[][..], |recipe| &recipe.controls);
-        request.controls = args.control.apply(&mut model, repeated, &request.controls)?;
+        let mut notes = Vec::new();
+        request.controls = args.control.apply(&mut model, repeated, &request.controls, &mut notes)?;
         if !request.controls.is_empty() {
             not_repeated.retain(|field| !field.starts_with("ControlNet "));
         }
-        request.image = start_image(&args.start, recipe.as_ref(), &request)?;
-        size_of_control(args, &mut request)?;
+        args.start_from(&model, recipe.as_ref(), &mut request, &mut notes)?;
+        refuse_empty_prompt(args, &request)?;
         request.validate()?;
         model.found_embeddings =
             Places::from_env().embeddings_in(&request.prompts().map(String::as_str).collect::<Vec<_>>());
         Pipeline::check_schedule(&model.source()?, &model.overrides()?, &request)?;
-        Ok(Order { model, request, recipe, not_repeated })
+        Ok(Order { model, request, notes, recipe, not_repeated })
     }
 
     /// How what is about to be drawn differs from what is repeated.
@@ -155,6 +153,17 @@ impl Order {
     }
 }
 
+/// Without words, and without a picture to start from or to follow, there is nothing to draw.
+fn refuse_empty_prompt(args: &GenerateArgs, request: &Request) -> Result<()> {
+    let is_empty = args.prompt.as_ref().is_some_and(|prompt| prompt.trim().is_empty());
+    if is_empty && request.image.is_none() && request.controls.is_empty() {
+        return Err(Error::Request(
+            "prompt: expected words, got none; say what to draw, or name a picture to start from with --image".into(),
+        ));
+    }
+    Ok(())
+}
+
 fn refuse_unused_oms_options(args: &GenerateArgs, has_oms: bool) -> Result<()> {
     if has_oms {
         return Ok(());
@@ -163,6 +172,7 @@ fn refuse_unused_oms_options(args: &GenerateArgs, has_oms: bool) -> Result<()> {
         ("--compare", args.compare),
         ("--oms-prompt", args.oms_prompt.is_some()),
         ("--oms-negative", args.oms_negative.is_some()),
+        ("--oms-guidance", args.model.oms_guidance.is_some()),
         ("--oms-eta", args.oms_eta.is_some()),
         ("--oms-compat", args.oms_compat),
     ];
@@ -253,7 +263,7 @@ fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
     let base = args.shortcuts.apply(base);
     let steps = model.steps.or(model.sampler.map(|s| s.kind.default_steps()).filter(|_| args.like.is_none()));
     let variation = match noise.variation_strength {
-        Some(strength) => Some(Variation { seed: noise.variation_seed.unwrap_or(0), strength }),
+        Some(strength) => Some(Variation { seed: noise.variation_seed.map_or(0, SeedArg::number), strength }),
         None => base.variation,
     };
     // Another seed or count leaves the repeated picture's place in its batch.
@@ -286,7 +296,7 @@ fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
         dynamic_thresholding: sampling.dynamic_thresholding.or(base.dynamic_thresholding),
         offset_noise: noise.offset_noise.unwrap_or(base.offset_noise),
         eta: sampling.eta.or(base.eta),
-        seed: noise.seed.unwrap_or(base.seed),
+        seed: noise.seed.map_or(base.seed, SeedArg::number),
         rng: noise.rng.unwrap_or(base.rng),
         noise_seed_delta: noise.noise_seed_delta.unwrap_or(base.noise_seed_delta),
         variation,
@@ -295,6 +305,7 @@ fn apply(args: &GenerateArgs, base: Request) -> Result<Request> {
         batch: noise.batch.unwrap_or(base.batch),
         image: None,
         previews: model.preview.is_some(),
+        paste_back: args.start.paste_back.or(base.paste_back),
         controls: base.controls,
         hires: hires(&args.start, base.hires)?,
         clip_skip: args.clip_skip.map_or(base.clip_skip, |layers| usize::from(layers) - 1),
@@ -337,57 +348,4 @@ fn hires(args: &StartArgs, base: Option<Hires>) -> Result<Option<Hires>> {
         steps: args.hires_steps.or(base.steps),
         upscale: args.hires_upscale.map_or(base.upscale, Into::into),
     }))
-}
-
-/// The start picture at the request's size.
-fn start_image(args: &StartArgs, recipe: Option<&Recipe>, request: &Request) -> Result<Option<InitImage>> {
-    let told = recipe.and_then(|recipe| recipe.image.as_ref());
-    let Some(path) = &args.image else {
-        return match told {
-            Some(_) => {
-                Err(Error::Request("--like: the picture started from another one, name that with --image".into()))
-            }
-            None => Ok(None),
-        };
-    };
-    if told.is_some_and(|told| told.mask) && args.mask.is_none() {
-        return Err(Error::Request("--like: the picture was repainted with a mask, name that with --mask".into()));
-    }
-    let image = open_picture(path)?;
-    let mask = args.mask.as_deref().map(open_picture).transpose()?;
-    if let Some(mask) = &mask
-        && (mask.width, mask.height) != (image.width, image.height)
-    {
-        return Err(Error::Request(format!(
-            "--mask: expected the size of --image, {}x{}, got {}x{}",
-            image.width, image.height, mask.width, mask.height
-        )));
-    }
-    let width = request.width.unwrap_or(own_side("--image", path, "wide", image.width)?);
-    let height = request.height.unwrap_or(own_side("--image", path, "high", image.height)?);
-    let fit = |picture: &crate::image::Rgb8Image| picture.cropped_to(width, height).resized(width, height);
-    let strength = args.strength.or(told.map(|told| told.strength)).unwrap_or(InitImage::STRENGTH);
-    InitImage::new(&fit(&image), mask.as_ref().map(fit).as_ref(), strength).map(Some)
-}
-
-/// Without another size, a picture is as large as what its first ControlNet sees, as in diffusers.
-fn size_of_control(args: &GenerateArgs, request: &mut Request) -> Result<()> {
-    let first = request.controls.first().and_then(|control| control.image.as_ref());
-    let (Some(image), Some(path), None) = (first, args.control.control_image.first(), &request.image) else {
-        return Ok(());
-    };
-    request.width = Some(request.width.map_or_else(|| own_side("--control-image", path, "wide", image.width), Ok)?);
-    request.height = Some(request.height.map_or_else(|| own_side("--control-image", path, "high", image.height), Ok)?);
-    Ok(())
-}
-
-/// A side cut to whole latents.
-fn own_side(option: &str, path: &Path, which: &str, side: usize) -> Result<usize> {
-    match side / GRAIN * GRAIN {
-        0..64 => Err(Error::Request(format!(
-            "{option}: {} is {side} pixels {which}; ask for a size with --width and --height",
-            path.display()
-        ))),
-        cut => Ok(cut),
-    }
 }

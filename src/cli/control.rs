@@ -6,7 +6,8 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::ModelArgs;
-use crate::image::open_picture;
+use super::start::colours;
+use crate::image::open_photo;
 use crate::pipeline::{ControlRequest, Places, RecipeControl};
 use crate::{Error, Result};
 
@@ -21,7 +22,7 @@ pub struct ControlArgs {
     #[arg(long, value_name = "DIR|FILE|NAME")]
     pub control: Vec<String>,
     /// What the net sees (PNG, JPEG, WebP): edges, depths, poses as it was trained on. Nothing is made of it but its size: it is stretched
-    /// to the picture's [default size of the picture: that of the first one]
+    /// to the picture's [default size of the picture: that of the first one, as for --image]
     #[arg(long, value_name = "FILE")]
     pub control_image: Vec<PathBuf>,
     /// How strongly the net acts [default: 1]
@@ -49,13 +50,14 @@ impl ControlArgs {
         model: &mut ModelArgs,
         repeated: &[RecipeControl],
         base: &[ControlRequest],
+        notes: &mut Vec<String>,
     ) -> Result<Vec<ControlRequest>> {
         let paths = self.nets(repeated)?;
         let count = paths.len();
         let (nets, places) = distinct_nets(&paths);
         model.controls = nets;
-        let images =
-            self.control_image.iter().map(|path| open_picture(path).map(Arc::new)).collect::<Result<Vec<_>>>()?;
+        let mut open = |path| Ok(Arc::new(colours("--control-image", open_photo(path)?, notes)));
+        let images = self.control_image.iter().map(|path: &PathBuf| open(path)).collect::<Result<Vec<_>>>()?;
         let images = each("--control-image", &images, count)?;
         let weights = each("--control-weight", &self.control_weight, count)?;
         let starts = each("--control-start", &self.control_start, count)?;

@@ -12,7 +12,7 @@ use super::shown::shown_json;
 use super::{DoctorArgs, print_json, print_line, print_lines, print_text};
 use crate::doctor::{Examination, Progress, TierReport, Verdict, examine};
 use crate::gpu::{AdapterInfo, DriverFault, GpuOptions, adapters, dxc, find_adapter};
-use crate::pipeline::{findings_path, save_findings};
+use crate::pipeline::{check_findings_place, findings_path, save_findings};
 use crate::record::AdapterKind;
 use crate::{Error, Result, Tier, Tiers};
 
@@ -39,6 +39,9 @@ pub(super) fn run(args: &DoctorArgs) -> Result<()> {
         if human {
             print_line(&format!("{adapter}, {}", adapter.driver))?;
             print_line(&format!("   {}", offered(adapter)))?;
+        }
+        if args.pretend.is_none() {
+            check_findings_place(adapter)?;
         }
         let started = Instant::now();
         let told = |report: &TierReport| if human { print_lines(&line(report)) } else { Ok(()) };

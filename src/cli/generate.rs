@@ -1,27 +1,125 @@
 //! `chiaro generate`, and the command without a name.
 
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
 use std::time::Instant;
 
-use serde_json::json;
-
 use super::compose::Order;
+use super::output::Output;
+use super::preview::Previews;
 use super::progress::Progress;
-use super::{GenerateArgs, output, print_json, print_line};
+use super::report::Report;
+use super::{GenerateArgs, interrupt};
 use crate::Result;
-use crate::image::{Rgb8Image, side_by_side, write_png};
-use crate::pipeline::{AdapterReport, Event, Generation, Picture, Pipeline, Request};
+use crate::image::{Rgb8Image, side_by_side};
+use crate::pipeline::{Event, Generation, Picture, Pipeline, Request, TooLarge};
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let started = Instant::now();
     let order = Order::read(args)?;
-    let request = order.request.clone();
-    let files = output::choose(args.output.as_deref(), &request.prompt, request.count, args.overwrite)?;
+    let mut request = order.request.clone();
+    let mut output = Output::choose(args, &request.prompt, request.count)?;
     let (pipeline, too_large) = order.model.open(&request)?;
-    let runs: Vec<Request> =
-        if args.compare { vec![Request { oms: None, ..request.clone() }, request] } else { vec![request] };
+    let mut runs = Vec::new();
+    if args.compare {
+        runs.push(Request { oms: None, ..request.clone() });
+    }
+    let count = request.count;
+    request.previews &= args.model.preview.is_some();
+    runs.push(request);
     let units = runs.iter().map(|r| pipeline.units(r)).sum();
-    let progress = Progress::new(units, args.quiet || args.model.json);
+    let progress = Progress::new(units, args.quiet, args.model.json);
+    tell_beginning(args, &order, &pipeline, &too_large, &progress)?;
+    let mut runs = runs.into_iter().map(|request| Run::new(&pipeline, request)).collect::<Result<Vec<_>>>()?;
+    tell_warnings(&runs, &progress);
+
+    interrupt::tidy_up_when_ended();
+    let mut previews = args.model.preview.map(|every| Previews::new(every, order.request.batch));
+    let mut report = Report::new(args, &pipeline, &progress, &order.not_repeated);
+    let mut index = 0;
+    while index < count {
+        let alone = runs.len() == 1;
+        for run in &mut runs {
+            run.draw(alone, &progress, |generation, event| match &mut previews {
+                Some(previews) => previews.show(generation, event, &mut output, &progress),
+                None => Ok(()),
+            })?;
+        }
+        while let Some(pictures) = take_each(&mut runs) {
+            let last = &pictures[pictures.len() - 1];
+            let saved = output.save(index, &*compose(&pictures)?, &last.text_chunks())?;
+            if let Some(previews) = &mut previews {
+                previews.remove(index);
+            }
+            report.add(&saved, &pictures);
+            index += 1;
+        }
+    }
+    progress.finish();
+    report.end(started.elapsed())
+}
+
+/// One request under way, and what it has drawn that is not saved.
+struct Run<'p> {
+    generation: Generation<'p>,
+    drawn: VecDeque<Picture>,
+}
+
+impl<'p> Run<'p> {
+    fn new(pipeline: &'p Pipeline, request: Request) -> Result<Self> {
+        Ok(Run { generation: pipeline.generate(request)?, drawn: VecDeque::new() })
+    }
+
+    /// Draws the next picture; where the request is not `alone`, all of its group, after which the device is free for another.
+    fn draw(
+        &mut self,
+        alone: bool,
+        progress: &Progress,
+        mut show: impl FnMut(&mut Generation<'p>, &Event) -> Result<()>,
+    ) -> Result<()> {
+        let before = self.drawn.len();
+        while let Some(event) = self.generation.next() {
+            let event = event?;
+            progress.show(&event);
+            show(&mut self.generation, &event)?;
+            if let Event::Picture(picture) = event {
+                for note in &picture.notes {
+                    progress.say(&format!("note: {note}"));
+                }
+                self.drawn.push_back(*picture);
+            }
+            if self.drawn.len() > before && (alone || self.generation.is_idle()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next picture of each run, if all have one.
+fn take_each(runs: &mut [Run<'_>]) -> Option<Vec<Picture>> {
+    if runs.iter().any(|run| run.drawn.is_empty()) {
+        return None;
+    }
+    Some(runs.iter_mut().filter_map(|run| run.drawn.pop_front()).collect())
+}
+
+fn compose(pictures: &[Picture]) -> Result<std::borrow::Cow<'_, Rgb8Image>> {
+    use std::borrow::Cow;
+    match pictures {
+        [one] => Ok(Cow::Borrowed(&one.image)),
+        // The last picture is the one with OMS; its parameters and the same seed without it are the comparison.
+        many => side_by_side(&[("without OMS", &many[0].image), ("with OMS", &many[1].image)]).map(Cow::Owned),
+    }
+}
+
+/// What is known before anything is drawn.
+fn tell_beginning(
+    args: &GenerateArgs,
+    order: &Order,
+    pipeline: &Pipeline,
+    too_large: &[TooLarge],
+    progress: &Progress,
+) -> Result<()> {
     progress.say(&format!("{} on {}", order.model.source()?, pipeline.device().describe()));
     for remark in pipeline.device().remarks() {
         progress.say(remark);
@@ -35,139 +133,28 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     for adapter in pipeline.adapters() {
         progress.say(&adapter.summary());
     }
+    for note in &order.notes {
+        progress.say(&format!("note: {note}"));
+    }
     if !order.not_repeated.is_empty() {
-        progress.say(&format!("not repeated: {}", order.not_repeated.join(", ")));
+        progress.line(&format!("not repeated: {}", order.not_repeated.join(", ")));
     }
-    for difference in order.differences(&pipeline)? {
-        progress.say(&format!("warning: {difference}"));
+    for difference in order.differences(pipeline)? {
+        progress.warn(&difference);
     }
-    let mut drawn = Vec::new();
-    for (index, run) in runs.into_iter().enumerate() {
-        let previews = args.model.preview.map(|every| Previews { every: every.into(), files: &files });
-        drawn.push(draw(&pipeline, run, &progress, previews, index == 0)?);
-    }
-    progress.finish();
-    let mut saved = Vec::new();
-    for (i, file) in files.iter().enumerate() {
-        let pictures: Vec<&Picture> = drawn.iter().map(|set| &set[i]).collect();
-        let image = compose(&pictures)?;
-        save(file, &image, &pictures, args.overwrite)?;
-        if args.model.preview.is_some() {
-            // It may never have been there: with few steps nothing is shown.
-            let _ = std::fs::remove_file(preview_of(file));
-        }
-        saved.push((file.clone(), pictures));
-    }
-    report(args, &pipeline, &saved, &order.not_repeated, started)
-}
-
-/// When pictures are shown as they stand, and beside which files.
-struct Previews<'a> {
-    every: usize,
-    files: &'a [PathBuf],
-}
-
-impl Previews<'_> {
-    fn show(&self, generation: &mut Generation<'_>, event: &Event, batch: usize) -> Result<()> {
-        let &Event::Step { image, step, of } = event else { return Ok(()) };
-        if !step.is_multiple_of(self.every) || step == of {
-            return Ok(());
-        }
-        for image in image / batch * batch..=image {
-            if let Some(picture) = generation.preview(image)? {
-                write_png(&preview_of(&self.files[image]), &picture, &[], true)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Where a picture is shown until it is there.
-fn preview_of(file: &Path) -> PathBuf {
-    file.with_extension("preview.png")
-}
-
-/// Runs one request to its end; warnings are said once.
-fn draw(
-    pipeline: &Pipeline,
-    request: Request,
-    progress: &Progress,
-    previews: Option<Previews<'_>>,
-    say: bool,
-) -> Result<Vec<Picture>> {
-    let batch = request.batch.max(1);
-    let mut generation = pipeline.generate(request)?;
-    if say {
-        for warning in generation.warnings() {
-            progress.say(&format!("warning: {warning}"));
-        }
-    }
-    let mut pictures = Vec::new();
-    while let Some(event) = generation.next() {
-        let event = event?;
-        progress.show(&event);
-        if let Some(previews) = &previews {
-            previews.show(&mut generation, &event, batch)?;
-        }
-        if let Event::Picture(picture) = event {
-            for note in &picture.notes {
-                progress.say(&format!("note: {note}"));
-            }
-            pictures.push(*picture);
-        }
-    }
-    Ok(pictures)
-}
-
-fn compose(pictures: &[&Picture]) -> Result<Rgb8Image> {
-    match pictures {
-        [one] => Ok(one.image.clone()),
-        many => side_by_side(&[("without OMS", &many[0].image), ("with OMS", &many[1].image)]),
-    }
-}
-
-fn save(file: &Path, image: &Rgb8Image, pictures: &[&Picture], overwrite: bool) -> Result<()> {
-    // The last picture is the one with OMS; its parameters and the same seed without it are the comparison.
-    let picture = pictures[pictures.len() - 1];
-    write_png(file, image, &picture.text_chunks(), overwrite)
-}
-
-fn report(
-    args: &GenerateArgs,
-    pipeline: &Pipeline,
-    saved: &[(PathBuf, Vec<&Picture>)],
-    not_repeated: &[String],
-    started: Instant,
-) -> Result<()> {
-    if args.model.json {
-        let list: Vec<_> = saved
-            .iter()
-            .map(|(file, pictures)| {
-                json!({
-                    "file": file.display().to_string(), "seed": pictures[0].seed,
-                    "width": pictures[0].image.width, "height": pictures[0].image.height,
-                    "mean": pictures.iter().map(|p| p.image.mean()).collect::<Vec<_>>(),
-                    "parameters": pictures.iter().map(|p| p.parameters.clone()).collect::<Vec<_>>(),
-                })
-            })
-            .collect();
-        return print_json(&json!({
-            "adapters": pipeline.adapters().iter().map(AdapterReport::to_json).collect::<Vec<_>>(),
-            "device": pipeline.device().name(), "device_remarks": pipeline.device().remarks(), "seconds": started.elapsed().as_secs_f64(), "pictures": list,
-            "not_repeated": not_repeated,
-        }));
-    }
-    for (file, pictures) in saved {
-        let means: Vec<String> = pictures.iter().map(|p| format!("{:.3}", p.image.mean())).collect();
-        let means = if args.compare {
-            format!("mean {} without OMS, {} with", means[0], means[1])
-        } else {
-            format!("mean {}", means[0])
-        };
-        print_line(&format!("{} (seed {}, {means})", file.display(), pictures[0].seed))?;
-    }
-    if !args.quiet {
-        eprintln!("{:.1} s", started.elapsed().as_secs_f64());
+    for idle in order.without_effect(args) {
+        progress.warn(&idle);
     }
     Ok(())
+}
+
+/// Warnings of all runs, each said once.
+fn tell_warnings(runs: &[Run<'_>], progress: &Progress) {
+    let mut said: Vec<&String> = Vec::new();
+    for warning in runs.iter().flat_map(|run| run.generation.warnings()) {
+        if !said.contains(&warning) {
+            progress.warn(warning);
+            said.push(warning);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::preset::Preset;
-use super::{ControlArgs, ModelArgs, ReadingArgs, ShortcutArgs};
+use super::{ControlArgs, ModelArgs, ReadingArgs, SeedArg, ShortcutArgs};
 use crate::pipeline::Upscale;
 use crate::sampling::{BetaSchedule, RngKind, SigmaSchedule, TimestepSpacing};
 
@@ -86,13 +86,16 @@ pub struct GenerateArgs {
     /// Draw each seed without and with OMS, side by side in one labelled PNG
     #[arg(long)]
     pub compare: bool,
-    /// PNG file, or folder ending in "/" [default: a free name made from the prompt]
+    /// File that ends in .png, .jpg or .webp, folder that ends in "/", or - for standard output [default: a free name made from the prompt]
     #[arg(long, short = 'o', value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Replace the output file if it exists
     #[arg(long)]
     pub overwrite: bool,
-    /// No progress bar
+    /// Show the picture, of several the first, with the system's own program when all are there
+    #[arg(long)]
+    pub open: bool,
+    /// Nothing on standard error but errors and warnings
     #[arg(long, short = 'q')]
     pub quiet: bool,
 }
@@ -133,9 +136,10 @@ pub struct SamplingArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Seeds")]
 pub struct NoiseArgs {
-    /// Seed of the first picture; the i-th further one has seed + i [default: 0]
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
+    /// Seed of the first picture; the i-th further one has seed + i. random (or -1) draws one, which is printed and kept in the picture
+    /// [default: 0]
+    #[arg(long, value_name = "N|random", allow_negative_numbers = true)]
+    pub seed: Option<SeedArg>,
     /// Whose random numbers a seed gives: torch (diffusers, and AUTOMATIC1111 with source CPU), a1111 (with source GPU), comfy
     /// [default: torch]
     #[arg(long, value_name = "NAME")]
@@ -143,9 +147,9 @@ pub struct NoiseArgs {
     /// Added to the seed for every draw after the first noise (AUTOMATIC1111's ENSD) [default: 0, the first generator goes on]
     #[arg(long, value_name = "N", visible_alias = "ensd")]
     pub noise_seed_delta: Option<u64>,
-    /// Seed towards which the first noise goes by --variation-strength [default: 0]
-    #[arg(long, value_name = "N", requires = "variation_strength")]
-    pub variation_seed: Option<u64>,
+    /// Seed towards which the first noise goes by --variation-strength; random (or -1) draws one [default: 0]
+    #[arg(long, value_name = "N|random", requires = "variation_strength", allow_negative_numbers = true)]
+    pub variation_seed: Option<SeedArg>,
     /// How far, from 0 to 1
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub variation_strength: Option<f64>,
@@ -164,12 +168,18 @@ pub struct NoiseArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Start picture, repainting, second pass")]
 pub struct StartArgs {
-    /// Picture to start from (PNG, JPEG, WebP); cropped in the middle and scaled to the size asked for [default size: its own]
+    /// Picture to start from (PNG, JPEG, WebP); cropped in the middle and scaled to the size asked for [default size: its own, or with its
+    /// proportions as many pixels as the model was made for, where it has far more]
     #[arg(long, short = 'i', value_name = "FILE")]
     pub image: Option<PathBuf>,
-    /// Picture that is white where --image is repainted and black where it is kept
+    /// Picture that is white where --image is repainted and black where it is kept; one with transparent parts repaints where it is opaque,
+    /// whatever its colours
     #[arg(long, value_name = "FILE", requires = "image")]
     pub mask: Option<PathBuf>,
+    /// Put the pixels of --image back where --mask keeps them, so that they do not change in any bit [default: on; off with models that were
+    /// made for inpainting]
+    #[arg(long, value_name = "on|off", requires = "mask", value_parser = clap::builder::BoolishValueParser::new())]
+    pub paste_back: Option<bool>,
     /// How strongly --image steers a model that changes it as the prompt instructs (InstructPix2Pix), at least 1 [default: 1.5]
     #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true, requires = "image")]
     pub image_guidance: Option<f64>,

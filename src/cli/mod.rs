@@ -8,22 +8,29 @@ mod doctor;
 mod generate;
 mod generate_args;
 mod inspect;
+mod interrupt;
 mod lora;
 mod memory_size;
 mod output;
 mod plan;
 mod preset;
+mod preview;
 mod profile;
 mod progress;
 #[cfg(feature = "pull")]
 mod pull;
+mod report;
 mod samplers;
 mod schedule;
+mod seed;
 mod shortcut_args;
 mod shown;
+mod start;
 mod study;
 mod tokens;
 mod tune;
+mod unused;
+mod viewer;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +43,7 @@ pub use control::ControlArgs;
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 pub use lora::LoraArg;
 pub use memory_size::MemorySize;
+pub use seed::SeedArg;
 pub use shortcut_args::{Shares, ShortcutArgs};
 
 use crate::pipeline::{Device, Embedding, OmsSource, Overrides, Pipeline, Places, Request, Source, TooLarge};
@@ -62,7 +70,7 @@ pub fn main() -> ExitCode {
         // The reader of a pipe has gone: nothing is left to say, and no one to say it to.
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", shown::shown(&format!("chiaro: {error}{}", option_of(&error))));
+            progress::tell(&format!("chiaro: {error}{}", option_of(&error)));
             if matches!(error, Error::Request(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
@@ -201,11 +209,10 @@ fn model_source(name: Option<&str>) -> Result<Source> {
     name.map_or(Ok(Source::DemoModel), |name| Source::at(Places::from_env().find(name)?))
 }
 
-/// Says on standard error which devices were passed over; nobody may be reading.
+/// Says on standard error which devices were passed over.
 fn tell_remarks(pipeline: &Pipeline) {
-    use std::io::Write;
     for remark in pipeline.device().remarks() {
-        let _ = writeln!(std::io::stderr(), "{}", shown::shown(remark));
+        progress::tell(remark);
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
     let guidance_scale = args.model.oms_guidance()?;
     let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
     let mut model = args.model.clone();
-    let controls = args.control.apply(&mut model, &[], &[])?;
+    let controls = args.control.apply(&mut model, &[], &[], &mut Vec::new())?;
     let request = Request { oms, controls, ..args.shortcuts.apply(model.request()) };
     let (pipeline, too_large) = model.open_lazily(&request)?;
     let (width, height) = pipeline.size(&request)?;

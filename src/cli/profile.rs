@@ -16,7 +16,7 @@ pub(super) fn run(args: &ProfileArgs) -> Result<()> {
     let guidance_scale = args.model.oms_guidance()?;
     let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
     let mut model = args.model.clone();
-    let controls = args.control.apply(&mut model, &[], &[])?;
+    let controls = args.control.apply(&mut model, &[], &[], &mut Vec::new())?;
     let request = Request { oms, controls, ..args.shortcuts.apply(model.request()) };
     let (pipeline, _) = model.open_lazily(&request)?;
     tell_remarks(&pipeline);

@@ -1,27 +1,37 @@
-//! The progress bar: stage, step, time left.
+//! What is said on standard error: the progress bar (stage, step, time left) and lines. Nobody need be reading.
 
+use std::io::Write;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::print_line;
 use super::shown::shown;
+use crate::Result;
 use crate::pipeline::Event;
+
+/// A line on standard error. Where that is closed or full the line is lost, and nothing else.
+pub(super) fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", shown(line));
+}
 
 /// A bar on standard error, hidden when that is not a terminal or the caller wants quiet.
 pub(super) struct Progress {
     bar: ProgressBar,
+    quiet: bool,
 }
 
 impl Progress {
-    pub(super) fn new(units: u64, hidden: bool) -> Self {
-        let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    /// `quiet` leaves out everything but warnings, `hidden` the bar alone.
+    pub(super) fn new(units: u64, quiet: bool, hidden: bool) -> Self {
+        let target = if quiet || hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(units), target);
         let style = ProgressStyle::with_template("{msg:28} {bar:30} {pos}/{len}  {elapsed} passed, {eta} left")
             .expect("the template is valid");
         bar.set_style(style);
         bar.enable_steady_tick(Duration::from_millis(200));
         bar.set_message("text encoder");
-        Progress { bar }
+        Progress { bar, quiet }
     }
 
     pub(super) fn show(&self, event: &Event) {
@@ -36,14 +46,31 @@ impl Progress {
         self.bar.inc(1);
     }
 
-    /// A line above the bar, or on standard error without one.
+    /// Something worth knowing: a line above the bar, or on standard error without one; nothing under quiet.
     pub(super) fn say(&self, line: &str) {
+        if !self.quiet {
+            self.line(line);
+        }
+    }
+
+    /// Something that a user did not ask for: told under quiet, too.
+    pub(super) fn warn(&self, line: &str) {
+        self.line(&format!("warning: {line}"));
+    }
+
+    /// A line that is told under quiet, too.
+    pub(super) fn line(&self, line: &str) {
         let line = shown(line);
         if self.bar.is_hidden() {
-            eprintln!("{line}");
+            tell(&line);
         } else {
             self.bar.println(line.as_ref());
         }
+    }
+
+    /// A line on standard output.
+    pub(super) fn print(&self, line: &str) -> Result<()> {
+        self.bar.suspend(|| print_line(line))
     }
 
     pub(super) fn finish(&self) {

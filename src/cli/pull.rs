@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::shown::shown;
 use super::{PullArgs, VariantArg, print_json, print_line};
-use crate::image::refused_by_windows;
+use crate::image::{check_folder, refused_by_windows};
 use crate::pipeline::Places;
 use crate::{Error, Result};
 
@@ -93,6 +93,7 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
         .first()
         .ok_or_else(|| Error::Request("pull: no place for models is known; set HF_HOME to a folder".into()))?;
     let folder = cache.join(format!("models--{}--{}", parts[0], parts[1]));
+    check_folder(&folder)?;
     let listing = hub.listing(&args.repository, &args.revision)?;
     let files = select(&listing, args.variant)?;
     let total: u64 = files.iter().map(|file| file.size).sum();

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::progress::Progress;
 use super::{StudyArgs, print_json, print_line, tell_remarks};
+use crate::image::check_folder;
 use crate::pipeline::Pipeline;
 use crate::study::{Reference, Settings, Study, Told, parse_prompts};
 use crate::{Error, Result, files};
@@ -61,8 +62,11 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
     if args.dry_run {
         return plan(args, &study, &args.model.open_lazily(&request)?.0);
     }
+    check_folder(&args.output)?;
     let (pipeline, _) = args.model.open(&request)?;
-    tell_remarks(&pipeline);
+    if !args.quiet {
+        tell_remarks(&pipeline);
+    }
     draw(args, &study, &pipeline)?;
     let measured = study.report(reference.as_ref(), &command_line())?;
     let report = args.output.join("report.md");
@@ -94,20 +98,20 @@ fn plan(args: &StudyArgs, study: &Study, pipeline: &Pipeline) -> Result<()> {
 
 fn draw(args: &StudyArgs, study: &Study, pipeline: &Pipeline) -> Result<()> {
     let (all, missing) = study.count()?;
-    let progress = Progress::new(study.units(pipeline)?, args.quiet || args.model.json);
-    if !args.quiet {
-        progress.say(&format!("{} on {}", study.settings().model, pipeline.device().describe()));
-        progress.say(&format!("{all} pictures, {} of them there; {missing} to draw", all - missing));
-    }
+    let progress = Progress::new(study.units(pipeline)?, args.quiet, args.model.json);
+    progress.say(&format!("{} on {}", study.settings().model, pipeline.device().describe()));
+    progress.say(&format!("{all} pictures, {} of them there; {missing} to draw", all - missing));
     let mut estimated = false;
     study.draw(pipeline, &mut |told| match told {
         Told::Unit(event) => progress.show(event),
-        Told::Note(note) => progress.say(&note),
+        Told::Warning(warning) => progress.warn(&warning),
+        Told::Note(note) => progress.say(&format!("note: {note}")),
         Told::Saved { left, seconds_each } => {
-            if !args.quiet && left > 0 && !std::mem::replace(&mut estimated, true) {
-                let minutes = (left as f64 * seconds_each / 60.0).ceil();
-                progress
-                    .say(&format!("{seconds_each:.1} s a picture: about {minutes} min for the {left} that are left"));
+            if left > 0 && !std::mem::replace(&mut estimated, true) {
+                let seconds = left as f64 * seconds_each;
+                let time =
+                    if seconds < 100.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) };
+                progress.say(&format!("{seconds_each:.1} s a picture: about {time} for the {left} that are left"));
             }
         }
     })?;

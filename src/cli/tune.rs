@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{TuneArgs, print_json, print_line, print_lines, tell_remarks};
 use crate::gpu::choose_adapter;
-use crate::pipeline::{OmsRequest, Request, TunedClass, save_tuning, tuning_path};
+use crate::pipeline::{OmsRequest, Request, TunedClass, check_tuning_place, save_tuning, tuning_path};
 use crate::record::Tuning;
 use crate::{Error, Result};
 
@@ -27,6 +27,7 @@ pub(super) fn run(args: &TuneArgs) -> Result<()> {
             _ => print_line("Nothing was kept for this device."),
         };
     }
+    check_tuning_place(&adapter)?;
     let guidance_scale = args.model.oms_guidance()?;
     let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
     let request = Request { oms, ..args.shortcuts.apply(args.model.request()) };

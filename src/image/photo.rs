@@ -1,55 +1,99 @@
-//! Pictures from elsewhere: JPEG and WebP beside PNG, and other sizes.
+//! Pictures from elsewhere: JPEG and WebP beside PNG, turned as their EXIF says, and other sizes.
 
-use std::io::BufReader;
+use std::io::Cursor;
 use std::path::Path;
 
+use image::codecs::jpeg::JpegDecoder;
+use image::codecs::webp::WebPDecoder;
 use image::imageops::{FilterType, resize};
-use image::{ImageReader, Limits, RgbImage};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageResult, Limits, RgbImage};
 
-use super::png::MAX_PIXELS;
-use super::{Rgb8Image, check_names, read_png};
+use super::png::{MAX_PIXELS, decode_png};
+use super::whole::is_cut;
+use super::{Rgb8Image, check_names};
 use crate::{Error, Result, files};
 
 /// Sides above this are refused before pixels are allocated.
 const MAX_SIDE: u32 = 1 << 15;
-/// Bytes that a decoder may take.
-const MAX_ALLOCATION: u64 = 1 << 30;
+/// Bytes that a file may have, and that a decoder may take.
+const MAX_BYTES: u64 = 1 << 30;
 
-/// Reads a PNG, JPEG or WebP file, told apart by its first bytes.
+/// A picture from elsewhere, upright.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Photo {
+    /// Its colours, as they are stored also where nothing of them is seen.
+    pub image: Rgb8Image,
+    /// How much of each pixel is seen, 0 nothing and 255 all; `None` where all of the picture is.
+    pub alpha: Option<Vec<u8>>,
+}
+
+/// Reads a PNG, JPEG or WebP file, told apart by its first bytes, and turns it as its EXIF says. Of an animation, the first frame.
 ///
 /// # Errors
-/// When the file cannot be read, is of another kind, damaged or too large.
-pub fn open_picture(path: &Path) -> Result<Rgb8Image> {
-    let damaged = |what: String| Error::io(path, std::io::Error::new(std::io::ErrorKind::InvalidData, what));
-    // A device is no picture, and reading the console would wait for it.
-    check_names(path)?;
-    let file = files::open(path).map_err(|e| Error::io(path, e))?;
-    let mut reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(|e| Error::io(path, e))?;
-    match reader.format() {
-        Some(image::ImageFormat::Png) => return read_png(path),
-        Some(image::ImageFormat::Jpeg | image::ImageFormat::WebP) => {}
-        _ => return Err(damaged("expected a PNG, JPEG or WebP picture".into())),
+/// When the file cannot be read, is of another kind, damaged, cut short or too large.
+pub fn open_photo(path: &Path) -> Result<Photo> {
+    let bytes = read(path)?;
+    let format = match image::guess_format(&bytes) {
+        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => format,
+        _ => return Err(damaged(path, "expected a PNG, JPEG or WebP picture".into())),
+    };
+    if is_cut(format, &bytes) {
+        return Err(damaged(path, "the picture is cut short; copy or download it again".into()));
     }
-    check_pixels(path)?;
+    let picture = match format {
+        ImageFormat::Png => decode_png(path, &bytes)?,
+        ImageFormat::Jpeg => decode(path, JpegDecoder::new(Cursor::new(&bytes)))?,
+        _ => decode(path, WebPDecoder::new(Cursor::new(&bytes)))?,
+    };
+    Ok(Photo::from(picture))
+}
+
+/// The colours of [`open_photo`].
+///
+/// # Errors
+/// As [`open_photo`].
+pub fn open_picture(path: &Path) -> Result<Rgb8Image> {
+    Ok(open_photo(path)?.image)
+}
+
+/// A file's bytes. A device is no picture, and reading a pipe or the console would wait.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    check_names(path)?;
+    files::read(path, MAX_BYTES, "a picture")
+}
+
+fn decode(path: &Path, decoder: ImageResult<impl ImageDecoder>) -> Result<DynamicImage> {
+    let refused = |e: ImageError| damaged(path, format!("not a picture that can be read: {e}"));
+    let mut decoder = decoder.map_err(refused)?;
+    let (width, height) = decoder.dimensions();
+    // What decoders take beside the pixels that they give grows with their number, so it is known before they begin.
+    if width as usize * height as usize > MAX_PIXELS {
+        return Err(damaged(path, format!("{width}×{height} pixels, at most {MAX_PIXELS} are read")));
+    }
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_ALLOCATION);
-    reader.limits(limits);
-    let picture = reader.decode().map_err(|e| damaged(format!("not a picture that can be read: {e}")))?.into_rgb8();
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    Ok(Rgb8Image { width, height, data: picture.into_raw() })
+    limits.max_alloc = Some(MAX_BYTES);
+    decoder.set_limits(limits).map_err(refused)?;
+    // A picture whose EXIF is damaged is shown as it lies, by every viewer.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(refused)?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
 }
 
-/// What decoders take beside the pixels that they give grows with their number, so it is known before they begin.
-fn check_pixels(path: &Path) -> Result<()> {
-    let size = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|e| Error::io(path, e))?;
-    let damaged = |what: String| Error::io(path, std::io::Error::new(std::io::ErrorKind::InvalidData, what));
-    let (width, height) =
-        size.into_dimensions().map_err(|e| damaged(format!("not a picture that can be read: {e}")))?;
-    match width as usize * height as usize {
-        0..=MAX_PIXELS => Ok(()),
-        _ => Err(damaged(format!("{width}×{height} pixels, at most {MAX_PIXELS} are read"))),
+fn damaged(path: &Path, what: String) -> Error {
+    Error::io(path, std::io::Error::new(std::io::ErrorKind::InvalidData, what))
+}
+
+impl From<DynamicImage> for Photo {
+    fn from(picture: DynamicImage) -> Self {
+        let (width, height) = (picture.width() as usize, picture.height() as usize);
+        let alpha: Option<Vec<u8>> =
+            picture.color().has_alpha().then(|| picture.to_rgba8().pixels().map(|pixel| pixel.0[3]).collect());
+        let alpha = alpha.filter(|alpha| alpha.iter().any(|value| *value < u8::MAX));
+        Photo { image: Rgb8Image { width, height, data: picture.into_rgb8().into_raw() }, alpha }
     }
 }
 

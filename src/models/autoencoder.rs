@@ -22,24 +22,44 @@ pub enum EncoderOutput {
     Latents,
 }
 
+/// What a `config.json` says of either.
+enum Config {
+    Kl(AutoencoderKlConfig),
+    Tiny(AutoencoderTinyConfig),
+}
+
+impl Config {
+    fn read(config: &str, origin: &str) -> Result<Self> {
+        let value: serde_json::Value =
+            serde_json::from_str(config).map_err(|e| Error::Model(format!("{origin}: not JSON: {e}")))?;
+        match value["_class_name"].as_str() {
+            Some("AutoencoderTiny") => AutoencoderTinyConfig::from_json(config, origin).map(Config::Tiny),
+            _ => AutoencoderKlConfig::from_json(config, origin).map(Config::Kl),
+        }
+    }
+}
+
 impl Autoencoder {
     /// Loads the network that `config.json` names; `origin` names that file in messages.
     ///
     /// # Errors
     /// As [`AutoencoderKl::load`] and [`AutoencoderTiny::load`]; when the class is another.
     pub fn load(config: &str, origin: &str, weights: &Weights) -> Result<Self> {
-        let value: serde_json::Value =
-            serde_json::from_str(config).map_err(|e| Error::Model(format!("{origin}: not JSON: {e}")))?;
-        match value["_class_name"].as_str() {
-            Some("AutoencoderTiny") => {
-                let config = AutoencoderTinyConfig::from_json(config, origin)?;
-                Ok(Autoencoder::Tiny(Box::new(AutoencoderTiny::load(config, weights)?)))
-            }
-            _ => {
-                let config = AutoencoderKlConfig::from_json(config, origin)?;
-                Ok(Autoencoder::Kl(Box::new(AutoencoderKl::load(config, weights)?)))
-            }
-        }
+        Ok(match Config::read(config, origin)? {
+            Config::Tiny(config) => Autoencoder::Tiny(Box::new(AutoencoderTiny::load(config, weights)?)),
+            Config::Kl(config) => Autoencoder::Kl(Box::new(AutoencoderKl::load(config, weights)?)),
+        })
+    }
+
+    /// [`pixels_per_latent`](Self::pixels_per_latent) of the network that `config.json` names.
+    ///
+    /// # Errors
+    /// When the text is no such configuration.
+    pub fn pixels_per_latent_of(config: &str, origin: &str) -> Result<usize> {
+        Ok(match Config::read(config, origin)? {
+            Config::Tiny(config) => config.pixels_per_latent(),
+            Config::Kl(config) => config.pixels_per_latent(),
+        })
     }
 
     /// Channels of the latents.

@@ -2,6 +2,7 @@
 
 use super::control::{self, LoadedControl};
 use super::kind::Shown;
+use super::parameters::embeddings_of;
 use super::{DeepCache, InitImage, Overrides, Pipeline, Request, Source};
 use crate::sampling::oms;
 use crate::{Error, Result};
@@ -111,6 +112,23 @@ impl Pipeline {
         Err(Error::Request(format!("{}: {needs}", self.label)))
     }
 
+    /// That a mask repaints nothing, or everything.
+    fn mask_notice(&self, request: &Request) -> Option<String> {
+        let image = request.image.as_ref()?;
+        let (pixels, size) = (image.mask.as_ref()?, self.size(request).ok()?);
+        let cells = image.latent_mask(self.latent_shape(size))?;
+        let marked = |values: &[f32]| values.iter().filter(|value| **value >= 0.5).count();
+        Some(match (marked(&cells), marked(pixels)) {
+            (0, 0) => "the mask is black all over: nothing is repainted".into(),
+            (0, _) => format!(
+                "what the mask marks is too little: nothing is repainted, for that is decided by squares of {} pixels",
+                self.vae.pixels_per_latent()
+            ),
+            (_, all) if all == pixels.len() => "the mask is white all over: the whole picture is repainted".into(),
+            _ => return None,
+        })
+    }
+
     /// What was assumed of the model, and what has no effect in a request.
     pub(super) fn notices(&self, request: &Request) -> Vec<String> {
         let mut notices = self.assumptions.clone();
@@ -126,6 +144,21 @@ impl Pipeline {
             notices.push(
                 "strength has no effect: this model draws the whole picture anew, as the prompt instructs".into(),
             );
+        }
+        if request.image_guidance_scale != Request::default().image_guidance_scale && !is_instructed {
+            notices.push(
+                "image-guidance has no effect: only models that a prompt instructs (InstructPix2Pix) have it".into(),
+            );
+        }
+        let scores = |request: &Request| (request.aesthetic_score, request.negative_aesthetic_score);
+        let has_score = self.kind.aesthetic || self.refiner.as_deref().is_some_and(|refiner| refiner.kind.aesthetic);
+        if scores(request) != scores(&Request::default()) && !has_score {
+            notices.push("aesthetic scores have no effect: only SDXL's refiner is told of them".into());
+        }
+        notices.extend(self.mask_notice(request));
+        let used: Vec<_> = embeddings_of(self, request).map(|embedding| &embedding.name).collect();
+        for embedding in self.embeddings.iter().filter(|embedding| !used.contains(&&embedding.name)) {
+            notices.push(format!("embedding {}: its name is in no prompt, so it has no effect", embedding.name));
         }
         if request.sampler.is_none() && self.scheduler.solver().is_none() && !self.scheduler.class_name.is_empty() {
             notices.push(format!("the model's own {} is not here, ddim takes its place", self.scheduler.class_name));

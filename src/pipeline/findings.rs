@@ -73,6 +73,14 @@ pub fn load_findings(adapter: &AdapterInfo) -> Result<Option<Findings>> {
     Ok(Some(stored.findings))
 }
 
+/// Whether [`save_findings`] could keep what is found of an adapter, before it is examined.
+///
+/// # Errors
+/// When the environment names no folder for it, or it takes no files.
+pub fn check_findings_place(adapter: &AdapterInfo) -> Result<()> {
+    kept::check(findings_path(adapter))
+}
+
 /// Keeps what was found of an adapter, in place of what was kept before, and says where.
 ///
 /// # Errors

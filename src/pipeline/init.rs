@@ -101,6 +101,17 @@ impl InitImage {
         skipped(self.strength, steps)
     }
 
+    /// Puts the picture's own pixels back where the mask keeps them; between, as much of them as the mask is dark.
+    pub(super) fn paste_into(&self, drawn: &mut Rgb8Image) {
+        let Some(mask) = &self.mask else { return };
+        let pixels = drawn.data.chunks_exact_mut(3).zip(self.rgb.chunks_exact(3));
+        for ((drawn, own), &share) in pixels.zip(mask) {
+            for (drawn, own) in drawn.iter_mut().zip(own) {
+                *drawn = (f32::from(*drawn) * share + own * 255.0 * (1.0 - share)).round() as u8;
+            }
+        }
+    }
+
     /// The picture in -1…1.
     pub(super) fn pixels(&self) -> Vec<f32> {
         self.rgb.iter().map(|v| v * 2.0 - 1.0).collect()

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::gpu::AdapterInfo;
-use crate::image::write_file;
+use crate::image::{check_folder, write_file};
 use crate::{Error, Result, files};
 
 /// Where one sort of file is kept of an adapter with this driver: `sort` in the folder that `CHIARO_CACHE` names, else in `chiaro` in
@@ -37,13 +37,22 @@ pub(super) fn broken(path: &Path, what: &str, remedy: &str) -> Error {
     Error::Device(format!("{}: {what}; {remedy}", path.display()))
 }
 
-/// Keeps `value`, in place of what was kept before; an earlier file stays as it was where that fails.
-pub(super) fn save(path: Option<PathBuf>, value: &impl Serialize) -> Result<PathBuf> {
-    let path = path.ok_or_else(|| {
+/// Whether a file could be kept at `path`.
+pub(super) fn check(path: Option<PathBuf>) -> Result<()> {
+    check_folder(place(path)?.parent().unwrap_or(Path::new(".")))
+}
+
+fn place(path: Option<PathBuf>) -> Result<PathBuf> {
+    path.ok_or_else(|| {
         Error::Request(
             "expected a folder for what is found of a device in CHIARO_CACHE, XDG_CACHE_HOME or HOME, got none".into(),
         )
-    })?;
+    })
+}
+
+/// Keeps `value`, in place of what was kept before; an earlier file stays as it was where that fails.
+pub(super) fn save(path: Option<PathBuf>, value: &impl Serialize) -> Result<PathBuf> {
+    let path = place(path)?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     }

@@ -16,6 +16,7 @@
 //! | `checks` | whether a request can be had of a model |
 //! | `tiling` | autoencoders whole or in bands |
 //! | `prompts`, `text`, `time_ids`, `init`, `resize` | prompts → states; pictures to start from |
+//! | `own_size` | the size that a model was made for |
 //! | `preview` | how a picture stands |
 //! | `pass`, `generate` | noise → pictures, step by step; request → one pass or two |
 //! | `profile` | where the time of a stage goes |
@@ -46,6 +47,7 @@ mod lookup;
 mod lora;
 mod oms_module;
 mod overrides;
+mod own_size;
 mod parameters;
 mod pass;
 mod preview;
@@ -74,7 +76,7 @@ pub use control::ControlRequest;
 pub use deep_cache::DeepCache;
 pub use device::Device;
 pub use embeddings::{Embedding, EmbeddingReport};
-pub use findings::{Findings, findings_path, load_findings, save_findings};
+pub use findings::{Findings, check_findings_place, findings_path, load_findings, save_findings};
 pub use generate::{Event, Generation};
 pub use init::InitImage;
 pub use inspect::{ComponentReport, EmbeddingShape, Inspection, MemoryReport, OmsReport, inspect};
@@ -93,7 +95,7 @@ pub use tiling::{Bands, VaeTiling};
 pub use tokens::{ChunkReport, TextReport, TokenEntry, TokenReport, token_reports};
 
 pub use tune::{TuneReport, TunedClass};
-pub use tuning_file::{load_tuning, save_tuning, tuning_path};
+pub use tuning_file::{check_tuning_place, load_tuning, save_tuning, tuning_path};
 pub use weight_types::{Part, Streaming, WeightTypes};
 
 pub use crate::models::TokenMerging;
@@ -109,7 +111,7 @@ use kind::{Kind, Shown};
 use oms_module::AttachedOms;
 use source::Component;
 
-use crate::models::{Autoencoder, OneOrMany, Unet};
+use crate::models::{Autoencoder, Unet};
 use crate::record::Shape;
 use rayon::prelude::*;
 
@@ -236,14 +238,10 @@ impl Pipeline {
     pub fn size(&self, request: &Request) -> Result<(usize, usize)> {
         request.validate()?;
         let step = self.vae.pixels_per_latent();
-        let (own_height, own_width) = match self.unet.config().sample_size.as_ref() {
-            Some(OneOrMany::One(side)) => (*side, *side),
-            Some(OneOrMany::Many(sides)) if sides.len() == 2 => (sides[0], sides[1]),
-            _ => (64, 64),
-        };
+        let (own_width, own_height) = own_size::of(self.unet.config(), step);
         let given = request.image.as_ref();
-        let width = request.width.or(given.map(|image| image.width)).unwrap_or(own_width * step);
-        let height = request.height.or(given.map(|image| image.height)).unwrap_or(own_height * step);
+        let width = request.width.or(given.map(|image| image.width)).unwrap_or(own_width);
+        let height = request.height.or(given.map(|image| image.height)).unwrap_or(own_height);
         if let Some(image) = given
             && (image.width, image.height) != (width, height)
         {

@@ -159,7 +159,10 @@ pub(super) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
 }
 
 /// The embeddings whose names are in a request's prompts.
-fn embeddings_of<'p>(pipeline: &'p Pipeline, request: &'p Request) -> impl Iterator<Item = &'p EmbeddingReport> {
+pub(super) fn embeddings_of<'p>(
+    pipeline: &'p Pipeline,
+    request: &'p Request,
+) -> impl Iterator<Item = &'p EmbeddingReport> {
     let tokenizer = &pipeline.text_encoders()[0].tokenizer;
     let used = |name: &str| request.prompts().any(|text| tokenizer.embeddings_in(text).contains(&name));
     pipeline.embeddings().iter().filter(move |embedding| embedding.names().any(used))

@@ -7,6 +7,7 @@
 mod starts;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::control::{Call, ControlInputs};
 use super::generate::Event;
@@ -41,9 +42,13 @@ pub(super) enum End {
     Latents,
 }
 
-/// One pass of a request.
+/// One pass of a request, for some of its pictures.
 pub(super) struct Part {
     pub(super) request: Request,
+    /// Which of the request's pictures.
+    pub(super) pictures: Range<usize>,
+    /// What this pass made for the pictures before.
+    pub(super) kept: Kept,
     pub(super) start: Start,
     /// Steps left out at the start.
     pub(super) skip: usize,
@@ -52,6 +57,14 @@ pub(super) struct Part {
     pub(super) done: usize,
     /// Calls after which this pass ends, where another goes on.
     pub(super) until: Option<usize>,
+}
+
+/// What a pass need not make again for further pictures of its request.
+#[derive(Default)]
+pub(super) struct Kept {
+    encoded: Option<Arc<Encoded>>,
+    /// Of the request's picture, and of what of it is shown.
+    moments: Option<Vec<Vec<f32>>>,
 }
 
 /// A pass under way.
@@ -71,6 +84,9 @@ pub(super) struct Pass<'p> {
     text: TextPlan<'p>,
     start: Start,
     state: State<'p>,
+    kept: Kept,
+    /// Number of the first picture among the request's.
+    first: usize,
     images: Vec<Image>,
     controls: ControlInputs,
     /// 1 where repainted, `[h, w]`.
@@ -104,15 +120,16 @@ struct OpenUnet<'p> {
 
 enum State<'p> {
     Encode,
-    OneMoreStep { encoded: Encoded, module: OpenStage<'p>, image: usize },
-    Denoise { encoded: Encoded, unet: OpenUnet<'p>, group: Range<usize>, solvers: Vec<Solver>, step: usize },
+    OneMoreStep { encoded: Arc<Encoded>, module: OpenStage<'p>, image: usize },
+    Denoise { encoded: Arc<Encoded>, unet: OpenUnet<'p>, group: Range<usize>, solvers: Vec<Solver>, step: usize },
     Decode { decoder: OpenStage<'p>, image: usize },
     Done,
 }
 
 impl<'p> Pass<'p> {
     pub(super) fn new(pipeline: &'p Pipeline, owner: &'p Pipeline, asked: &Request, plan: Part) -> Result<Self> {
-        let Part { request, start, skip, end, done, until } = plan;
+        let Part { request, pictures, kept, start, skip, end, done, until } = plan;
+        let first = pictures.start;
         let size = pipeline.size(&request)?;
         let text = TextPlan::new(pipeline, &request, size)?;
         let image = |i: usize| {
@@ -123,7 +140,7 @@ impl<'p> Pass<'p> {
         };
         let (images, start) = match start {
             Start::Taken(images) => (images, Start::Taken(Vec::new())),
-            start => ((0..request.count).map(image).collect::<Result<_>>()?, start),
+            start => (pictures.map(image).collect::<Result<_>>()?, start),
         };
         let mask = request.image.as_ref().and_then(|init| init.latent_mask(pipeline.latent_shape(size)));
         let controls = ControlInputs::new(&request.controls, &pipeline.controls, pipeline.latent_shape(size))?;
@@ -142,6 +159,8 @@ impl<'p> Pass<'p> {
             text,
             start,
             state,
+            kept,
+            first,
             images,
             controls,
             mask,
@@ -155,6 +174,7 @@ impl<'p> Pass<'p> {
 
     /// Where a picture's latents stand: variance-preserving before the first and after the last step, as its solver keeps them between.
     pub(super) fn latents(&self, image: usize) -> Option<&[f32]> {
+        let image = image.checked_sub(self.first)?;
         match &self.state {
             State::Denoise { solvers, group, .. } if group.contains(&image) => {
                 Some(solvers[image - group.start].scaled_latents())
@@ -171,8 +191,19 @@ impl<'p> Pass<'p> {
     /// x̃_0 of a picture as its network saw it last, `[c, h, w]`, between the first step and the last.
     pub(super) fn denoised(&self, image: usize) -> Option<Vec<f32>> {
         let State::Denoise { solvers, group, .. } = &self.state else { return None };
+        let image = image.checked_sub(self.first)?;
         let seen = group.contains(&image).then(|| solvers[image - group.start].denoised())?;
         (!seen.is_empty()).then(|| seen.to_vec())
+    }
+
+    /// Whether none of its networks is open.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Encode | State::Done)
+    }
+
+    /// What the same pass for further pictures can take over.
+    pub(super) fn take_kept(&mut self) -> Kept {
+        std::mem::take(&mut self.kept)
     }
 
     /// The final latents of every picture, once the pass has ended.
@@ -197,7 +228,11 @@ impl<'p> Pass<'p> {
 
     /// Text: every distinct prompt once. Then the picture to start from, if there is one, and the noise x_T^S of each picture.
     fn encode(&mut self) -> Result<Event> {
-        let encoded = self.text.encode(self.pipeline.device(), &mut self.notes)?;
+        let encoded = match &self.kept.encoded {
+            Some(encoded) => Arc::clone(encoded),
+            None => Arc::new(self.text.encode(self.pipeline.device(), &mut self.notes)?),
+        };
+        self.kept.encoded = Some(Arc::clone(&encoded));
         if !matches!(self.start, Start::Taken(_)) {
             self.draw_starts()?;
         }
@@ -210,7 +245,7 @@ impl<'p> Pass<'p> {
     }
 
     /// ψ(x_T^S, C_ψ) → v → x̃_T, eq. 20 and 21 of the paper.
-    fn one_more_step(&mut self, encoded: Encoded, mut module: OpenStage<'p>, image: usize) -> Result<Event> {
+    fn one_more_step(&mut self, encoded: Arc<Encoded>, mut module: OpenStage<'p>, image: usize) -> Result<Event> {
         let Some(request) = &self.request.oms else {
             return Err(Error::Request("oms: the request has none".into()));
         };
@@ -241,11 +276,11 @@ impl<'p> Pass<'p> {
             drop(module);
             self.begin_denoising(encoded, None, 0)?
         };
-        Ok(Event::OneMoreStep { image })
+        Ok(Event::OneMoreStep { image: self.first + image })
     }
 
     /// Opens the network for the group of pictures from `first` on, or goes on with it where the group is as large.
-    fn begin_denoising(&self, encoded: Encoded, open: Option<OpenUnet<'p>>, first: usize) -> Result<State<'p>> {
+    fn begin_denoising(&self, encoded: Arc<Encoded>, open: Option<OpenUnet<'p>>, first: usize) -> Result<State<'p>> {
         let group = first..(first + self.request.batch).min(self.images.len());
         let fits = first == 0 || group.len() == self.request.batch;
         let unet = match open.filter(|_| fits) {
@@ -278,7 +313,7 @@ impl<'p> Pass<'p> {
     /// UNet θ(x_t, t, C_θ) → guidance → solver step, for all pictures of the group in one forward.
     fn denoise(
         &mut self,
-        encoded: Encoded,
+        encoded: Arc<Encoded>,
         mut unet: OpenUnet<'p>,
         group: Range<usize>,
         mut solvers: Vec<Solver>,
@@ -353,7 +388,7 @@ impl<'p> Pass<'p> {
                 solvers[at].keep(step, &planes, &origin.x0, &origin.noise);
             }
         }
-        let last = group.end - 1;
+        let last = self.first + group.end - 1;
         self.state = if step + 1 < of {
             State::Denoise { encoded, unet, group, solvers, step: step + 1 }
         } else {
@@ -364,7 +399,7 @@ impl<'p> Pass<'p> {
 
     fn end_group(
         &mut self,
-        encoded: Encoded,
+        encoded: Arc<Encoded>,
         unet: OpenUnet<'p>,
         group: Range<usize>,
         solvers: &[Solver],
@@ -414,9 +449,15 @@ impl<'p> Pass<'p> {
         let mut pixels = outputs.remove(names::OUT).unwrap_or_default();
         self.pipeline.vae.image_output(&mut pixels);
         let (width, height) = self.size;
-        let again = alone(&self.asked, image, &one.noise);
+        let again = alone(&self.asked, self.first + image, &one.noise);
+        let mut drawn = Rgb8Image::from_unit_range(&pixels, width, height)?;
+        if let Some(init) = &self.asked.image
+            && self.asked.paste_back.unwrap_or(self.owner.kind.shown == Shown::Nothing)
+        {
+            init.paste_into(&mut drawn);
+        }
         let picture = Picture {
-            image: Rgb8Image::from_unit_range(&pixels, width, height)?,
+            image: drawn,
             seed: again.seed,
             latents: one.latents.clone(),
             parameters: parameters(self.owner, &again, self.size)?,

@@ -3,8 +3,10 @@
 //! The base's solver stops at the first step whose time lies below the switch; the refiner's goes on from there, on the base's schedule,
 //! with a history of its own, as diffusers' `denoising_end` and `denoising_start` do.
 
+use std::ops::Range;
+
 use super::control::Calls;
-use super::pass::{End, Image, Part, Pass, Start};
+use super::pass::{End, Image, Kept, Part, Pass, Start};
 use super::stage::Stage;
 use super::text::TextPlan;
 use super::{Overrides, Pipeline, Request, Source, UnetRun};
@@ -30,6 +32,7 @@ impl Split {
 /// The end of a pass, which a refiner draws.
 pub(super) struct Refine {
     request: Request,
+    pictures: Range<usize>,
     split: Split,
     end: End,
 }
@@ -80,31 +83,32 @@ impl Pipeline {
     }
 
     /// A pass of `asked`, and what of it is left to the refiner.
-    pub(super) fn share_out<'p>(
-        &'p self,
-        asked: &Request,
-        request: Request,
-        (start, skip, end): (Start, usize, End),
-    ) -> Result<(Pass<'p>, Option<Refine>)> {
-        let whole = Part { request, start, skip, end, done: 0, until: None };
+    pub(super) fn share_out<'p>(&'p self, asked: &Request, whole: Part) -> Result<(Pass<'p>, Option<Refine>)> {
         let Some(refiner) = self.refiner.as_deref() else { return Ok((Pass::new(self, self, asked, whole)?, None)) };
-        let Some(split) = self.split(refiner, &whole.request, skip)? else {
+        let Some(split) = self.split(refiner, &whole.request, whole.skip)? else {
             let request = own(&whole.request);
             return Ok((Pass::new(refiner, self, asked, Part { request, ..whole })?, None));
         };
-        let refine = Refine { request: own(&whole.request), split, end };
+        let (pictures, end) = (whole.pictures.clone(), whole.end);
+        let refine = Refine { request: own(&whole.request), pictures, split, end };
         let part = Part { until: Some(split.calls), end: End::Latents, ..whole };
         Ok((Pass::new(self, self, asked, part)?, Some(refine)))
     }
 
-    /// The refiner's pass, from the pictures as the base's pass left them.
-    pub(super) fn refine<'p>(&'p self, refine: Refine, asked: &Request, images: Vec<Image>) -> Result<Pass<'p>> {
+    /// The refiner's pass, from the pictures as the base's pass left them; `kept` is of such a pass for the pictures before.
+    pub(super) fn refine<'p>(
+        &'p self,
+        refine: Refine,
+        asked: &Request,
+        images: Vec<Image>,
+        kept: Kept,
+    ) -> Result<Pass<'p>> {
         let Some(refiner) = &self.refiner else {
             return Err(Error::Request("refiner: none is loaded, give one with --refiner".into()));
         };
-        let Refine { request, split, end } = refine;
+        let Refine { request, pictures, split, end } = refine;
         let start = Start::Taken(images);
-        let part = Part { request, start, skip: split.skip, end, done: split.calls, until: None };
+        let part = Part { request, pictures, kept, start, skip: split.skip, end, done: split.calls, until: None };
         Pass::new(refiner, self, asked, part)
     }
 

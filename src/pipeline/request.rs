@@ -92,6 +92,9 @@ pub struct Request {
     /// A picture to start from, and what of it to repaint. Not written down.
     #[serde(skip)]
     pub image: Option<InitImage>,
+    /// Whether the picture's own pixels are put back where its mask keeps them: then they do not change in any bit. `None` does so where the
+    /// network was not made for inpainting (AUTOMATIC1111 always does).
+    pub paste_back: Option<bool>,
     /// Pictures that ControlNets see.
     pub controls: Vec<ControlRequest>,
     /// Whether previews will be drawn ([`Generation::preview`](super::Generation::preview)): plans then count their decoder. Not written down.
@@ -201,6 +204,7 @@ impl Default for Request {
             count: 1,
             batch: 1,
             image: None,
+            paste_back: None,
             controls: Vec::new(),
             previews: false,
             hires: None,

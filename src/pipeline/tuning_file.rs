@@ -28,6 +28,14 @@ pub fn tuning_path(adapter: &AdapterInfo) -> Option<PathBuf> {
     kept::path(adapter, "tiles")
 }
 
+/// Whether [`save_tuning`] could keep an adapter's tiles, before they are measured.
+///
+/// # Errors
+/// When the environment names no folder for them, or it takes no files.
+pub fn check_tuning_place(adapter: &AdapterInfo) -> Result<()> {
+    kept::check(tuning_path(adapter))
+}
+
 const REMEDY: &str = "`chiaro tune` writes it anew";
 
 /// The tiles that were measured on an adapter with this driver; empty where none were.

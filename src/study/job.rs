@@ -124,7 +124,7 @@ impl Job {
     }
 }
 
-/// Neighbours that one request draws, at most `most` at a time: pictures are complete only at a request's end.
+/// Neighbours that one request draws, at most `most` at a time.
 pub(super) fn batches(jobs: &[Job], most: usize) -> Vec<&[Job]> {
     jobs.chunk_by(Job::precedes).flat_map(|run| run.chunks(most)).collect()
 }

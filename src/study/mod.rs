@@ -38,8 +38,8 @@ use crate::image::{check_names, write_png};
 use crate::pipeline::{Event, Pipeline, StagePlan};
 use crate::{Error, Result};
 
-/// Pictures that one request draws: they are complete only together, and a study that is stopped loses them.
-const BATCH: usize = 4;
+/// The most pictures that one request draws. Each is written when it is complete, so that a study that is stopped loses little.
+const BATCH: usize = 64;
 
 /// A folder of pictures that belong together.
 pub struct Study {
@@ -51,14 +51,16 @@ pub struct Study {
 pub enum Told<'a> {
     /// The pipeline did one unit of work.
     Unit(&'a Event),
-    /// Pictures are in the folder.
+    /// A picture is in the folder.
     Saved {
         /// How many are still to be drawn.
         left: usize,
         /// Mean seconds of those drawn now.
         seconds_each: f64,
     },
-    /// Something that a user should know.
+    /// Something that a user did not ask for.
+    Warning(String),
+    /// What happened on the way.
     Note(String),
 }
 
@@ -131,20 +133,20 @@ impl Study {
             let mut places = batch.iter();
             let generation = pipeline.generate(batch[0].request(&self.settings, batch.len()))?;
             if !std::mem::replace(&mut warned, true) {
-                generation.warnings().iter().for_each(|warning| tell(Told::Note(format!("warning: {warning}"))));
+                generation.warnings().iter().for_each(|warning| tell(Told::Warning(warning.clone())));
             }
             for event in generation {
                 let event = event?;
                 tell(Told::Unit(&event));
                 if let Event::Picture(picture) = &event {
-                    picture.notes.iter().for_each(|note| tell(Told::Note(format!("note: {note}"))));
+                    picture.notes.iter().for_each(|note| tell(Told::Note(note.clone())));
                     let job = places.next().expect("a request gives as many pictures as it asks for");
                     write_png(&job.path(&self.folder), &picture.image, &picture.text_chunks(), false)?;
+                    drawn += 1;
+                    let seconds_each = started.elapsed().as_secs_f64() / drawn as f64;
+                    tell(Told::Saved { left: missing.len() - drawn, seconds_each });
                 }
             }
-            drawn += batch.len();
-            let seconds_each = started.elapsed().as_secs_f64() / drawn as f64;
-            tell(Told::Saved { left: missing.len() - drawn, seconds_each });
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::image::read_png;
+use crate::image::{PictureFormat, open_picture};
 use crate::{Error, Result, files};
 
 /// A CSV of means of a few million pictures; anything larger is something else.
@@ -18,7 +18,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// The means of a folder's PNG pictures (not of folders in it), or those of a CSV file with a column `mean_255`.
+    /// The means of a folder's pictures (PNG, JPEG, WebP; not of folders in it), or those of a CSV file with a column `mean_255`.
     ///
     /// # Errors
     /// When there is no picture, or one cannot be read; when the file has no such column, no line, or a value that is not from 0 to 255.
@@ -32,15 +32,18 @@ fn folder_means(folder: &Path) -> Result<Vec<f64>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
+        if PictureFormat::of(&path).is_some() {
             files.push(path);
         }
     }
     if files.is_empty() {
-        return Err(Error::Request(format!("reference: expected PNG pictures in {}, found none", folder.display())));
+        return Err(Error::Request(format!(
+            "reference: expected PNG, JPEG or WebP pictures in {}, found none",
+            folder.display()
+        )));
     }
     files.sort();
-    files.iter().map(|file| Ok(read_png(file)?.mean() * 255.0)).collect()
+    files.iter().map(|file| Ok(open_picture(file)?.mean() * 255.0)).collect()
 }
 
 fn csv_means(path: &Path) -> Result<Vec<f64>> {

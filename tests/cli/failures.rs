@@ -24,7 +24,7 @@ fn requests_out_of_range() {
     refuses(&["x", "--eta", "1.5"], 2, &["eta"]);
     refuses(&["x", "--sampler", "ddimm"], 2, &["ddimm", "ddim", "samplers"]);
     refuses(&["x", "--oms", "off", "--compare"], 2, &["--compare", "--oms"]);
-    refuses(&["x", "-o", "picture.jpg"], 2, &[".png"]);
+    refuses(&["x", "-o", "picture.bmp"], 2, &[".png", ".jpg", ".webp"]);
     refuses(&["x", "-o", "nowhere/picture.png"], 2, &["nowhere", "does not exist"]);
     refuses(&["x", "--no-such-option"], 2, &["--no-such-option"]);
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{chiaro, fails, stderr};
+use super::{chiaro, fails, report, stderr};
 use crate::image::kinds::chunk;
 use crate::image::metadata::{comment, jpeg, png, webp};
 use crate::support::golden::committed;
@@ -25,7 +25,7 @@ fn like(folder: &Path, file: &str, more: &[&str]) -> (Value, Vec<String>, String
     let output = chiaro(folder, &arguments);
     let said = stderr(&output);
     assert!(output.status.success(), "{file}: {said}");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let report = report(&output.stdout);
     let told = report["not_repeated"].as_array().expect("a list");
     let told: Vec<String> = told.iter().map(|field| field.as_str().expect("text").to_owned()).collect();
     let line = said.lines().filter(|line| line.starts_with("not repeated: ")).count();
@@ -119,7 +119,7 @@ fn fields_are_acted_on_asked_for_or_told() {
             "--json",
         ],
     );
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let report = report(&output.stdout);
     assert_eq!(report["pictures"][0]["parameters"][0]["image"]["strength"], 0.57, "{}", stderr(&output));
     assert_eq!(report["not_repeated"], json!(["Mask blur 4"]));
 

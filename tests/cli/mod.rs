@@ -7,6 +7,7 @@ mod inspect;
 mod like;
 mod lora;
 mod options;
+mod outputs;
 mod pictures;
 mod profile;
 #[cfg(feature = "pull")]
@@ -14,6 +15,7 @@ mod pull;
 mod recognition;
 mod schedule;
 mod shown;
+mod starts;
 mod study;
 mod tokens;
 mod tune;
@@ -38,11 +40,25 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A run that must succeed; gives its standard output as JSON.
+/// A run that must succeed; gives its standard output as JSON. Lines of single pictures become the list `pictures` of the last line.
 pub(crate) fn json(folder: &Path, arguments: &[&str]) -> serde_json::Value {
     let output = chiaro(folder, arguments);
     assert!(output.status.success(), "chiaro {arguments:?}: {}", stderr(&output));
-    serde_json::from_slice(&output.stdout).expect("--json prints JSON")
+    report(&output.stdout)
+}
+
+/// What `--json` printed, as [`json`] gives it.
+pub(crate) fn report(stdout: &[u8]) -> serde_json::Value {
+    let values = serde_json::Deserializer::from_slice(stdout).into_iter::<serde_json::Value>();
+    let mut values: Vec<_> = values.map(|value| value.expect("--json prints JSON")).collect();
+    let mut last = values.pop().expect("--json prints something");
+    if last["event"] == "done" {
+        assert_eq!(last["pictures"], values.len());
+        last["pictures"] = values.into();
+    } else {
+        assert!(values.is_empty(), "one value is printed");
+    }
+    last
 }
 
 /// A run that must fail with `code`, one line on standard error that contains every word of `words`, and no new file.

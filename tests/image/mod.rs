@@ -2,6 +2,7 @@
 
 pub(crate) mod kinds;
 pub(crate) mod metadata;
+mod photos;
 mod sheets;
 
 use chiaro::image::{Rgb8Image, png_text, read_png, side_by_side, write_png};

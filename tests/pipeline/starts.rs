@@ -61,6 +61,60 @@ fn a_batch_is_its_pictures() {
     assert!(compare("other seeds", &single[0].latents, &single[1].latents, 0.1).is_err());
 }
 
+/// Each picture is whole before the next is begun, and of those before nothing is kept.
+#[test]
+fn pictures_are_drawn_in_groups() {
+    let pipeline = demo();
+    let hires = |upscale| Some(Hires { scale: 1.5, strength: 0.5, steps: None, upscale });
+    for request in [
+        Request { count: 4, ..short("a house") },
+        Request { count: 5, batch: 2, ..short("a house") },
+        Request { count: 3, hires: hires(Upscale::Latent), ..short("a house") },
+        Request { count: 3, hires: hires(Upscale::Image), ..short("a house") },
+    ] {
+        let mut generation = pipeline.generate(request.clone()).expect("the request fits");
+        assert!(generation.is_idle());
+        let (mut drawn, mut encoded) = (0, 0);
+        while let Some(event) = generation.next() {
+            let begun = match event.expect("the run succeeds") {
+                Event::Encoded => {
+                    encoded += 1;
+                    continue;
+                }
+                Event::Picture(picture) => {
+                    assert_eq!(picture.seed, 11 + drawn as u64);
+                    drawn += 1;
+                    assert_eq!(generation.is_idle(), drawn % request.batch == 0 || drawn == request.count);
+                    continue;
+                }
+                Event::OneMoreStep { image } | Event::Step { image, .. } | Event::Enlarged { image } => image,
+            };
+            let group = drawn / request.batch * request.batch;
+            assert!((group..group + request.batch).contains(&begun), "picture {begun} while {drawn} are drawn");
+            assert!(generation.latents(begun).is_some());
+            assert!(group == 0 || generation.latents(group - 1).is_none(), "picture {} is kept", group - 1);
+        }
+        assert_eq!((drawn, encoded), (request.count, if request.hires.is_some() { 2 } else { 1 }));
+    }
+}
+
+/// What groups share (the text, the picture to start from) and what they do not (draws) leaves each picture as it is alone.
+#[test]
+fn a_group_changes_no_picture() {
+    let pipeline = demo();
+    let rgb: Vec<f32> = (0..3 * 64 * 64).map(|i| (i % 97) as f32 / 96.0).collect();
+    let image = Some(InitImage { width: 64, height: 64, rgb, strength: 0.7, mask: None });
+    for request in
+        [Request { count: 3, ..short("[a house:a tree:0.5]") }, Request { count: 3, image, ..short("a house") }]
+    {
+        for (i, picture) in draw(&pipeline, &request).into_iter().enumerate() {
+            let alone = Request { count: 1, seed: request.seed + i as u64, ..request.clone() };
+            let alone = draw(&pipeline, &alone).pop().expect("one picture");
+            assert!(picture.image == alone.image && picture.latents == alone.latents, "picture {i}");
+        }
+    }
+}
+
 #[test]
 fn every_picture_tells_how_to_draw_it_again() {
     let pipeline = demo();

@@ -31,7 +31,13 @@ impl Pass<'_> {
             Shown::Masked | Shown::Nothing => init.as_ref().and_then(InitImage::masked_pixels),
         };
         let count = sources.len();
-        let mut moments = self.encode_pictures(sources.into_iter().chain(shown))?;
+        let mut moments = match self.kept.moments.take() {
+            Some(moments) => moments,
+            None => self.encode_pictures(sources.into_iter().chain(shown))?,
+        };
+        if matches!(self.start, Start::Request) {
+            self.kept.moments = Some(moments.clone());
+        }
         let of_shown = if moments.len() > count { moments.pop() } else { None };
         let torch = self.request.rng == RngKind::Torch && self.request.variation.is_none();
         for (i, image) in self.images.iter_mut().enumerate() {
