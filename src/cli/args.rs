@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::control::ControlArgs;
+use super::device_args::{DevicesArgs, DoctorArgs, ProfileArgs, TuneArgs};
 use super::generate_args::GenerateArgs;
 use super::lora::LoraArg;
 use super::memory_size::MemorySize;
+use super::pull_args::PullArgs;
 use super::shortcut_args::ShortcutArgs;
 
-use crate::Tier;
-use crate::gpu::DriverFault;
 use crate::pipeline::{Precision, PromptSyntax, Streaming, VaeTiling, WeightTypes};
 use crate::sampling::{PredictionType, Sampler};
 
@@ -236,55 +236,6 @@ pub struct PlanArgs {
     pub shortcuts: ShortcutArgs,
 }
 
-/// Options of `profile`.
-#[derive(Debug, Clone, Args)]
-pub struct ProfileArgs {
-    /// Model, size, device
-    #[command(flatten)]
-    pub model: ModelArgs,
-    /// ControlNets; their pictures are not needed
-    #[command(flatten)]
-    pub control: ControlArgs,
-    /// What is left out of the UNet's work
-    #[command(flatten)]
-    pub shortcuts: ShortcutArgs,
-    /// Which network: the beginning of a name that `chiaro plan` lists
-    #[arg(long, value_name = "NAME", default_value = "UNet")]
-    pub stage: String,
-    /// Runs, of whose times the medians are told; one more warms up
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub runs: u16,
-    /// How many parts of a layer's path are told apart
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=20))]
-    pub depth: u16,
-    /// Also write the dispatches as a trace that Chrome (about:tracing) and Perfetto show
-    #[arg(long, value_name = "FILE")]
-    pub trace: Option<std::path::PathBuf>,
-    /// Replace the trace's file if it exists
-    #[arg(long)]
-    pub overwrite: bool,
-}
-
-/// Options of `tune`.
-#[derive(Debug, Clone, Args)]
-pub struct TuneArgs {
-    /// Model, size, device: the products of these networks at this size are measured
-    #[command(flatten)]
-    pub model: ModelArgs,
-    /// What is left out of the UNet's work
-    #[command(flatten)]
-    pub shortcuts: ShortcutArgs,
-    /// Stop after so many seconds; products with the most work come first
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub budget: u64,
-    /// Forget what was measured before on this device
-    #[arg(long)]
-    pub fresh: bool,
-    /// Only forget what was measured on this device, and measure nothing
-    #[arg(long, conflicts_with_all = ["fresh", "budget"])]
-    pub clear: bool,
-}
-
 /// Options of `samplers`.
 #[derive(Debug, Clone, Args)]
 pub struct SamplersArgs {
@@ -302,70 +253,6 @@ pub struct InspectArgs {
     /// Print JSON on standard output
     #[arg(long)]
     pub json: bool,
-}
-
-/// Options of `devices`.
-#[derive(Debug, Clone, Args)]
-pub struct DevicesArgs {
-    /// Print JSON on standard output
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Options of `doctor`.
-#[derive(Debug, Clone, Args)]
-pub struct DoctorArgs {
-    /// Only this adapter: its index, a part of its name, or vulkan, metal or dx12 [default: every adapter]
-    #[arg(long, short = 'd', value_name = "NAME|INDEX")]
-    pub device: Option<String>,
-    /// Only forget what was found before
-    #[arg(long)]
-    pub forget: bool,
-    /// Make the driver have a fault, and keep nothing of what is found: for tests
-    #[arg(long, hide = true, value_name = "FAULT")]
-    pub pretend: Option<DriverFault>,
-    /// Examine the adapter with this index, and print each result as a line of JSON: for the process that asked
-    #[arg(long, hide = true, value_name = "INDEX")]
-    pub examine: Option<usize>,
-    /// With --examine: leave a tier out
-    #[arg(long, hide = true, value_name = "TIER")]
-    pub without: Vec<Tier>,
-    /// Print JSON on standard output
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Options of `pull`.
-#[derive(Debug, Clone, Args)]
-#[command(
-    after_help = "HF_HOME or HF_HUB_CACHE say where the cache is, HF_TOKEN opens gated models, HF_ENDPOINT names another hub.\n\
-                        A download that was stopped goes on where it stood. Needs a build with the Cargo feature \"pull\"."
-)]
-pub struct PullArgs {
-    /// The repository, such as stabilityai/stable-diffusion-2-1
-    #[arg(value_name = "ORGANISATION/REPOSITORY")]
-    pub repository: String,
-    /// Branch, tag or commit
-    #[arg(long, value_name = "NAME", default_value = "main")]
-    pub revision: String,
-    /// Which weights are taken where there are two forms
-    #[arg(long, value_enum, default_value_t = VariantArg::Fp16)]
-    pub variant: VariantArg,
-    /// No progress bar
-    #[arg(long, short = 'q')]
-    pub quiet: bool,
-    /// Print JSON on standard output
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Which form of the weights `pull` takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum VariantArg {
-    /// half precision: half the bytes
-    Fp16,
-    /// as trained
-    Full,
 }
 
 /// Options of `schedule`.

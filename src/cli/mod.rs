@@ -3,6 +3,7 @@
 mod args;
 mod compose;
 mod control;
+mod device_args;
 mod devices;
 mod doctor;
 mod generate;
@@ -17,6 +18,7 @@ mod profile;
 mod progress;
 #[cfg(feature = "pull")]
 mod pull;
+mod pull_args;
 mod samplers;
 mod schedule;
 mod shortcut_args;
@@ -28,13 +30,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use args::{
-    Cli, Command, DevicesArgs, DoctorArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, ProfileArgs,
-    PullArgs, ReadingArgs, SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, TuneArgs, VariantArg,
+    Cli, Command, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, ReadingArgs, SamplersArgs,
+    ScheduleArgs, StreamingArg, StudyArgs, TokensArgs,
 };
 pub use control::ControlArgs;
+pub use device_args::{DevicesArgs, DoctorArgs, ProfileArgs, TuneArgs};
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 pub use lora::LoraArg;
 pub use memory_size::MemorySize;
+pub use pull_args::{PullArgs, VariantArg};
 pub use shortcut_args::{Shares, ShortcutArgs};
 
 use crate::pipeline::{Device, Embedding, OmsSource, Overrides, Pipeline, Places, Request, Source, TooLarge};
