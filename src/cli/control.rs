@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::ModelArgs;
+use super::models::with_remedy;
 use crate::image::open_picture;
 use crate::pipeline::{ControlRequest, Places, RecipeControl};
 use crate::{Error, Result};
@@ -101,7 +102,10 @@ impl ControlArgs {
                 })
                 .collect(),
             [off] if off == OFF => Ok(Vec::new()),
-            typed => typed.iter().map(|name| places.find_control(name)).collect(),
+            typed => typed
+                .iter()
+                .map(|name| places.find_control(name).map_err(|error| with_remedy(error, name)))
+                .collect(),
         }
     }
 }

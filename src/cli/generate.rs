@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::compose::Order;
 use super::progress::Progress;
-use super::{GenerateArgs, output, print_json, print_line};
+use super::{GenerateArgs, ShowArg, output, print_json, print_line, show};
 use crate::Result;
 use crate::image::{Rgb8Image, side_by_side, write_png};
 use crate::pipeline::{AdapterReport, Event, Generation, Picture, Pipeline, Request};
@@ -160,6 +160,9 @@ fn report(
             format!("mean {}", means[0])
         };
         print_line(&format!("{} (seed {}, {means})", file.display(), pictures[0].seed))?;
+    }
+    if !(args.quiet && args.show == ShowArg::Auto) {
+        show::pictures(args.show, &saved.iter().map(|(file, _)| file.as_path()).collect::<Vec<_>>())?;
     }
     if !args.quiet {
         eprintln!("{:.1} s", started.elapsed().as_secs_f64());
