@@ -1,20 +1,26 @@
-//! Chiaro: Stable Diffusion with One More Step on Vulkan, Metal and DX12, and on the host.
+//! Chiaro: Stable Diffusion with One More Step on Vulkan, Metal and DX12, and on the processor.
 //!
 //! ```no_run
-//! use chiaro::pipeline::{Device, Event, Pipeline, Precision, Request, Source};
+//! use chiaro::pipeline::{Device, Event, OmsSource, Pipeline, Precision, Request, Source};
 //!
 //! # fn main() -> chiaro::Result<()> {
+//! let oms = OmsSource::demo();
 //! let device = Device::choose("auto", Precision::Auto)?;
-//! let pipeline = Pipeline::load(&Source::DemoModel, None, device)?;
-//! let request = Request { prompt: "a red circle".into(), ..Request::default() };
+//! let pipeline = Pipeline::load(&Source::DemoModel, Some(&oms), device)?;
+//! let request = Request { prompt: "a solid black image".into(), oms: Some(oms.request()), ..Request::default() };
 //! for event in pipeline.generate(request)? {
 //!     if let Event::Picture(picture) = event? {
+//!         // Near 0; without `oms` it is grey.
 //!         println!("mean {}", picture.image.mean());
 //!     }
 //! }
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Other models: [`Source::at`](pipeline::Source::at) a folder or a file, [`OmsSource::folder`](pipeline::OmsSource::folder), and
+//! [`Places::find`](pipeline::Places::find) for names. [`Generation`](pipeline::Generation) is an iterator of steps: draw a progress bar from it, or drop
+//! it to cancel. `docs/LIBRARY.md` in the repository goes on from here.
 //!
 //! # Layers
 //!

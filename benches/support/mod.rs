@@ -17,7 +17,7 @@ pub(crate) fn pipeline(device: &str) -> chiaro::Result<Pipeline> {
     match std::env::var_os("CHIARO_BENCH_MODEL") {
         Some(folder) => Pipeline::load(&Source::Folder(folder.into()), None, device),
         None => {
-            let oms = OmsSource { module: Source::DemoOms, text_encoder: None };
+            let oms = OmsSource::demo();
             Pipeline::load(&Source::DemoModel, Some(&oms), device)
         }
     }

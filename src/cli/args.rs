@@ -1,18 +1,18 @@
 //! What can be typed. Each option is one field here and one field of the request that it becomes.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::control::ControlArgs;
-use super::generate_args::GenerateArgs;
+use super::device_args::{DevicesArgs, DoctorArgs, ProfileArgs, TuneArgs};
+use super::generate_args::{GenerateArgs, Pair, pair};
 use super::lora::LoraArg;
 use super::memory_size::MemorySize;
+use super::pages::{CompletionsArgs, ManualArgs};
+use super::pull_args::PullArgs;
 use super::shortcut_args::ShortcutArgs;
 
-use crate::Tier;
-use crate::gpu::DriverFault;
 use crate::pipeline::{Precision, PromptSyntax, Streaming, VaeTiling, WeightTypes};
 use crate::sampling::{PredictionType, Sampler};
 
@@ -34,21 +34,6 @@ pub struct Cli {
     pub command: Command,
 }
 
-impl Cli {
-    /// Parses arguments as the process gets them. What does not begin with a command is `generate`.
-    pub fn parse_implied(mut arguments: Vec<OsString>) -> Cli {
-        let known = Cli::command();
-        let begins_with_command = arguments.get(1).is_none_or(|first| {
-            let first = first.to_string_lossy();
-            matches!(&*first, "help" | "-h" | "--help" | "-V" | "--version") || known.find_subcommand(&*first).is_some()
-        });
-        if !begins_with_command {
-            arguments.insert(1, "generate".into());
-        }
-        Cli::parse_from(arguments)
-    }
-}
-
 /// Commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -60,22 +45,28 @@ pub enum Command {
     Tokens(TokensArgs),
     /// Say what a model's folder or file is: family, networks, what is missing, what memory it takes
     Inspect(InspectArgs),
-    /// List the graphics adapters with their limits and features.
+    /// List the models that --model, --oms and others find by name, and what they are
+    Models(ModelsArgs),
+    /// List the graphics adapters with their limits and features
     Devices(DevicesArgs),
     /// Try what each graphics adapter and its driver get right, and keep that for later runs; the report can be pasted into an issue
     Doctor(DoctorArgs),
-    /// Print the work and the peak memory of each stage, without running anything.
+    /// Print the work and the peak memory of each stage, without running anything
     Plan(Box<PlanArgs>),
     /// Time each kernel of one stage, against what the device could reach
     Profile(Box<ProfileArgs>),
     /// Measure which tiles of the matrix kernels are fastest on a GPU, and keep that for later runs
     Tune(Box<TuneArgs>),
-    /// Download a model from the Hugging Face hub into its cache, from where --model finds it by name
+    /// Download a model, or one file of it, from the Hugging Face hub into its cache, from where --model finds it by name
     Pull(PullArgs),
     /// Print what noise schedules leave of a picture in the last step: Table 1 of the paper, recomputed
     Schedule(ScheduleArgs),
     /// Draw a list of prompts without and with OMS, compare the pictures' brightness, and write a report
     Study(Box<StudyArgs>),
+    /// Print what completes this command's words in a shell
+    Completions(CompletionsArgs),
+    /// Print the manual's page of the program, or of a command, for `man`
+    Manual(ManualArgs),
 }
 
 /// Which model, on what, at which size: shared by generate and plan.
@@ -110,10 +101,10 @@ pub struct ModelArgs {
     /// One More Step: a module's folder or name, "demo", or "off" [default: demo with the demo model, else off]
     #[arg(long, value_name = "DIR|NAME|demo|off")]
     pub oms: Option<String>,
-    /// Folder with the text_encoder/ and tokenizer/ that the OMS module was trained with, where its own files only point to a
-    /// place that is not here
-    #[arg(long, value_name = "DIR")]
-    pub oms_text_encoder: Option<PathBuf>,
+    /// Folder, or a model's name, with the text_encoder/ and tokenizer/ that the OMS module was trained with, where its own files only point
+    /// to a place that is not here
+    #[arg(long, value_name = "DIR|NAME")]
+    pub oms_text_encoder: Option<String>,
     /// LoRA (also LoCon, LoHa, LoKr, DoRA) that changes the model, with its weight; may be given several times [default weight: 1]
     #[arg(long, value_name = "FILE[:WEIGHT]")]
     pub lora: Vec<LoraArg>,
@@ -136,6 +127,9 @@ pub struct ModelArgs {
     /// Height in pixels, a multiple of 8 [default: the model's own]
     #[arg(long, short = 'H', value_name = "PIXELS")]
     pub height: Option<usize>,
+    /// Both, as other programs take them
+    #[arg(long, hide = true, value_name = "WIDTHxHEIGHT", value_parser = pair('x'))]
+    pub size: Option<Pair>,
     /// Steps of the sampler [default: 30; 4 with lcm and tcd]
     #[arg(long, short = 's', value_name = "N")]
     pub steps: Option<usize>,
@@ -166,7 +160,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "SIZE")]
     pub vram: Option<MemorySize>,
     /// Decode and encode pictures in bands (other programs say tiles): less device memory, the same picture without seams, more time and
-    /// host memory; auto does so where the whole does not fit --vram or the device
+    /// main memory; auto does so where the whole does not fit --vram or the device
     #[arg(long, value_name = "auto|on|off", default_value = "auto")]
     pub vae_tiling: VaeTiling,
     /// Move weights of UNet, OMS module and text encoders to the device in every step, block by block, instead of keeping them there: auto (where
@@ -236,58 +230,20 @@ pub struct PlanArgs {
     pub shortcuts: ShortcutArgs,
 }
 
-/// Options of `profile`.
-#[derive(Debug, Clone, Args)]
-pub struct ProfileArgs {
-    /// Model, size, device
-    #[command(flatten)]
-    pub model: ModelArgs,
-    /// ControlNets; their pictures are not needed
-    #[command(flatten)]
-    pub control: ControlArgs,
-    /// What is left out of the UNet's work
-    #[command(flatten)]
-    pub shortcuts: ShortcutArgs,
-    /// Which network: the beginning of a name that `chiaro plan` lists
-    #[arg(long, value_name = "NAME", default_value = "UNet")]
-    pub stage: String,
-    /// Runs, of whose times the medians are told; one more warms up
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub runs: u16,
-    /// How many parts of a layer's path are told apart
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=20))]
-    pub depth: u16,
-    /// Also write the dispatches as a trace that Chrome (about:tracing) and Perfetto show
-    #[arg(long, value_name = "FILE")]
-    pub trace: Option<std::path::PathBuf>,
-    /// Replace the trace's file if it exists
-    #[arg(long)]
-    pub overwrite: bool,
-}
-
-/// Options of `tune`.
-#[derive(Debug, Clone, Args)]
-pub struct TuneArgs {
-    /// Model, size, device: the products of these networks at this size are measured
-    #[command(flatten)]
-    pub model: ModelArgs,
-    /// What is left out of the UNet's work
-    #[command(flatten)]
-    pub shortcuts: ShortcutArgs,
-    /// Stop after so many seconds; products with the most work come first
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub budget: u64,
-    /// Forget what was measured before on this device
-    #[arg(long)]
-    pub fresh: bool,
-    /// Only forget what was measured on this device, and measure nothing
-    #[arg(long, conflicts_with_all = ["fresh", "budget"])]
-    pub clear: bool,
-}
-
 /// Options of `samplers`.
 #[derive(Debug, Clone, Args)]
 pub struct SamplersArgs {
+    /// Print JSON on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `models`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "CHIARO_MODELS lists folders of models, ComfyUI's and AUTOMATIC1111's too; HF_HOME or HF_HUB_CACHE say where the hub's cache is."
+)]
+pub struct ModelsArgs {
     /// Print JSON on standard output
     #[arg(long)]
     pub json: bool,
@@ -302,70 +258,6 @@ pub struct InspectArgs {
     /// Print JSON on standard output
     #[arg(long)]
     pub json: bool,
-}
-
-/// Options of `devices`.
-#[derive(Debug, Clone, Args)]
-pub struct DevicesArgs {
-    /// Print JSON on standard output
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Options of `doctor`.
-#[derive(Debug, Clone, Args)]
-pub struct DoctorArgs {
-    /// Only this adapter: its index, a part of its name, or vulkan, metal or dx12 [default: every adapter]
-    #[arg(long, short = 'd', value_name = "NAME|INDEX")]
-    pub device: Option<String>,
-    /// Only forget what was found before
-    #[arg(long)]
-    pub forget: bool,
-    /// Make the driver have a fault, and keep nothing of what is found: for tests
-    #[arg(long, hide = true, value_name = "FAULT")]
-    pub pretend: Option<DriverFault>,
-    /// Examine the adapter with this index, and print each result as a line of JSON: for the process that asked
-    #[arg(long, hide = true, value_name = "INDEX")]
-    pub examine: Option<usize>,
-    /// With --examine: leave a tier out
-    #[arg(long, hide = true, value_name = "TIER")]
-    pub without: Vec<Tier>,
-    /// Print JSON on standard output
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Options of `pull`.
-#[derive(Debug, Clone, Args)]
-#[command(
-    after_help = "HF_HOME or HF_HUB_CACHE say where the cache is, HF_TOKEN opens gated models, HF_ENDPOINT names another hub.\n\
-                        A download that was stopped goes on where it stood. Needs a build with the Cargo feature \"pull\"."
-)]
-pub struct PullArgs {
-    /// The repository, such as stabilityai/stable-diffusion-2-1
-    #[arg(value_name = "ORGANISATION/REPOSITORY")]
-    pub repository: String,
-    /// Branch, tag or commit
-    #[arg(long, value_name = "NAME", default_value = "main")]
-    pub revision: String,
-    /// Which weights are taken where there are two forms
-    #[arg(long, value_enum, default_value_t = VariantArg::Fp16)]
-    pub variant: VariantArg,
-    /// No progress bar
-    #[arg(long, short = 'q')]
-    pub quiet: bool,
-    /// Print JSON on standard output
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Which form of the weights `pull` takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum VariantArg {
-    /// half precision: half the bytes
-    Fp16,
-    /// as trained
-    Full,
 }
 
 /// Options of `schedule`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::ModelArgs;
+use super::models::with_remedy;
 use super::start::colours;
 use crate::image::open_photo;
 use crate::pipeline::{ControlRequest, Places, RecipeControl};
@@ -103,7 +104,10 @@ impl ControlArgs {
                 })
                 .collect(),
             [off] if off == OFF => Ok(Vec::new()),
-            typed => typed.iter().map(|name| places.find_control(name)).collect(),
+            typed => typed
+                .iter()
+                .map(|name| places.find_control(name).map_err(|error| with_remedy(error, name)))
+                .collect(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{DevicesArgs, print_json, print_line};
+use super::{DevicesArgs, config, print_json, print_line};
 use crate::Result;
 use crate::gpu::{self, AdapterInfo};
 use crate::pipeline::{load_findings, load_tuning};
@@ -26,7 +26,15 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
                 })
             })
             .collect();
-        return print_json(&json!({ "adapters": list, "host": { "threads": rayon::current_num_threads() } }));
+        let defaults = match (config::path(), config::read()) {
+            (path, Ok(config)) => json!({ "file": path.map(|(path, _)| path.display().to_string()), "values": config }),
+            (path, Err(error)) => {
+                json!({ "file": path.map(|(path, _)| path.display().to_string()), "error": error.to_string() })
+            }
+        };
+        return print_json(&json!({
+            "adapters": list, "host": { "threads": rayon::current_num_threads() }, "defaults": defaults,
+        }));
     }
     if adapters.is_empty() {
         print_line(
@@ -61,7 +69,22 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
             Err(error) => print_line(&format!("   measured tiles are not used: {error}"))?,
         }
     }
-    print_line(&format!("cpu: the host executor, {} threads", rayon::current_num_threads()))
+    print_line(&format!("cpu: the processor, {} threads", rayon::current_num_threads()))?;
+    print_line(&defaults())
+}
+
+/// What the user's file says.
+fn defaults() -> String {
+    match (config::path(), config::read()) {
+        (_, Err(error)) => format!("defaults: {error}"),
+        (Some((path, _)), Ok(config)) if path.is_file() => {
+            format!("defaults of {}: {}", path.display(), config.describe())
+        }
+        (Some((path, _)), Ok(_)) => {
+            format!("defaults: none; {} may hold device, model, oms and folder", path.display())
+        }
+        (None, Ok(_)) => "defaults: none; CHIARO_CONFIG names a file with them".into(),
+    }
 }
 
 /// What `chiaro doctor` found of an adapter.

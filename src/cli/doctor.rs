@@ -95,7 +95,7 @@ fn examine_here(index: usize, fault: Option<DriverFault>, without: &[Tier]) -> R
     let adapter = adapter.ok_or_else(|| Error::Request(format!("--examine {index}: there is no such adapter")))?;
     let tell = |progress: &Progress| {
         let line = serde_json::to_string(progress).map_err(|e| Error::Device(e.to_string()))?;
-        print_text(&shown_json(&line))
+        print_text(&format!("{}\n", shown_json(&line)))
     };
     let mut failed = None;
     let examination = examine(&adapter, options(fault, without), |progress| {

@@ -5,15 +5,18 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::preset::Preset;
-use super::{ControlArgs, ModelArgs, ReadingArgs, SeedArg, ShortcutArgs};
+use super::{ControlArgs, ModelArgs, ReadingArgs, SeedArg, ShortcutArgs, ShowArg};
 use crate::pipeline::Upscale;
 use crate::sampling::{BetaSchedule, RngKind, SigmaSchedule, TimestepSpacing};
 
 /// Options of `generate`.
 #[derive(Debug, Clone, Args)]
 pub struct GenerateArgs {
-    /// What to draw [default with --like: the picture's prompt]
-    #[arg(value_name = "PROMPT", required_unless_present = "like")]
+    /// What to draw; words without quotes are one prompt [default with --like: the picture's prompt]
+    #[arg(value_name = "PROMPT", required_unless_present_any = ["like", "prompt"], num_args = 1..)]
+    pub words: Vec<String>,
+    /// What to draw, as other programs take it; the words together, when they are read
+    #[arg(long, short = 'p', hide = true, value_name = "TEXT")]
     pub prompt: Option<String>,
     /// Repeat a picture from the parameters in its PNG, JPEG or WebP, where other options replace what they say: one of this program, or of
     /// AUTOMATIC1111 (Forge, SD.Next), ComfyUI, Fooocus, InvokeAI, NovelAI, stable-diffusion.cpp. What cannot be repeated is told
@@ -95,6 +98,9 @@ pub struct GenerateArgs {
     /// Show the picture, of several the first, with the system's own program when all are there
     #[arg(long)]
     pub open: bool,
+    /// Show the pictures in the terminal when they are drawn
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = ShowArg::Auto)]
+    pub show: ShowArg,
     /// Nothing on standard error but errors and warnings
     #[arg(long, short = 'q')]
     pub quiet: bool,
@@ -256,7 +262,7 @@ impl Pair {
 }
 
 /// Reads two numbers with `sign` between them.
-fn pair(sign: char) -> impl Fn(&str) -> Result<Pair, String> + Clone + Send + Sync + 'static {
+pub(super) fn pair(sign: char) -> impl Fn(&str) -> Result<Pair, String> + Clone + Send + Sync + 'static {
     move |text: &str| {
         let numbers = text.split_once(sign).and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
         let (across, down) = numbers.ok_or_else(|| format!("expected two numbers as in 1024{sign}768"))?;

@@ -1,14 +1,14 @@
 //! `chiaro inspect`.
 
-use super::{InspectArgs, print_json, print_line};
-use crate::pipeline::{ComponentReport, Inspection, LoraReport, Places, inspect};
+use super::{InspectArgs, models, print_json, print_line};
+use crate::pipeline::{ComponentReport, Inspection, LoraReport, inspect};
 use crate::{Error, Result};
 
 /// How many foreign names are shown.
 const LISTED: usize = 10;
 
 pub(super) fn run(args: &InspectArgs) -> Result<()> {
-    let path = Places::from_env().find(&args.name)?;
+    let path = models::find(&args.name)?;
     let found = inspect(&path)?;
     if args.json {
         let json = serde_json::to_value(&found).map_err(|e| Error::Model(format!("the report: {e}")))?;

@@ -1,17 +1,24 @@
 //! The command: parses, asks the pipeline, prints. No maths here.
 
+mod aliases;
 mod args;
 mod compose;
+mod config;
 mod control;
+mod device_args;
 mod devices;
 mod doctor;
 mod generate;
 mod generate_args;
+mod help;
 mod inspect;
 mod interrupt;
 mod lora;
 mod memory_size;
+mod mesa;
+mod models;
 mod output;
+mod pages;
 mod plan;
 mod preset;
 mod preview;
@@ -19,16 +26,20 @@ mod profile;
 mod progress;
 #[cfg(feature = "pull")]
 mod pull;
+mod pull_args;
+mod refusal;
 mod report;
 mod samplers;
 mod schedule;
 mod seed;
 mod shortcut_args;
+mod show;
 mod shown;
 mod start;
 mod study;
 mod tokens;
 mod tune;
+mod typed;
 mod unused;
 mod viewer;
 
@@ -36,28 +47,43 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use args::{
-    Cli, Command, DevicesArgs, DoctorArgs, InspectArgs, ModelArgs, PlanArgs, PrecisionArg, PredictionArg, ProfileArgs,
-    PullArgs, ReadingArgs, SamplersArgs, ScheduleArgs, StreamingArg, StudyArgs, TokensArgs, TuneArgs, VariantArg,
+    Cli, Command, InspectArgs, ModelArgs, ModelsArgs, PlanArgs, PrecisionArg, PredictionArg, ReadingArgs, SamplersArgs,
+    ScheduleArgs, StreamingArg, StudyArgs, TokensArgs,
 };
 pub use control::ControlArgs;
+pub use device_args::{DevicesArgs, DoctorArgs, ProfileArgs, TuneArgs};
 pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
 pub use lora::LoraArg;
 pub use memory_size::MemorySize;
+pub use pages::{CompletionsArgs, ManualArgs};
+pub use pull_args::{Address, PullArgs, VariantArg};
 pub use seed::SeedArg;
 pub use shortcut_args::{Shares, ShortcutArgs};
+pub use show::ShowArg;
 
-use crate::pipeline::{Device, Embedding, OmsSource, Overrides, Pipeline, Places, Request, Source, TooLarge};
+use crate::pipeline::{Device, Embedding, OmsRequest, OmsSource, Overrides, Pipeline, Request, Source, TooLarge};
 use crate::{Error, Place, Result};
 
-/// Parses the process's arguments, does what they say and gives the exit code.
+/// The name of the model, and of the module, inside the program.
+const DEMO: &str = "demo";
+
+/// Parses the process's arguments, does what they say and gives the exit code. For the beginning of a program: it may change the environment.
 pub fn main() -> ExitCode {
-    let done = match Cli::parse_implied(std::env::args_os().collect()).command {
+    mesa::hush();
+    let cli = match typed::parse(std::env::args_os().collect()) {
+        Ok(cli) => cli,
+        Err(answer) => return answer.tell(),
+    };
+    let done = match cli.command {
         Command::Generate(args) => generate::run(&args),
         Command::Samplers(args) => samplers::run(&args),
         Command::Tokens(args) => tokens::run(&args),
+        Command::Completions(args) => pages::completions(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Manual(args) => pages::manual(&args),
+        Command::Models(args) => models::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Pull(args) => pull(&args),
@@ -99,7 +125,7 @@ fn pull(args: &PullArgs) -> Result<()> {
 #[cfg(not(feature = "pull"))]
 fn pull(_args: &PullArgs) -> Result<()> {
     Err(Error::Request(
-        "pull: this program was built without network code; build it with `cargo build --release --features pull`"
+        "pull: this program was built without network code; `cargo install --path . --features pull` builds it with it"
             .into(),
     ))
 }
@@ -112,8 +138,7 @@ impl ModelArgs {
 
     /// What replaces parts of the model.
     fn overrides(&self) -> Result<Overrides> {
-        let places = Places::from_env();
-        let find = |name: &Option<String>| name.as_deref().map(|name| places.find(name)).transpose();
+        let find = |name: &Option<String>| name.as_deref().map(models::find).transpose();
         Ok(Overrides {
             unet: find(&self.unet)?,
             vae: find(&self.vae)?,
@@ -132,22 +157,27 @@ impl ModelArgs {
     fn oms_source(&self) -> Result<Option<OmsSource>> {
         let source = match self.oms.as_deref() {
             Some("off") => None,
-            Some("demo") => Some(Source::DemoOms),
+            Some(DEMO) => Some(Source::DemoOms),
             Some("") => return Err(Error::Request("--oms: expected a folder, demo or off, got nothing".into())),
-            Some(name) => Some(Source::Folder(Places::from_env().find(name)?)),
-            None if self.model.is_none() => Some(Source::DemoOms),
+            Some(name) => Some(Source::Folder(models::find(name)?)),
+            None if self.source_is_demo() => Some(Source::DemoOms),
             None => None,
         };
         if source.is_none() && self.oms_text_encoder.is_some() {
             return Err(Error::Request("--oms-text-encoder: has no meaning without --oms DIR".into()));
         }
-        Ok(source.map(|module| OmsSource { module, text_encoder: self.oms_text_encoder.clone() }))
+        let text_encoder = self.oms_text_encoder.as_deref().map(models::find).transpose()?;
+        Ok(source.map(|module| OmsSource { module, text_encoder }))
     }
 
-    /// ω_ψ. The demo module was trained for a mean-squared error, which pulls towards grey; a little more than 1 makes up for it.
+    fn source_is_demo(&self) -> bool {
+        self.model.as_deref().is_none_or(|name| name == DEMO)
+    }
+
+    /// ω_ψ: what is typed, or what the module is meant for.
     fn oms_guidance(&self) -> Result<f64> {
-        let demo = self.oms_source()?.is_some_and(|oms| oms.module == Source::DemoOms);
-        Ok(self.oms_guidance.unwrap_or(if demo { 1.25 } else { 1.0 }))
+        let own = self.oms_source()?.map_or_else(OmsRequest::default, |oms| oms.request());
+        Ok(self.oms_guidance.unwrap_or(own.guidance_scale))
     }
 
     /// The device and the model on it, within --vram for a request, whose kernels are compiled; and what --vram had to give up.
@@ -206,7 +236,10 @@ fn embeddings(typed: &[PathBuf], found: &[PathBuf]) -> Vec<Embedding> {
 
 /// The files that a name means; the demo model's without one.
 fn model_source(name: Option<&str>) -> Result<Source> {
-    name.map_or(Ok(Source::DemoModel), |name| Source::at(Places::from_env().find(name)?))
+    match name {
+        None | Some(DEMO) => Ok(Source::DemoModel),
+        Some(name) => Source::at(models::find(name)?),
+    }
 }
 
 /// Says on standard error which devices were passed over.
@@ -218,12 +251,12 @@ fn tell_remarks(pipeline: &Pipeline) {
 
 /// Prints a JSON value on standard output.
 fn print_json(value: &serde_json::Value) -> Result<()> {
-    print_text(&shown::shown_json(&format!("{value:#}")))
+    print_text(&format!("{}\n", shown::shown_json(&format!("{value:#}"))))
 }
 
 /// Prints a line on standard output; a closed pipe is an error, not a panic.
 fn print_line(line: &str) -> Result<()> {
-    print_text(&shown::shown(line))
+    print_text(&format!("{}\n", shown::shown(line)))
 }
 
 /// Prints lines of our own making, each as [`print_line`] does.
@@ -231,12 +264,14 @@ fn print_lines(lines: &str) -> Result<()> {
     lines.split('\n').try_for_each(print_line)
 }
 
-/// Prints what has been made fit to be shown.
+/// Prints a text that is fit to be shown, as it is.
 fn print_text(text: &str) -> Result<()> {
     use std::io::{ErrorKind, Write};
     /// A pipe without its reader, where Windows' shells made a named one.
     const PIPE_NOT_CONNECTED: i32 = 233;
     let gone = |e: &std::io::Error| cfg!(windows) && e.raw_os_error() == Some(PIPE_NOT_CONNECTED);
-    writeln!(std::io::stdout().lock(), "{text}")
+    std::io::stdout()
+        .lock()
+        .write_all(text.as_bytes())
         .map_err(|e| Error::io("standard output", if gone(&e) { ErrorKind::BrokenPipe.into() } else { e }))
 }

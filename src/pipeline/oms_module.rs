@@ -1,6 +1,6 @@
 //! OMS modules: files → the network and what reads its prompt. One module serves several models of a process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use super::load::{DIFFUSION_STEM, load_unet};
 use super::recognise::explained;
 use super::source::Component;
 use super::weight_types::name;
-use super::{Device, Part, Pipeline, Places, Source};
+use super::{Device, OmsRequest, Part, Pipeline, Places, Source, successor};
 use crate::models::Unet;
 use crate::weights::WeightType;
 use crate::{Error, Place, Result};
@@ -24,6 +24,59 @@ pub struct OmsSource {
     pub module: Source,
     /// A folder with `text_encoder/` and `tokenizer/`, in place of what the module's own files point to.
     pub text_encoder: Option<PathBuf>,
+}
+
+impl OmsSource {
+    /// The demo model's module, inside the program.
+    pub fn demo() -> Self {
+        OmsSource { module: Source::DemoOms, text_encoder: None }
+    }
+
+    /// A module in a folder; its text encoder is where its files point to, or among the models of this machine.
+    pub fn folder(path: impl Into<PathBuf>) -> Self {
+        OmsSource { module: Source::Folder(path.into()), text_encoder: None }
+    }
+
+    /// The step as it is meant for this module. The demo module was trained for a mean-squared error, which pulls towards grey; an ω_ψ a
+    /// little above 1 makes up for it.
+    pub fn request(&self) -> OmsRequest {
+        let default = OmsRequest::default();
+        let guidance_scale = if self.module == Source::DemoOms { 1.25 } else { default.guidance_scale };
+        OmsRequest { guidance_scale, ..default }
+    }
+}
+
+/// What a published module needs of another repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OmsPart {
+    /// ORGANISATION/REPOSITORY.
+    pub repository: String,
+    /// The folder in it.
+    pub folder: String,
+}
+
+/// What a module's files in a folder say of its text encoder and tokenizer, where these are not in the folder; empty of what is no module.
+pub fn oms_parts(folder: &Path) -> Vec<OmsPart> {
+    let module = Source::Folder(folder.to_owned());
+    if !module.component("oms_module").has("config.json") {
+        return Vec::new();
+    }
+    let mut parts: Vec<OmsPart> = Vec::new();
+    for (name, file) in [("oms_text_encoder", "config.json"), ("oms_tokenizer", "vocab.json")] {
+        let here = module.component(name);
+        let is_here = if name == "oms_tokenizer" { here.has(file) } else { here.has_weights(TEXT_STEM) };
+        let Ok(Pointer { class_name, path: Some(repository), subfolder }) = Pointer::read(&module, name) else {
+            continue;
+        };
+        if is_here {
+            continue;
+        }
+        let dual = ["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"].map(str::to_owned).to_vec();
+        let folders = if class_name.contains("SDXL") { dual } else { subfolder.into_iter().collect() };
+        parts.extend(folders.into_iter().map(|folder| OmsPart { repository: repository.clone(), folder }));
+    }
+    parts.dedup();
+    parts
 }
 
 /// An OMS module with what reads its prompt. It belongs to a latent space, not to a model: with [`Pipeline::attach_oms`] one serves, say, Stable
@@ -136,7 +189,7 @@ impl OmsModule {
     pub(super) fn notice(&self) -> Option<String> {
         let lost = self.lost_pointer.as_ref()?;
         Some(format!(
-            "{}: its text encoders are said to be at {lost:?}, which is not here; the model's own two read its prompt. Name others with \
+            "{}: its text encoder is said to be that of {lost:?}, which is not here; the model's own reads its prompt. Name another with \
              --oms-text-encoder DIR",
             self.label
         ))
@@ -147,11 +200,19 @@ impl OmsModule {
         if wanted == width {
             return Ok(());
         }
-        Err(Error::Model(format!(
-            "{}: the module takes text states of width {wanted}, its text encoder gives {width}; name the folder of the right one with \
-             --oms-text-encoder",
-            self.label
-        )))
+        Err(Error::Model(match &self.lost_pointer {
+            Some(lost) => format!(
+                "{}: the module's text encoder is that of {lost}, which is not here, and the model's own gives states of width {width} in place of \
+                 {wanted}; `chiaro pull {} text_encoder tokenizer` fetches it, or name its folder with --oms-text-encoder",
+                self.label,
+                successor(lost).as_ref().unwrap_or(lost)
+            ),
+            None => format!(
+                "{}: the module takes text states of width {wanted}, its text encoder gives {width}; name the folder of the right one with \
+                 --oms-text-encoder",
+                self.label
+            ),
+        }))
     }
 }
 
@@ -259,8 +320,10 @@ fn resolve(source: &OmsSource, name: &str, is_there: impl Fn(&Component) -> bool
     let pointer = Pointer::read(&source.module, name)?;
     let Some(folder) = pointer.folder(source) else {
         return Err(Error::Model(format!(
-            "{}: expected weights beside it or a _name_or_path that says where they are, got neither",
-            here.label("config.json")
+            "{}: expected the weights of {name} in this folder, or a _name_or_path in its config.json that says where they are, got neither; {} is \
+             no OMS module, or its download is not complete",
+            here.label(""),
+            source.module
         )));
     };
     let there = Component::Folder(folder);
@@ -318,7 +381,12 @@ fn load_oms_text_encoders(source: &OmsSource, weight_type: WeightType) -> Result
     if absent("oms_text_encoder") || absent("oms_tokenizer") {
         return Ok((OmsText::Base(1), None));
     }
-    let encoder = resolve(source, "oms_text_encoder", |c| c.has_weights(TEXT_STEM))?;
-    let tokenizer = resolve(source, "oms_tokenizer", |c| c.has("vocab.json"))?;
+    let encoder = resolve(source, "oms_text_encoder", |c| c.has_weights(TEXT_STEM));
+    let tokenizer = resolve(source, "oms_tokenizer", |c| c.has("vocab.json"));
+    if let (Err(_), Some(lost)) = (encoder.as_ref().and(tokenizer.as_ref()), &pointer.path) {
+        // Stable Diffusion 2.x has the encoder that the published modules of its latent space point to; others are of another width.
+        return Ok((OmsText::Base(1), Some(lost.clone())));
+    }
+    let (encoder, tokenizer) = (encoder?, tokenizer?);
     Ok(own(vec![TextEncoder::load(&encoder, &tokenizer, "text_encoder", weight_type, &mut none)?]))
 }

@@ -1,9 +1,9 @@
 //! A request's prompts as rows of chunks: what each text encoder reads at each step.
 
 use super::encoders::TextEncoder;
-use super::{Pipeline, Request};
+use super::{Pipeline, Request, demo};
 use crate::Result;
-use crate::text::{Chunk, ClipTokenizer, PromptSyntax, Schedule, split_networks, without_comments};
+use crate::text::{Chunk, ClipTokenizer, Piece, PromptSyntax, Schedule, parse, split_networks, without_comments};
 
 /// Text states of one row of a batch, from one or two encoders joined on channels.
 pub(super) enum Row<'p> {
@@ -189,6 +189,11 @@ pub(super) fn remarks<'a, 'p: 'a>(
         remarks.extend(request.positive_prompts().flat_map(|text| foreign_marks(text, Side::Prompt)));
         remarks.extend(request.negative_prompts().flat_map(|text| foreign_marks(text, Side::Negative)));
     }
+    let demo = |encoders: &[TextEncoder]| encoders.iter().any(|encoder| encoder.is_demo);
+    let own = if demo(pipeline.text_encoders()) { request.prompts().collect() } else { Vec::new() };
+    let asked = request.oms.as_ref().filter(|_| demo(pipeline.oms_text_encoders()));
+    let of_oms = asked.into_iter().flat_map(|oms| oms.prompt.iter().chain([&oms.negative_prompt]));
+    remarks.extend(unknown_to_demo(&own.into_iter().chain(of_oms).map(String::as_str).collect::<Vec<_>>(), request));
     let mut seen = Vec::new();
     remarks.retain(|remark| {
         !seen.contains(remark) && {
@@ -197,6 +202,31 @@ pub(super) fn remarks<'a, 'p: 'a>(
         }
     });
     remarks
+}
+
+/// What to say of words that the demo model does not know, of texts that it reads.
+pub(super) fn unknown_to_demo(texts: &[&str], request: &Request) -> Option<String> {
+    let mut words = Vec::new();
+    for text in texts {
+        // Tags are no words, on whichever side they stand.
+        let schedule = schedule(text, request, Side::Prompt);
+        let mut before = String::new();
+        for step in 1..=request.num_inference_steps {
+            let at_step = schedule.at(step);
+            if step > 1 && at_step == before {
+                continue;
+            }
+            // What cannot be parsed is an error elsewhere.
+            let pieces = parse(&at_step, request.prompt_syntax).unwrap_or_default();
+            let plain = pieces.iter().filter_map(|piece| match piece {
+                Piece::Text { text, .. } => Some(text.as_str()),
+                _ => None,
+            });
+            words.push(plain.collect::<Vec<_>>().join(" "));
+            before = at_step;
+        }
+    }
+    demo::remark(&demo::unknown_words(&words.join(" ")))
 }
 
 /// Names of embeddings that are not here, as ComfyUI's prompts have them. Of a prompt that cannot be read its error says more.

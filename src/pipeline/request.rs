@@ -13,8 +13,8 @@ use crate::sampling::{
 use crate::text::{PromptSyntax, Reading};
 use crate::{Error, Result};
 
-/// One request for pictures. [`Default`] gives what the command gives without options, but for the syntax of prompts: here they are plain
-/// text, as in diffusers.
+/// One request for pictures. [`Default`] gives what the command gives without options, but for two things: prompts are plain text here, as in
+/// diffusers, and One More Step is off until [`oms`](Self::oms) has what [`OmsSource::request`](super::OmsSource::request) gives.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Request {

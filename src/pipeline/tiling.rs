@@ -71,7 +71,7 @@ impl fmt::Display for Bands {
         let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
         write!(
             f,
-            "{levels} in {} bands of {rows} rows; whole it would take {}; {} of host memory",
+            "{levels} in {} bands of {rows} rows; whole it would take {}; {} of main memory",
             self.runs,
             mebibytes(self.whole_bytes),
             mebibytes(self.host_bytes)

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::embeddings::Embeddings;
 use super::encoders::load_tokenizer;
-use super::prompts::{Side, foreign_marks, schedule, unknown_embeddings};
+use super::prompts::{Side, foreign_marks, schedule, unknown_embeddings, unknown_to_demo};
 use super::{Embedding, PromptSyntax, Request, Source};
 use crate::Result;
 use crate::models::ClipTextConfig;
@@ -81,6 +81,10 @@ pub fn token_reports(model: &Source, embeddings: &[Embedding], request: &Request
     let mut reports = vec![read("tokenizer", &request.prompt)?];
     if is_dual {
         reports.push(read("tokenizer_2", request.prompt_2.as_ref().unwrap_or(&request.prompt))?);
+    }
+    if matches!(model, Source::DemoModel) {
+        let texts = [Some(&request.prompt), request.prompt_2.as_ref()].into_iter().flatten();
+        reports[0].remarks.extend(unknown_to_demo(&texts.map(String::as_str).collect::<Vec<_>>(), request));
     }
     Ok(reports)
 }

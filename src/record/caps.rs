@@ -119,7 +119,7 @@ impl Caps {
     /// The host executor: f32 storage and no limit but the address space.
     pub fn host() -> Self {
         Caps {
-            name: "host".into(),
+            name: "the processor".into(),
             kind: AdapterKind::Host,
             max_binding_bytes: u64::MAX,
             max_buffer_bytes: u64::MAX,

@@ -118,6 +118,20 @@ impl ClipTokenizer {
         Ok(ClipTokenizer { tokenizer, start: start_id, end: end_id, pad: pad_id, max_length, embeddings: Vec::new() })
     }
 
+    /// Reads one spelling of a word as another: whole words, in any case of letters.
+    ///
+    /// # Errors
+    /// When the spelling cannot be looked for.
+    pub fn read_as(&mut self, spelling: &str, word: &str) -> Result<()> {
+        let pattern = ReplacePattern::Regex(format!(r"\b{spelling}\b"));
+        let replace = Replace::new(pattern, word).map_err(|e| broken("", "vocab.json", e))?;
+        // Behind the one that makes letters small.
+        let before = self.tokenizer.get_normalizer().cloned();
+        let all = before.into_iter().chain([replace.into()]).collect();
+        self.tokenizer.with_normalizer(Some(Normalizers::new(all)));
+        Ok(())
+    }
+
     /// Ids of one row.
     pub fn max_length(&self) -> usize {
         self.max_length
