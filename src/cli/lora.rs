@@ -185,7 +185,7 @@ fn read_tag(network: &Network) -> Result<Tag> {
     };
     let plain: Vec<&String> = network.arguments.iter().filter(|argument| named(argument).is_none()).collect();
     let value = |wanted: &str| {
-        let found = network.arguments.iter().filter_map(named).filter(|(name, _)| name == wanted).last();
+        let found = network.arguments.iter().filter_map(named).rfind(|(name, _)| name == wanted);
         found.map(|(_, value)| number(&value)).transpose()
     };
     if value("dyn")?.is_some() || plain.len() > 3 {

@@ -158,5 +158,6 @@ fn name_of(file: &Path) -> PathBuf {
     let Some(text) = stem.to_str().filter(|text| text.len() > MAX_STEM) else {
         return file.with_extension("preview.png");
     };
-    file.with_file_name(format!("{}.preview.png", &text[..text.floor_char_boundary(MAX_STEM)]))
+    let end = (0..=MAX_STEM).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    file.with_file_name(format!("{}.preview.png", &text[..end]))
 }

@@ -71,7 +71,7 @@ impl<'a> Report<'a> {
         } else {
             self.progress.say(&format!("{:.1} s", passed.as_secs_f64()));
         }
-        if !(self.args.quiet && self.args.show == ShowArg::Auto) && !self.args.model.json && self.failed.is_ok() {
+        if !(self.args.model.json || self.args.quiet && self.args.show == ShowArg::Auto) && self.failed.is_ok() {
             self.failed = show::pictures(self.args.show, &self.files.iter().map(PathBuf::as_path).collect::<Vec<_>>());
         }
         if let Some(file) = self.files.first().filter(|_| self.args.open) {

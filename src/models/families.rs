@@ -69,8 +69,7 @@ pub fn other_kind<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
     let names: Vec<&str> = names.collect();
     let family = other_family(names.iter().copied());
     let plain: Vec<String> = names.iter().map(|name| plain(name)).collect();
-    let numbers =
-        |name: &&String| name.starts_with(|c: char| c == '_') && name[1..].starts_with(|c: char| c.is_ascii_digit());
+    let numbers = |name: &&String| name.starts_with('_') && name[1..].starts_with(|c: char| c.is_ascii_digit());
     let is_hyper = |what: &str| what.contains("hypernetwork");
     let kind = KINDS.iter().find(|(what, parts)| {
         let mut names = plain.iter().filter(|name| !is_hyper(what) || numbers(name));

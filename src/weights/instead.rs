@@ -37,7 +37,7 @@ const AGAIN: &str = "download the file itself";
 pub(super) fn what(bytes: &[u8]) -> Option<(String, &'static str)> {
     let known = |found: &str, remedy: &'static str| Some((found.to_owned(), remedy));
     if let Some((_, found, remedy)) = MAGICS.iter().find(|(magic, ..)| bytes.starts_with(magic) && !has_header(bytes)) {
-        return known(found, *remedy);
+        return known(found, remedy);
     }
     if let (Some(b"RIFF"), Some(b"WEBP")) = (bytes.get(..4), bytes.get(8..12)) {
         return known("a WebP picture", OTHER);

@@ -65,7 +65,7 @@ fn everywhere(fault: fn(u64) -> DriverFault, streaming: Streaming) -> Vec<String
             (_, again) => assert!(again.is_ok_and(|again| again == expected), "{fault}: the run after it"),
         }
         told.push(message);
-        call += 1 + call;
+        call = 2 * call + 1;
     }
 }
 

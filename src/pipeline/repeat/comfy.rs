@@ -725,7 +725,7 @@ impl Reader {
 
 /// ComfyUI does `steps` steps whatever is left of the noise: so many of a whole run, and the share of it that they are.
 fn whole_steps(steps: usize, denoise: f64) -> (usize, f64) {
-    if denoise > 0.9999 || !(denoise > 0.0) {
+    if denoise > 0.9999 || denoise <= 0.0 || denoise.is_nan() {
         return (steps, 1.0);
     }
     let whole = (steps as f64 / denoise) as usize;

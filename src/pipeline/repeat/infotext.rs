@@ -303,9 +303,9 @@ fn split(text: &str) -> Parts {
     let lines: Vec<&str> = text.trim().split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
     let has_steps = |line: &&str| line.trim_start().starts_with("Steps:");
     let is_fields = |line: &&str| parse(line).len() >= 3;
-    let at = lines.iter().rposition(|line| has_steps(&line) && is_fields(&line));
-    let at = at.or_else(|| lines.iter().rposition(|line| is_fields(&line) && line.contains("Steps:")));
-    let at = at.or_else(|| lines.iter().rposition(|line| has_steps(&line))).unwrap_or(lines.len());
+    let at = lines.iter().rposition(|line| has_steps(line) && is_fields(line));
+    let at = at.or_else(|| lines.iter().rposition(|line| is_fields(line) && line.contains("Steps:")));
+    let at = at.or_else(|| lines.iter().rposition(has_steps)).unwrap_or(lines.len());
     let fields = Fields::from(lines.get(at).map_or_else(Vec::new, |line| parse(line)));
     let mut sides: [Vec<&str>; 2] = [Vec::new(), Vec::new()];
     let mut is_negative = false;

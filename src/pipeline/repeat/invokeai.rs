@@ -111,7 +111,7 @@ pub(super) fn read(text: &str) -> Result<Recipe> {
     for switch in ["seamless_x", "seamless_y", "hrf_enabled"] {
         fields.skip_if(switch, |value| value == "false");
     }
-    if !fields.text("hrf_enabled").is_some_and(|on| on == "true") {
+    if fields.text("hrf_enabled").is_none_or(|on| on != "true") {
         fields.skip(&["hrf_method", "hrf_strength", "hrf_height", "hrf_width"]);
     } else {
         recipe.not_repeated.push("high-resolution fix".into());
