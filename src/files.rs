@@ -30,6 +30,9 @@ pub(crate) fn read(path: &Path, most: u64, what: &str) -> Result<Vec<u8>> {
     let size = file.metadata().map_err(failed)?.len();
     let mut bytes = Vec::new();
     if size <= most {
+        // In one piece; a file that says more than it has gets no memory for it that it could not fill.
+        let wanted = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(1);
+        bytes.try_reserve_exact(wanted).map_err(|e| failed(IoError::new(ErrorKind::OutOfMemory, e)))?;
         // One more, in case it grows meanwhile.
         file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
     }

@@ -7,7 +7,7 @@ use super::{Cli, aliases};
 
 /// What `-h` lists, and in how few words.
 const SHORT: [(&str, &str); 12] = [
-    ("model", "Folder, file or name [default: a demo model inside]"),
+    ("model", "Folder, file or name [default: a demo]"),
     ("oms", "One More Step module, or off [default: demo's]"),
     ("negative", "What to steer away from"),
     ("width", "Width, a multiple of 8 [default: the model's]"),
@@ -17,9 +17,12 @@ const SHORT: [(&str, &str); 12] = [
     ("seed", "Same seed, same picture [default: 0]"),
     ("count", "Pictures to draw [default: 1]"),
     ("image", "Picture to start from"),
-    ("device", "Where to compute, as `chiaro devices` lists"),
+    ("device", "As `chiaro devices` lists"),
     ("output", "File, or folder ending in \"/\""),
 ];
+
+/// Values whose whole name would make the first page too wide.
+const SHORT_VALUES: [(&str, &str); 1] = [("device", "DEVICE")];
 
 /// Groups of options by what they are for; others stay where they say that they belong.
 const GROUPS: &[(&str, &[&str])] = &[
@@ -120,8 +123,14 @@ pub(super) fn first_command(all: bool) -> Command {
     let names: Vec<String> = known.map(|known| known.get_name().to_owned()).collect();
     let (first, last) = names.split_at(names.len().div_ceil(2));
     let commands = format!("Commands: {},\n          {}", first.join(", "), last.join(", "));
-    let page = page.mut_args(|arg| arg.help_heading("Options"));
-    page.help_template("{about}\n\n{usage-heading} {usage}\n\n{options}\n\n{after-help}").after_help(format!(
+    let page = page.mut_args(|arg| {
+        let brief = SHORT_VALUES.iter().find(|(id, _)| arg.get_id() == *id);
+        let arg = arg.help_heading("Options");
+        if let Some((_, value)) = brief { arg.value_name(*value) } else { arg }
+    });
+    // Wider than its lines, so that each option keeps to one.
+    let page = page.term_width(120);
+    page.help_template("{about}\n\n{usage-heading} {usage}\n\n{options}{after-help}").after_help(format!(
         "{commands}\n`chiaro --help`: every option, in groups; `chiaro COMMAND --help`: a command's"
     ))
 }

@@ -166,7 +166,9 @@ impl ModelArgs {
         if source.is_none() && self.oms_text_encoder.is_some() {
             return Err(Error::Request("--oms-text-encoder: has no meaning without --oms DIR".into()));
         }
-        let text_encoder = self.oms_text_encoder.as_deref().map(models::find).transpose()?;
+        // The demo module has its own.
+        let named = self.oms_text_encoder.as_deref().filter(|_| source != Some(Source::DemoOms));
+        let text_encoder = named.map(models::find).transpose()?;
         Ok(source.map(|module| OmsSource { module, text_encoder }))
     }
 

@@ -101,7 +101,10 @@ pub(super) fn parse(mut arguments: Vec<OsString>) -> Result<Cli, Answer> {
     if let Command::Generate(args) = &mut cli.command {
         if let ([word], true) = (args.words.as_slice(), is_implied) {
             // Behind options: `chiaro --json devices`.
-            if let Some(meant) = Meant::of(word) {
+            if let Some(meant) = Meant::of(word)
+                && first.as_deref().is_some_and(|first| first.starts_with('-'))
+                && meant.fits(word, &arguments)
+            {
                 return Err(meant.refused(word, &[]));
             }
         }
@@ -164,6 +167,13 @@ impl Meant {
         found.map(|name| Meant::Command(name.into()))
     }
 
+    /// Whether a line in which the word stands behind options can be meant for it; `generate` stands in front already.
+    fn fits(&self, word: &str, arguments: &[OsString]) -> bool {
+        let Meant::Command(name) = self else { return true };
+        let rest = arguments.iter().skip(2).filter(|argument| argument.to_str() != Some(word)).cloned();
+        could_be(name, arguments[..1].iter().cloned().chain([name.into()]).chain(rest).collect())
+    }
+
     /// With the words that follow.
     fn refused(&self, word: &str, rest: &[String]) -> Answer {
         let rest: String = rest.iter().map(|word| format!(" {}", quoted(word))).collect();
@@ -180,18 +190,23 @@ fn refuse_near_miss(arguments: &[OsString]) -> Result<(), Answer> {
     let texts: Vec<String> = arguments.iter().map(|text| text.to_string_lossy().into_owned()).collect();
     let Some(meant) = texts.get(1).and_then(|word| Meant::of(word)) else { return Ok(()) };
     let is_alone = arguments.len() == 2;
-    let could_be = |name: &str| {
+    let with = |name: &str| {
         let mut line = arguments.to_vec();
         line[1] = name.into();
-        match read(&line) {
-            Ok(_) => name != IMPLIED,
-            Err(error) => matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::DisplayHelp),
-        }
+        line
     };
     match &meant {
-        Meant::Command(name) if is_alone || could_be(name) => Err(meant.refused(&texts[1], &texts[2..])),
+        Meant::Command(name) if is_alone || could_be(name, with(name)) => Err(meant.refused(&texts[1], &texts[2..])),
         Meant::Nothing if is_alone => Err(meant.refused(&texts[1], &[])),
         _ => Ok(()),
+    }
+}
+
+/// Whether the line is one of the command that it names, or nearly.
+fn could_be(name: &str, line: Vec<OsString>) -> bool {
+    match read(&line) {
+        Ok(_) => name != IMPLIED,
+        Err(error) => matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::DisplayHelp),
     }
 }
 

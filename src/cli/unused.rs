@@ -2,7 +2,7 @@
 
 use super::GenerateArgs;
 use super::compose::Order;
-use crate::text::PromptSyntax;
+use crate::pipeline::PromptSyntax;
 
 impl Order {
     /// A line for each option that was typed and has no effect on this request. What depends on the model's kind, the pipeline tells.

@@ -23,6 +23,8 @@ impl Source {
     /// # Errors
     /// When the file is missing, damaged or asks for what is not supported.
     pub fn scheduler(&self) -> Result<SchedulerConfig> {
+        // What is no model says what it is, rather than that it has no scheduler.
+        ModelIndex::read(&self.root())?;
         let files = self.component("scheduler");
         SchedulerConfig::from_json(&files.text("scheduler_config.json")?, &files.label("scheduler_config.json"))
     }

@@ -245,7 +245,7 @@ pub(super) fn foreign_marks(text: &str, side: Side) -> Vec<String> {
             (Side::Negative, _) => {
                 format!("{tag} in the negative prompt is read as words: tags belong into the prompt")
             }
-            (_, "lora" | "lyco") => format!("{tag} in the prompt is left out: a request has its adapters in Overrides"),
+            (_, "lora" | "lyco") => format!("{tag} in the prompt is left out: the file is not looked up here"),
             (_, "hypernet") => format!("{tag} in the prompt is left out: hypernetworks are not supported"),
             (_, kind) => format!("{tag} in the prompt is left out: no kind of network is called {kind:?} here"),
         });

@@ -292,8 +292,9 @@ impl SchedulerConfig {
             return refuse("steps_offset", "less than num_train_timesteps", &self.steps_offset);
         }
         for (field, got) in [("beta_start", self.beta_start), ("beta_end", self.beta_end)] {
-            if !(got > 0.0 && got <= 1.0) {
-                return refuse(field, "more than 0, at most 1", &got);
+            // Cosine schedules have none, and some files say 0.
+            if !(0.0..=1.0).contains(&got) {
+                return refuse(field, "a number from 0 to 1", &got);
             }
         }
         for (field, got) in [("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)] {

@@ -180,7 +180,8 @@ impl Grid {
         (low, high): (f64, f64),
         placing: Placing,
     ) -> Result<Self> {
-        let log_table: Vec<f64> = table.iter().map(|s| s.ln()).collect();
+        // Of f32 as diffusers has them: where the time is cut to whole steps, the last bit decides.
+        let log_table: Vec<f64> = table.iter().map(|s| f64::from(s.ln() as f32)).collect();
         let wanted = config.sigma_schedule();
         let (low, high) = config.sigma_range(wanted, (low, high));
         let (timesteps, mut sigmas): (Vec<f64>, Vec<f64>) = match place(wanted, table, steps, (low, high)) {

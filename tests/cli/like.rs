@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{chiaro, fails, report, stderr};
 use crate::image::kinds::chunk;
 use crate::image::metadata::{comment, jpeg, png, webp};
+use crate::support::control::write_folder;
 use crate::support::golden::committed;
 use ::chiaro::image::read_png;
 
@@ -91,7 +92,8 @@ fn fields_are_acted_on_asked_for_or_told() {
     is_usual(&request);
     assert!(told.len() == 1 && said.contains("ControlNet 0"), "{said}");
     // With a net that is typed, its numbers are repeated, and nothing is left to tell.
-    let net = committed().join("control/sd15_a").display().to_string();
+    write_folder("sd15_a", &at.join("nets"));
+    let net = at.join("nets/sd15_a").display().to_string();
     let (request, told, _) = like(at, "control.png", &["--control", &net, "--control-image", "out.png"]);
     assert_eq!((&request["controls"][0]["weight"], told.len()), (&json!(0.5), 0));
 

@@ -115,7 +115,7 @@ fn a_full_disk_is_found_out_before_anything_is_drawn() {
         ("schedule --plot a.svg", "a.svg"),
         ("study prompts.txt -o s --steps 1000 --device cpu", "s"),
     ] {
-        std::fs::write(folder.path().join("prompts.txt"), "x\n").expect("writable");
+        std::fs::write(folder.path().join("prompts.txt"), "a red circle\n").expect("writable");
         let script = format!("trap '' XFSZ; ulimit -f 8; exec '{program}' {command}");
         let output = Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().expect("a shell");
         let told = stderr(&output);
@@ -143,7 +143,7 @@ fn a_standard_error_that_takes_nothing_changes_nothing() {
         assert_eq!(run(&["x", "--steps", "0"]), Some(2), "{name}");
         assert_eq!(run(&["x", "--no-such-option"]), Some(2), "{name}");
         assert_eq!(run(&["x", "--model", "no/such/folder", "--device", "cpu"]), Some(1), "{name}");
-        std::fs::write(folder.path().join("prompts.txt"), "x\n").expect("writable");
+        std::fs::write(folder.path().join("prompts.txt"), "a red circle\n").expect("writable");
         assert_eq!(run(&[&["study", "prompts.txt", "-o", "s"][..], &QUICK].concat()), Some(0), "{name}");
         let both = command(folder.path(), &[&["y", "--count", "2"][..], &QUICK].concat())
             .stdout(sink())
@@ -321,9 +321,9 @@ fn quiet_is_quiet_and_idle_options_are_told() {
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         stderr(&output)
     };
-    assert_eq!(run(&["x", "-q"]), "");
-    assert_eq!(run(&["x", "-q", "--json"]), "");
-    std::fs::write(folder.path().join("prompts.txt"), "x\n").expect("writable");
+    assert_eq!(run(&["a red circle", "-q"]), "");
+    assert_eq!(run(&["a red circle", "-q", "--json"]), "");
+    std::fs::write(folder.path().join("prompts.txt"), "a red circle\n").expect("writable");
     assert_eq!(run(&["study", "prompts.txt", "-o", "s", "-q"]), "");
     for options in [
         &["--overwrite"][..],

@@ -154,9 +154,10 @@ fn what_a_mask_keeps_does_not_change() {
     assert_eq!(again, drawn);
 
     // A model that was made for inpainting draws the whole, unless asked.
-    let model = golden("inpaint9");
+    let (model, unet) = (golden("sd15"), golden("inpaint9/unet"));
     let run = |more: &[&str]| {
-        let always = ["x", "--model", &model, "--steps", "2", "--device", "cpu", "-o", "i.png", "--overwrite"];
+        let always =
+            ["x", "--model", &model, "--unet", &unet, "--steps", "2", "--device", "cpu", "-o", "i.png", "--overwrite"];
         let output = chiaro(at, &[&always[..], &masked, more].concat());
         assert!(output.status.success(), "{}", stderr(&output));
         read_png(&at.join("i.png")).expect("a PNG")

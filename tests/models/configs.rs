@@ -24,7 +24,7 @@ fn what_is_not_computed_is_refused_by_name() {
         ("center_input_sample", "true"),
         ("freq_shift", "1"),
         ("addition_embed_type", r#""image""#),
-        ("mid_block_type", "null"),
+        ("mid_block_type", r#""UNetMidBlock2DSimpleCrossAttn""#),
         ("act_fn", r#""mish""#),
         ("_class_name", r#""UNet3DConditionModel""#),
         ("down_block_types", r#"["AttnDownBlock2D", "DownBlock2D", "DownBlock2D", "DownBlock2D"]"#),

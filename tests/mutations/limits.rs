@@ -71,7 +71,7 @@ fn settings_and_vocabularies_have_limits() {
     assert!(refused(|| open_shards(&index)).contains("at most"));
     let weights = committed().join("sd15/unet/diffusion_pytorch_model.safetensors");
     std::fs::copy(weights, folder.path().join("adapter_model.safetensors")).expect("copied");
-    std::fs::write(folder.path().join("adapter_config.json"), vec![b' '; 2 << 20]).expect("writable");
+    std::fs::write(folder.path().join("adapter_config.json"), vec![b' '; 17 << 20]).expect("writable");
     let message = refused(|| AdapterFile::open(folder.path()));
     assert!(message.contains("adapter_config.json") && message.contains("at most"), "{message}");
 }

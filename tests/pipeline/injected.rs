@@ -80,7 +80,7 @@ fn tell(told: &[String], words: &[&str]) {
 fn memory_ends_anywhere() {
     let told = everywhere(DriverFault::Memory, Streaming::On);
     assert!(told.iter().all(|message| message.contains("out of device memory")), "{told:#?}");
-    tell(&told, &["MiB", "staging memory"]);
+    tell(&told, &["MiB", "kernel "]);
 }
 
 #[test]

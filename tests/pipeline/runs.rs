@@ -161,6 +161,8 @@ fn run_family(family: &str, device: &Device) -> Vec<String> {
             let init = init_image(&golden, strength);
             let mask = (family == "inpaint9" || name.starts_with("inpaint")).then(|| golden.f32s("run/mask"));
             request.image = Some(InitImage { mask, ..init });
+            // As the reference: the decoder's pixels everywhere.
+            request.paste_back = Some(false);
         }
         if family == "oms" {
             request.oms = Some(OmsRequest {

@@ -127,6 +127,7 @@ fn the_device_has_the_weights_once() {
         height: Some(64),
         num_inference_steps: 2,
         count: 2,
+        batch: 2,
         oms: Some(oms_request()),
         ..Request::default()
     };

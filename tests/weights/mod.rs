@@ -71,7 +71,7 @@ fn files_that_are_no_checkpoints_are_refused() {
     assert!(refusal(b"\x80\x02}q\x00. and so on").contains("outside an archive"));
     assert!(refusal(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n").contains("git lfs pull"));
     assert!(refusal(b"GGUF\x03\0\0\0\0\0\0\0").contains("GGUF"));
-    assert!(refusal(b"<!DOCTYPE html><html></html>").contains("web page"));
+    assert!(refusal(b"<!DOCTYPE html><html></html>").contains("an HTML page, not the file"));
     assert!(refusal(&with_header("not json at all", &[])).contains("damaged"));
     assert!(refusal(&with_header("[1, 2]", &[])).contains("damaged"));
     assert!(refusal(&u64::MAX.to_le_bytes()).contains("header"));

@@ -102,7 +102,9 @@ struct Reader {
 
 fn is_sampler(node: &Node) -> bool {
     let has = |name: &str| node.inputs.contains_key(name);
-    node.class.starts_with("SamplerCustom") || (has("sampler_name") && has("steps") && has("cfg"))
+    // Detailers and upscalers have a sampler's inputs too, and draw parts of pictures.
+    let takes_all = has("sampler_name") && has("steps") && has("cfg");
+    node.class.starts_with("SamplerCustom") || (node.class.to_lowercase().contains("ksampler") && takes_all)
 }
 
 impl Reader {

@@ -83,6 +83,8 @@ pub(super) fn read(text: &str) -> Result<Recipe> {
     let strength = fields.number("strength")?;
     if mode.contains("img2img") || mode.contains("inpaint") || mode.contains("outpaint") || fields.has("init_image") {
         let strength = strength.unwrap_or(0.75);
+        // Asked for as any other start picture.
+        fields.skip(&["init_image"]);
         recipe.image = Some(RecipeImage { sha256: None, strength, mask: mode.contains("paint") });
     }
     for lora in fields.value("loras").and_then(Value::as_array).into_iter().flatten() {

@@ -25,11 +25,12 @@ fn automatic1111_s_text() {
 
 #[test]
 fn broken_text_is_an_error() {
-    for text in
-        ["", "just words", "a\nSteps: many, Sampler: Euler", "a\nSteps: 3, Sampler: Nothing such", "\n:::,,,\"\"\""]
-    {
+    for text in ["", "just words", "a\nSteps: many, Sampler: Euler", "\n:::,,,\"\"\""] {
         assert!(infotext::read(text).is_err(), "{text:?}");
     }
+    // Another sampler can be named in its place.
+    let read = infotext::read("a\nSteps: 3, Sampler: Nothing such").expect("its other fields are known");
+    assert_eq!((read.unknown_sampler.as_deref(), read.request.sampler), (Some("Nothing such"), None));
 }
 
 /// Whatever a file says, reading it ends in a recipe or an error, and what is read is checked or refused.
