@@ -16,7 +16,7 @@ use super::shortcut_args::ShortcutArgs;
 use crate::pipeline::{Precision, PromptSyntax, Streaming, VaeTiling, WeightTypes};
 use crate::sampling::{PredictionType, Sampler};
 
-/// Pictures from text with Stable Diffusion and One More Step, on any GPU and on none.
+/// Pictures from text: Stable Diffusion with One More Step, on any GPU and on none.
 ///
 /// Without --model, a small demo model inside this program draws simple shapes and scenes.
 #[derive(Debug, Parser)]

@@ -74,6 +74,9 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
     for problem in &found.problems {
         print_line(&format!("problem: {problem}"))?;
     }
+    for remark in found.components.iter().filter_map(|component| component.zeros.as_ref()) {
+        print_line(&format!("warning: {remark}"))?;
+    }
     for memory in &found.memory {
         print_line(&format!(
             "{0}×{0} in {1}: {2:.2} GiB ({3})",

@@ -121,7 +121,7 @@ pub struct TextStates {
     pub pooled: bool,
 }
 
-/// The text encoder. Its token and position tables stay in the mapped file; the host gathers their rows.
+/// The text encoder. Its token and position tables stay in the file; the host gathers their rows.
 pub struct ClipTextModel {
     config: ClipTextConfig,
     token_embedding: Table,

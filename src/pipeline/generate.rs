@@ -100,7 +100,7 @@ impl Pipeline {
     /// When the request is out of range, asks for OMS without a module, or does not fit the model or the device.
     pub fn generate(&self, request: Request) -> Result<Generation<'_>> {
         // A decoder that exceeds the device should not be found out after the last step.
-        self.plan(&request)?;
+        self.check_host_memory(&self.plan(&request)?)?;
         let mut warnings = self.notices(&request);
         let skip = self.skip(&request);
         let (first, second) = match request.hires.clone() {

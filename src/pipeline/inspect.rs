@@ -73,6 +73,8 @@ pub struct ComponentReport {
     pub bytes: u64,
     /// Parameters by element type.
     pub types: BTreeMap<String, u64>,
+    /// That they are zeros, in whole or to a good part.
+    pub zeros: Option<String>,
 }
 
 /// What an OMS module works on.
@@ -341,6 +343,8 @@ fn report(name: &str, tensors: &TensorSet) -> ComponentReport {
         parameters: types.values().sum(),
         bytes: tensors.tensors().values().map(|view| view.byte_len() as u64).sum(),
         types,
+        // A file that cannot be read says so where it is used.
+        zeros: tensors.zeros_remark(name).ok().flatten(),
     }
 }
 

@@ -56,13 +56,18 @@ impl Pipeline {
         let kind = index.kind(&model.to_string(), &unet, vae.latent_channels(), &text_encoders)?;
         let control = |path: &PathBuf| LoadedControl::load(path, &unet, stored(Part::Unet));
         let controls = overrides.controls.iter().map(control).collect::<Result<_>>()?;
+        let files = model_files(&texts, unet_files, vae_files, kind.reading);
+        let zeros = match model {
+            Source::DemoModel => Vec::new(),
+            _ => remarks_on_zeros(&files)?,
+        };
         let mut pipeline = Pipeline {
             device,
             label: model.name(),
             parts: overrides.parts(),
             prediction: overrides.prediction,
-            assumptions: overrides.assumptions(model).into_iter().chain(left_out).collect(),
-            files: model_files(&texts, unet_files, vae_files, kind.reading),
+            assumptions: overrides.assumptions(model).into_iter().chain(left_out).chain(zeros).collect(),
+            files,
             hashes: OnceLock::new(),
             text_encoders,
             kind,
@@ -100,6 +105,14 @@ fn check_latents(label: &str, unet: &Unet, vae: &Autoencoder) -> Result<()> {
     Err(Error::Model(format!(
         "{label}: expected an autoencoder for the UNet's latents of {wanted} channels, got one for {got}{whose}; it is of another family"
     )))
+}
+
+/// Networks that are zeros, in whole or to a good part.
+fn remarks_on_zeros(files: &[(&'static str, Component, &'static str)]) -> Result<Vec<String>> {
+    let remark = |(name, files, stem): &(&'static str, Component, &'static str)| {
+        files.weights(stem, false).and_then(|tensors| tensors.zeros_remark(name)).transpose()
+    };
+    files.iter().filter_map(remark).collect()
 }
 
 /// The weight files of a base model, by component.

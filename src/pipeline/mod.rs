@@ -38,6 +38,7 @@ mod embeddings;
 mod encoders;
 mod findings;
 mod generate;
+mod host_memory;
 mod init;
 mod inspect;
 mod kept;
@@ -118,7 +119,7 @@ use rayon::prelude::*;
 use crate::sampling::{PredictionType, SchedulerConfig, Solver, SolverKind, embedding};
 use crate::{Error, Result};
 
-/// A model, and perhaps an OMS module, on a device. Weights stay in the mapped files until a stage runs.
+/// A model, and perhaps an OMS module, on a device. Weights stay in their files until a stage runs.
 pub struct Pipeline {
     device: Device,
     label: String,

@@ -80,7 +80,7 @@ pub fn oms_parts(folder: &Path) -> Vec<OmsPart> {
 }
 
 /// An OMS module with what reads its prompt. It belongs to a latent space, not to a model: with [`Pipeline::attach_oms`] one serves, say, Stable
-/// Diffusion 1.5, 2.1 and their LCMs. It is mapped once, and while stages of several pipelines on one device are open, it is on
+/// Diffusion 1.5, 2.1 and their LCMs. It is opened once, and while stages of several pipelines on one device are open, it is on
 /// the device once.
 pub struct OmsModule {
     label: String,

@@ -180,7 +180,7 @@ fn xl() -> Pipeline {
     copy(&golden.join("sd15/tokenizer"), &folder.path().join("tokenizer"));
     copy(&golden.join("sd21/tokenizer"), &folder.path().join("tokenizer_2"));
     let device = Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("f32 is everywhere");
-    // Loaded files stay mapped when the folder goes.
+    // Open files stay readable when the folder goes.
     Pipeline::load(&Source::Folder(folder.path().into()), None, device).expect("the model is whole")
 }
 

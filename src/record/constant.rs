@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// Takes bytes that belong at an offset of a constant, a multiple of 4. Every piece but the one that ends the constant has a multiple of 4 bytes.
 pub type PieceSink<'a> = dyn FnMut(usize, &[u8]) -> Result<()> + 'a;
 
-/// Where a constant's bytes come from: a mapped file, or a repacked copy made on demand.
+/// Where a constant's bytes come from: a file, or a repacked copy made on demand.
 pub trait ConstantData: Send + Sync {
     /// The elements in little-endian order, in the layout and type of the [`Constant`] (quantised ones as
     /// [`quantize`](super::quantize) gives them). Made anew at each call, so that no second copy of a model stays in host memory.

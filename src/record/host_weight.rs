@@ -38,7 +38,7 @@ impl HostWeight {
         if constant.dtype != DType::F16 {
             return Ok(HostWeight::from_f32(&decoded(constant.dtype, &bytes, constant.len()), rows));
         }
-        // A mapped file may begin a tensor at any byte.
+        // Bytes inside the program may begin at any address.
         let values = match bytemuck::try_cast_slice::<u8, f16>(&bytes) {
             Ok(values) => panels(values, inner),
             Err(_) => panels(&bytemuck::pod_collect_to_vec::<u8, f16>(&bytes), inner),

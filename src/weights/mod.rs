@@ -21,6 +21,7 @@ mod set;
 mod shards;
 mod torch;
 mod tree;
+mod zeros;
 
 pub use blocks::BlockType;
 pub use convert::WeightType;

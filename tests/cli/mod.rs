@@ -19,6 +19,8 @@ mod starts;
 mod study;
 mod tokens;
 mod tune;
+mod untrusted;
+mod way_in;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -32,6 +34,8 @@ pub(crate) fn chiaro(folder: &Path, arguments: &[&str]) -> Output {
         .env("HF_HUB_CACHE", folder)
         .env_remove("CHIARO_MODELS")
         .env("CHIARO_CACHE", folder.join("cache"))
+        // Nor do a user's defaults count.
+        .env("CHIARO_CONFIG", "")
         .output()
         .expect("the binary under test starts")
 }

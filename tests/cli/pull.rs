@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::stderr;
 
@@ -19,6 +20,14 @@ enum Temper {
     ForgetsRanges(usize),
     /// Sends other bytes than it lists.
     Lies,
+    /// Sends so many bytes, and then nothing more without hanging up.
+    Stalls(usize),
+    /// Sends a little at a time.
+    Slow,
+    /// Sends more bytes than it lists, and says so or not.
+    Grows,
+    /// Says that everything is elsewhere, which is here.
+    Redirects,
 }
 
 struct Hub {
@@ -48,9 +57,11 @@ fn serve(files: HashMap<String, Vec<u8>>, temper: Temper) -> Hub {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
     std::thread::spawn(move || {
+        let files = Arc::new(files);
         for stream in listener.incoming().flatten() {
+            let (files, log) = (Arc::clone(&files), Arc::clone(&log));
             // A client that hangs up is part of the test.
-            let _ = answer(stream, &files, temper, &log);
+            std::thread::spawn(move || answer(stream, &files, temper, &log));
         }
     });
     Hub { address, seen }
@@ -94,12 +105,21 @@ fn answer(
     let Some(bytes) = files.get(name) else {
         return write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     };
+    if temper == Temper::Redirects {
+        return write!(
+            stream,
+            "HTTP/1.1 302 Found\r\nLocation: {path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    }
     let mut bytes = bytes.clone();
+    if temper == Temper::Grows && name.ends_with(".safetensors") {
+        bytes.push(0);
+    }
     if temper == Temper::Lies && name.ends_with(".safetensors") {
         bytes[0] ^= 1;
     }
     let from: usize = match (&range, temper) {
-        (Some(range), Temper::Honest | Temper::BreaksOff(_) | Temper::Lies) => {
+        (Some(range), temper) if !matches!(temper, Temper::ForgetsRanges(_)) => {
             range.trim_start_matches("bytes=").trim_end_matches('-').parse().expect("a range")
         }
         _ => 0,
@@ -108,10 +128,22 @@ fn answer(
     let rest = &bytes[from..];
     write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", rest.len())?;
     let most = match temper {
-        Temper::BreaksOff(most) | Temper::ForgetsRanges(most) => most.min(rest.len()),
-        Temper::Honest | Temper::Lies => rest.len(),
+        Temper::BreaksOff(most) | Temper::ForgetsRanges(most) | Temper::Stalls(most) => most.min(rest.len()),
+        _ => rest.len(),
     };
-    stream.write_all(&rest[..most])
+    if temper == Temper::Slow {
+        for piece in rest.chunks(10_000) {
+            stream.write_all(piece)?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        return Ok(());
+    }
+    stream.write_all(&rest[..most])?;
+    if matches!(temper, Temper::Stalls(_)) && most < rest.len() {
+        // Longer than anyone waits.
+        std::thread::sleep(Duration::from_secs(60));
+    }
+    Ok(())
 }
 
 fn model() -> HashMap<String, Vec<u8>> {
@@ -215,4 +247,93 @@ fn what_is_not_what_was_promised_is_refused() {
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     let output = pull(&hub, home.path(), &["--revision", "other"]);
     assert!(stderr(&output).contains("does not know") || stderr(&output).contains("404"), "{}", stderr(&output));
+}
+
+const WEIGHTS: &str = "unet/diffusion_pytorch_model.fp16.safetensors";
+
+#[test]
+fn two_at_once_fetch_a_file_once() {
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let hub = serve(model(), Temper::Slow);
+    let outputs: Vec<Output> = std::thread::scope(|scope| {
+        let begun: Vec<_> = (0..3).map(|_| scope.spawn(|| pull(&hub, home.path(), &["-q"]))).collect();
+        begun.into_iter().map(|one| one.join().expect("no panic")).collect()
+    });
+    for output in outputs {
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    assert_eq!(std::fs::read(snapshot(home.path()).join(WEIGHTS)).expect("readable"), model()[WEIGHTS]);
+    let seen = hub.seen.lock().expect("not poisoned");
+    assert_eq!(seen.iter().filter(|line| line.contains("fp16.safetensors")).count(), 1, "{seen:#?}");
+}
+
+/// A blob that was damaged after it came, or by a program that does not lock.
+#[test]
+fn what_is_found_is_looked_at() {
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let hub = serve(model(), Temper::Honest);
+    assert!(pull(&hub, home.path(), &["-q"]).status.success());
+    let blob = snapshot(home.path()).join(WEIGHTS).canonicalize().expect("there");
+    let mut bytes = std::fs::read(&blob).expect("readable");
+    bytes[777] ^= 1;
+    std::fs::write(&blob, &bytes).expect("written");
+    // And a part that was begun with other bytes.
+    let part =
+        blob.with_file_name(sha256(&model()["vae/diffusion_pytorch_model.safetensors"])).with_extension("incomplete");
+    std::fs::remove_file(part.with_extension("")).expect("it was there");
+    std::fs::write(&part, [1; 50_000]).expect("written");
+    let output = pull(&hub, home.path(), &["-q"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for name in [WEIGHTS, "vae/diffusion_pytorch_model.safetensors"] {
+        assert_eq!(std::fs::read(snapshot(home.path()).join(name)).expect("readable"), model()[name], "{name}");
+    }
+}
+
+#[test]
+fn hubs_that_stall_lie_about_sizes_or_lead_in_circles_end_in_time() {
+    for (temper, word) in
+        [(Temper::Stalls(20_000), "go on"), (Temper::Grows, "promised"), (Temper::Redirects, "redirect")]
+    {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let hub = serve(model(), temper);
+        let began = Instant::now();
+        let output = Command::new(env!("CARGO_BIN_EXE_chiaro"))
+            .args(["pull", "some/model", "-q"])
+            .envs([("HF_ENDPOINT", hub.address.as_str()), ("HF_HUB_DOWNLOAD_TIMEOUT", "1")])
+            .env("HF_HOME", home.path())
+            .env_remove("HF_HUB_CACHE")
+            .output()
+            .expect("the binary under test starts");
+        let message = stderr(&output);
+        if let Temper::Stalls(_) = temper {
+            // Each attempt brings 20 000 bytes, so that it gets through at last.
+            assert!(output.status.success(), "{message}");
+        } else {
+            assert!(output.status.code() == Some(1) && message.to_lowercase().contains(word), "{message}");
+            assert!(!snapshot(home.path()).join(WEIGHTS).exists(), "nothing is published");
+        }
+        assert!(began.elapsed() < Duration::from_secs(58), "{word}: {:?}", began.elapsed());
+    }
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let stalled = serve(model(), Temper::Stalls(9_000));
+    let run = |hub: &Hub| {
+        Command::new(env!("CARGO_BIN_EXE_chiaro"))
+            .args(["pull", "some/model", "-q"])
+            .envs([("HF_ENDPOINT", hub.address.as_str()), ("HF_HUB_DOWNLOAD_TIMEOUT", "1")])
+            .env("HF_HOME", home.path())
+            .env_remove("HF_HUB_CACHE")
+            .output()
+            .expect("the binary under test starts")
+    };
+    let output = run(&stalled);
+    assert!(
+        !output.status.success() && stderr(&output).contains("run the same command to go on"),
+        "{}",
+        stderr(&output)
+    );
+    // What came is taken up from another day's hub.
+    let honest = serve(model(), Temper::Honest);
+    assert!(run(&honest).status.success());
+    let seen = honest.seen.lock().expect("not poisoned").join("\n");
+    assert!(seen.contains("range=bytes="), "{seen}");
 }
