@@ -9,7 +9,7 @@ use flate2::read::ZlibDecoder;
 
 use super::check_names;
 use super::exif::{Exif, utf8_or_latin1};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// All texts and EXIF of a file together, unpacked, are refused above this many bytes: a small file could hold gigabytes.
 const MAX_BYTES: u64 = 16 << 20;
@@ -43,11 +43,8 @@ impl Metadata {
 /// When the file is missing, of another kind, cut short, or says more than 16 MiB, unpacked.
 pub fn read_metadata(path: &Path) -> Result<Metadata> {
     check_names(path)?;
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let file = files::open(path).map_err(|e| Error::io(path, e))?;
     let about = file.metadata().map_err(|e| Error::io(path, e))?;
-    if !about.is_file() {
-        return Err(damaged(path, "expected a PNG, JPEG or WebP picture, found no file"));
-    }
     let mut walk =
         Walk { path, file: BufReader::new(file), length: about.len(), left: MAX_BYTES, found: Metadata::default() };
     let mut first = [0; 12];

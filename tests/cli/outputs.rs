@@ -344,8 +344,8 @@ fn quiet_is_quiet_and_idle_options_are_told() {
         let line = said.lines().find(|line| line.starts_with("warning: ") && line.contains("no effect"));
         assert!(line.is_some_and(|line| line.contains(&option)), "{options:?}: {said}");
     }
-    run(&["x", "-o", "x.png"]);
-    let said = run(&["x", "--image", "x.png", "--strength", "1", "--image-guidance", "2"]);
+    run(&["x", "-o", "start.png"]);
+    let said = run(&["x", "--image", "start.png", "--strength", "1", "--image-guidance", "2"]);
     assert!(said.contains("image-guidance has no effect"), "{said}");
     fails(folder.path(), &["x", "--oms", "off", "--oms-guidance", "2"], 2, &["--oms-guidance", "--oms"]);
 }

@@ -59,7 +59,7 @@ fn models_are_listed_and_what_is_missing_says_how_to_get_it() {
     );
     copy(&committed().join("sd15"), &models.join("diffusers/tiny"));
     copy(&committed().join("oms"), &models.join("module"));
-    std::fs::write(models.join("page.safetensors"), "<html>").expect("written");
+    std::fs::write(models.join("page.safetensors"), "<!DOCTYPE html><html></html>").expect("written");
     let environment = [("CHIARO_MODELS", models.as_path())];
     let list = printed(&with(path, &environment, &["models"]));
     let line =

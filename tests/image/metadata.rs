@@ -171,5 +171,5 @@ fn damaged_files_end_in_an_error() {
         }
     }
     let message = read_metadata(folder.path()).expect_err("a folder").to_string();
-    assert!(message.contains("no file"), "{message}");
+    assert!(message.contains("found a folder"), "{message}");
 }

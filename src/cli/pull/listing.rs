@@ -1,6 +1,5 @@
 //! What a repository holds, and which of it is wanted.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::VariantArg;
 use crate::image::refused_by_windows;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// How many files an error lists.
 const LISTED: usize = 12;
@@ -249,7 +248,7 @@ impl Wanted {
 
     /// Whether a file is what was promised.
     pub(super) fn check(&self, path: &Path) -> Result<bool> {
-        let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let mut file = files::open(path).map_err(|e| Error::io(path, e))?;
         if file.metadata().map_err(|e| Error::io(path, e))?.len() != self.size {
             return Ok(false);
         }
