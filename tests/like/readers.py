@@ -33,7 +33,7 @@ CASES = [
      {"Variation seed": "3", "Variation seed strength": "0.25", "Eta DDIM": "0.5"}),
     (["--hires", "1.5", "--hires-strength", "0.6", "--hires-steps", "2"], "a café", "",
      {"Hires upscale": "1.5", "Hires steps": "2", "Denoising strength": "0.6", "Hires upscaler": "Latent"}),
-    (["--control", str(MODEL.parent / "control" / "sd15_a"), "--control-image", "first.png"], "a net", None, {}),
+    (["--control", "net", "--control-image", "first.png"], "a net", None, {}),
 ]
 
 
@@ -51,10 +51,37 @@ def a1111(text):
     return "\n".join(prompt), "\n".join(negative), read
 
 
+def tensors(path):
+    """Names, headers and bytes of a safetensors file."""
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    data = whole[8 + length:]
+    header = json.loads(whole[8:8 + length])
+    header.pop("__metadata__", None)
+    return {name: (entry, data[slice(*entry["data_offsets"])]) for name, entry in header.items()}
+
+
+def write_net(folder):
+    """A ControlNet: the file of the goldens has only the tensors that its UNet has not."""
+    own = MODEL.parent / "control" / "sd15_a"
+    shared = ("conv_in.", "time_embedding.", "add_embedding.", "down_blocks.", "mid_block.")
+    unet = tensors(MODEL / "unet" / "diffusion_pytorch_model.safetensors")
+    net = {name: tensor for name, tensor in unet.items() if name.startswith(shared)} | tensors(own / "extra.safetensors")
+    header, body = {}, b""
+    for name, (entry, data) in net.items():
+        header[name] = entry | {"data_offsets": [len(body), len(body) + len(data)]}
+        body += data
+    text = json.dumps(header).encode()
+    folder.mkdir()
+    (folder / "diffusion_pytorch_model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + body)
+    (folder / "config.json").write_text((own / "config.json").read_text())
+
+
 def main():
     binary = str(Path(sys.argv[1]).resolve())
     parsers = ParserManager()
     with tempfile.TemporaryDirectory() as folder:
+        write_net(Path(folder) / "net")
         base = [binary, "--model", str(MODEL), "-d", "cpu", "-W", "64", "-H", "64", "-s", "3", "-q"]
         for number, (options, prompt, negative, fields) in enumerate(CASES):
             name = "first.png" if number == 0 else f"{number}.png"
