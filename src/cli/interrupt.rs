@@ -23,12 +23,13 @@ pub(super) fn tidy_up_when_ended() {
     }
     #[cfg(windows)]
     {
-        let end = || {
+        /// What a program ends with that does not ask for Ctrl-C: STATUS_CONTROL_C_EXIT.
+        const ENDED: u32 = 0xC000_013A;
+        // Runs in a thread of its own.
+        let _ = ctrlc::set_handler(|| {
             tidy_up();
-            std::process::exit(130);
-        };
-        // SAFETY: Windows runs it in a thread of its own, not in the middle of another.
-        let _ = unsafe { signal_hook::low_level::register(signal_hook::consts::SIGINT, end) };
+            std::process::exit(ENDED.cast_signed());
+        });
     }
 }
 
