@@ -15,7 +15,7 @@ fn what_is_found_is_kept_and_used() {
     let index = adapter.index.to_string();
     let report = json(path, &["doctor", "--device", &index, "--json"]);
     assert_eq!(report["adapters"][0]["name"], adapter.name.as_str());
-    assert!(tier(&report, "f32")["right"]["checks"].as_u64().is_some_and(|checks| checks >= 20), "{report:#}");
+    assert!(tier(&report, "f32")["right"]["checks"].as_u64().is_some_and(|checks| checks >= 25), "{report:#}");
     let kept: Vec<_> = std::fs::read_dir(path.join("cache/findings")).expect("findings").collect();
     let file = kept[0].as_ref().expect("a file").path();
     let mut findings: Value = serde_json::from_slice(&std::fs::read(&file).expect("readable")).expect("JSON");

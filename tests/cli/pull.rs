@@ -25,7 +25,7 @@ enum Temper {
     Stalls(usize),
     /// Sends a little at a time.
     Slow,
-    /// Sends more bytes than it lists, and says so or not.
+    /// Sends more bytes than it lists, and says so.
     Grows,
     /// Says that everything is elsewhere, which is here.
     Redirects,
@@ -300,19 +300,22 @@ fn what_is_found_is_looked_at() {
 
 #[test]
 fn hubs_that_stall_lie_about_sizes_or_lead_in_circles_end_in_time() {
+    let run = |hub: &Hub, home: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_chiaro"))
+            .args(["pull", "some/model", "-q"])
+            .envs([("HF_ENDPOINT", hub.address.as_str()), ("HF_HUB_DOWNLOAD_TIMEOUT", "1")])
+            .env("HF_HOME", home)
+            .env_remove("HF_HUB_CACHE")
+            .output()
+            .expect("the binary under test starts")
+    };
     for (temper, word) in
         [(Temper::Stalls(20_000), "go on"), (Temper::Grows, "promised"), (Temper::Redirects, "redirect")]
     {
         let home = tempfile::tempdir().expect("a temporary folder");
         let hub = serve(model(), temper);
         let began = Instant::now();
-        let output = Command::new(env!("CARGO_BIN_EXE_chiaro"))
-            .args(["pull", "some/model", "-q"])
-            .envs([("HF_ENDPOINT", hub.address.as_str()), ("HF_HUB_DOWNLOAD_TIMEOUT", "1")])
-            .env("HF_HOME", home.path())
-            .env_remove("HF_HUB_CACHE")
-            .output()
-            .expect("the binary under test starts");
+        let output = run(&hub, home.path());
         let message = stderr(&output);
         if let Temper::Stalls(_) = temper {
             // Each attempt brings 20 000 bytes, so that it gets through at last.
@@ -325,16 +328,7 @@ fn hubs_that_stall_lie_about_sizes_or_lead_in_circles_end_in_time() {
     }
     let home = tempfile::tempdir().expect("a temporary folder");
     let stalled = serve(model(), Temper::Stalls(9_000));
-    let run = |hub: &Hub| {
-        Command::new(env!("CARGO_BIN_EXE_chiaro"))
-            .args(["pull", "some/model", "-q"])
-            .envs([("HF_ENDPOINT", hub.address.as_str()), ("HF_HUB_DOWNLOAD_TIMEOUT", "1")])
-            .env("HF_HOME", home.path())
-            .env_remove("HF_HUB_CACHE")
-            .output()
-            .expect("the binary under test starts")
-    };
-    let output = run(&stalled);
+    let output = run(&stalled, home.path());
     assert!(
         !output.status.success() && stderr(&output).contains("run the same command to go on"),
         "{}",
@@ -342,7 +336,7 @@ fn hubs_that_stall_lie_about_sizes_or_lead_in_circles_end_in_time() {
     );
     // What came is taken up from another day's hub.
     let honest = serve(model(), Temper::Honest);
-    assert!(run(&honest).status.success());
+    assert!(run(&honest, home.path()).status.success());
     let seen = honest.seen.lock().expect("not poisoned").join("\n");
     assert!(seen.contains("range=bytes="), "{seen}");
 }
