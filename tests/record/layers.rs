@@ -21,17 +21,28 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("record", &[]),
 ];
 
+/// Each room of `src/pipeline` with the rooms that it may import.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("reports", &["run", "model", "request", "device", "files"]),
+    ("run", &["png", "model", "request", "device", "files"]),
+    ("png", &["model", "request"]),
+    ("model", &["request", "device", "files"]),
+    ("request", &[]),
+    ("device", &[]),
+    ("files", &[]),
+];
+
 fn allowed(from: &str, to: &str) -> bool {
     from == to
         || matches!(to, "error" | "Error" | "Place" | "Result" | "Tier" | "Tiers" | "files")
         || ALLOWED.iter().any(|(folder, targets)| *folder == from && targets.contains(&to))
 }
 
-/// The first names after `crate::` in a source text, also those in a group `crate::{a, b::c}`.
-fn imports(text: &str) -> Vec<String> {
+/// The first names after `prefix` in a source text, also those in a group `crate::{a, b::c}`.
+fn imports_of(text: &str, prefix: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for (at, _) in text.match_indices("crate::") {
-        let rest = &text[at + "crate::".len()..];
+    for (at, _) in text.match_indices(prefix) {
+        let rest = &text[at + prefix.len()..];
         if let Some(group) = rest.strip_prefix('{') {
             let mut depth = 0;
             let mut name = String::new();
@@ -52,6 +63,10 @@ fn imports(text: &str) -> Vec<String> {
     }
     let head = |name: String| name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     found.into_iter().map(head).filter(|name| !name.is_empty()).collect()
+}
+
+fn imports(text: &str) -> Vec<String> {
+    imports_of(text, "crate::")
 }
 
 fn rust_files(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
@@ -82,6 +97,33 @@ fn imports_point_down() {
     let wrong: Vec<_> = edges.iter().filter(|((from, to), _)| !allowed(from, to)).collect();
     assert!(wrong.is_empty(), "imports against the layers: {wrong:#?}");
     assert!(edges.len() > 10, "only {} edges seen: is the search right?", edges.len());
+}
+
+/// Of the rooms of `src/pipeline`, tests aside: what a room names of another leads down, so that there is no circle between them.
+#[test]
+fn rooms_of_the_pipeline_import_down() {
+    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/pipeline");
+    let mut edges: BTreeMap<(String, String), String> = BTreeMap::new();
+    for (room, _) in ROOMS {
+        let mut files = Vec::new();
+        rust_files(&pipeline.join(room), &mut files);
+        files.retain(|file| !file.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests")));
+        assert!(!files.is_empty(), "src/pipeline/{room} has no source file");
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("a source file is text");
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+            let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            for import in imports_of(code, "crate::pipeline::") {
+                edges.insert(((*room).into(), import), file.display().to_string());
+            }
+        }
+    }
+    let down =
+        |from: &str, to: &str| from == to || ROOMS.iter().any(|(room, targets)| *room == from && targets.contains(&to));
+    let wrong: Vec<_> = edges.iter().filter(|((from, to), _)| !down(from, to)).collect();
+    assert!(wrong.is_empty(), "imports against the rooms: {wrong:#?}");
+    assert!(edges.len() > 10, "only {} edges seen: is the search right?", edges.len());
+    assert!(!down("model", "run") && !down("files", "model") && down("run", "png"));
 }
 
 #[test]

@@ -1,0 +1,18 @@
+//! Request → pictures: which networks run, in which order, with which memory.
+
+pub(crate) mod budget;
+pub(crate) mod checks;
+pub(crate) mod control_inputs;
+pub(crate) mod generate;
+pub(crate) mod host_memory;
+pub(crate) mod pass;
+pub(crate) mod preview;
+pub(crate) mod prompts;
+pub(crate) mod refiner;
+pub(crate) mod resize;
+pub(crate) mod stage;
+pub(crate) mod stages;
+pub(crate) mod text;
+pub(crate) mod tiling;
+pub(crate) mod time_ids;
+pub(crate) mod unet;
