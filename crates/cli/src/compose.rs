@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::generate_args::{GenerateArgs, Pair, StartArgs};
-use super::{ModelArgs, PrecisionArg, SeedArg};
-use crate::pipeline::{
+use chiaro::pipeline::{
     Hires, OmsRequest, Pipeline, Places, Program, PromptSyntax, Recipe, Request, Source, Upscale, read_recipe,
 };
-use crate::sampling::{OmsForm, Variation};
+use chiaro::sampling::{OmsForm, Variation};
+use chiaro::{Error, Result};
 
-use crate::{Error, Result};
+use super::generate_args::{GenerateArgs, Pair, StartArgs};
+use super::{ModelArgs, PrecisionArg, SeedArg};
 
 /// A request with the model that it goes to.
 pub(super) struct Order {

@@ -12,10 +12,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use chiaro::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Command, ModelArgs};
-use crate::{Error, Result};
 
 /// A file of four lines is far below.
 const MAX_BYTES: u64 = 64 << 10;

@@ -3,41 +3,41 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chiaro::image::open_photo;
+use chiaro::pipeline::{ControlRequest, Places, RecipeControl};
+use chiaro::{Error, Result};
 use clap::Args;
 
 use super::ModelArgs;
 use super::models::with_remedy;
 use super::start::colours;
-use crate::image::open_photo;
-use crate::pipeline::{ControlRequest, Places, RecipeControl};
-use crate::{Error, Result};
 
 /// Options of ControlNets. Of each but --control there may be one for all nets, or one for each, in the same order.
 #[derive(Debug, Clone, Default, Args)]
 #[command(
     next_help_heading = "ControlNet (of each option but --control: one for all nets, or one for each, in the same order)"
 )]
-pub struct ControlArgs {
+pub(crate) struct ControlArgs {
     /// ControlNet of the model's family: a folder, a single .safetensors file, or its name in the folder controlnet/ of CHIARO_MODELS or in
     /// the Hugging Face cache; several add up. "off" leaves a repeated picture's out
     #[arg(long, value_name = "DIR|FILE|NAME")]
-    pub control: Vec<String>,
+    pub(crate) control: Vec<String>,
     /// What the net sees (PNG, JPEG, WebP): edges, depths, poses as it was trained on. Nothing is made of it but its size: it is stretched
     /// to the picture's [default size of the picture: that of the first one, as for --image]
     #[arg(long, value_name = "FILE")]
-    pub control_image: Vec<PathBuf>,
+    pub(crate) control_image: Vec<PathBuf>,
     /// How strongly the net acts [default: 1]
     #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
-    pub control_weight: Vec<f64>,
+    pub(crate) control_weight: Vec<f64>,
     /// Share of the steps before which the net does not run, 0 to 1 [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub control_start: Vec<f64>,
+    pub(crate) control_start: Vec<f64>,
     /// Share of the steps after which the net does not run, 0 to 1 [default: 1]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
-    pub control_end: Vec<f64>,
+    pub(crate) control_end: Vec<f64>,
     /// Let the nets lead where the prompt says little: they act on the prompt's row alone, less on details (diffusers' guess mode)
     #[arg(long)]
-    pub control_guess: bool,
+    pub(crate) control_guess: bool,
 }
 
 /// What leaves controls out.

@@ -1,11 +1,11 @@
 //! `chiaro devices`.
 
+use chiaro::Result;
+use chiaro::gpu::{self, AdapterInfo};
+use chiaro::pipeline::{load_findings, load_tuning};
 use serde_json::json;
 
 use super::{DevicesArgs, config, print_json, print_line};
-use crate::Result;
-use crate::gpu::{self, AdapterInfo};
-use crate::pipeline::{load_findings, load_tuning};
 
 pub(super) fn run(args: &DevicesArgs) -> Result<()> {
     let adapters = gpu::adapters();

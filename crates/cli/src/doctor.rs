@@ -6,15 +6,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use chiaro::doctor::{Examination, Progress, TierReport, Verdict, examine};
+use chiaro::gpu::{AdapterInfo, DriverFault, GpuOptions, adapters, dxc, find_adapter};
+use chiaro::pipeline::{check_findings_place, findings_path, save_findings};
+use chiaro::record::AdapterKind;
+use chiaro::{Error, Result, Tier, Tiers};
 use serde_json::{Value, json};
 
 use super::shown::shown_json;
 use super::{DoctorArgs, print_json, print_line, print_lines, print_text};
-use crate::doctor::{Examination, Progress, TierReport, Verdict, examine};
-use crate::gpu::{AdapterInfo, DriverFault, GpuOptions, adapters, dxc, find_adapter};
-use crate::pipeline::{check_findings_place, findings_path, save_findings};
-use crate::record::AdapterKind;
-use crate::{Error, Result, Tier, Tiers};
 
 pub(super) fn run(args: &DoctorArgs) -> Result<()> {
     if let Some(index) = args.examine {
@@ -180,7 +180,7 @@ fn listen(
                     examination.tiers.push(report);
                 }
                 Ok(Progress::Done(examination)) => return Ok((examination, None)),
-                Err(_) => {}
+                Ok(_) | Err(_) => {}
             },
             Err(RecvTimeoutError::Timeout) => break format!("no answer for {} s", patience(adapter).as_secs()),
             Err(RecvTimeoutError::Disconnected) => match child.0.wait() {
@@ -249,6 +249,7 @@ fn line(report: &TierReport) -> String {
             let shown: Vec<&str> = faults.iter().take(4).map(String::as_str).collect();
             format!("WRONG: {}{more}", shown.join(&format!("\n{:16}", "")))
         }
+        other => format!("{other:?}"),
     };
     format!("   {:<13}{what}", report.tier)
 }

@@ -3,15 +3,16 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use chiaro::Result;
+use chiaro::image::{Rgb8Image, side_by_side};
+use chiaro::pipeline::{Event, Generation, Picture, Pipeline, Request, TooLarge};
+
 use super::compose::Order;
 use super::output::Output;
 use super::preview::Previews;
 use super::progress::Progress;
 use super::report::Report;
 use super::{GenerateArgs, interrupt};
-use crate::Result;
-use crate::image::{Rgb8Image, side_by_side};
-use crate::pipeline::{Event, Generation, Picture, Pipeline, Request, TooLarge};
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let started = Instant::now();

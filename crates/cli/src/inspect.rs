@@ -1,8 +1,9 @@
 //! `chiaro inspect`.
 
+use chiaro::pipeline::{ComponentReport, Inspection, LoraReport, inspect};
+use chiaro::{Error, Result};
+
 use super::{InspectArgs, models, print_json, print_line};
-use crate::pipeline::{ComponentReport, Inspection, LoraReport, inspect};
-use crate::{Error, Result};
 
 /// How many foreign names are shown.
 const LISTED: usize = 10;

@@ -1,7 +1,8 @@
 //! Ctrl-C and its like: what must not outlive the run goes with it.
 
+use chiaro::image::remove_temporary_files;
+
 use super::preview;
-use crate::image::remove_temporary_files;
 
 /// From now on, a signal to end removes previews and temporary files first. The run then ends as without this, told by the signal.
 pub(super) fn tidy_up_when_ended() {

@@ -4,19 +4,20 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use chiaro::pipeline::{Adapter, Network, Places, RecipeAdapter, split_networks};
+use chiaro::{Error, Result};
+
 use super::ModelArgs;
-use crate::pipeline::{Adapter, Network, Places, RecipeAdapter, split_networks};
-use crate::{Error, Result};
 
 /// `FILE` or `FILE:WEIGHT` as typed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LoraArg {
+pub(crate) struct LoraArg {
     /// The file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The number behind it.
-    pub weight: Option<f64>,
+    pub(crate) weight: Option<f64>,
     /// Another for text encoders; only tags in prompts have it.
-    pub text_encoder_weight: Option<f64>,
+    pub(crate) text_encoder_weight: Option<f64>,
 }
 
 impl FromStr for LoraArg {

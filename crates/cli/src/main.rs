@@ -46,29 +46,28 @@ mod viewer;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub use args::{
-    Cli, Command, InspectArgs, ModelArgs, ModelsArgs, PlanArgs, PrecisionArg, PredictionArg, ReadingArgs, SamplersArgs,
-    ScheduleArgs, StreamingArg, StudyArgs, TokensArgs,
-};
-pub use control::ControlArgs;
-pub use device_args::{DevicesArgs, DoctorArgs, ProfileArgs, TuneArgs};
-pub use generate_args::{BetasArg, GenerateArgs, NoiseArgs, Pair, SamplingArgs, StartArgs, UpscaleArg};
-pub use lora::LoraArg;
-pub use memory_size::MemorySize;
-pub use pages::{CompletionsArgs, ManualArgs};
-pub use pull_args::{Address, PullArgs, VariantArg};
-pub use seed::SeedArg;
-pub use shortcut_args::{Shares, ShortcutArgs};
-pub use show::ShowArg;
+use chiaro::pipeline::{Device, Embedding, OmsRequest, OmsSource, Overrides, Pipeline, Request, Source, TooLarge};
+use chiaro::{Error, Place, Result};
 
-use crate::pipeline::{Device, Embedding, OmsRequest, OmsSource, Overrides, Pipeline, Request, Source, TooLarge};
-use crate::{Error, Place, Result};
+use args::{
+    Cli, Command, InspectArgs, ModelArgs, ModelsArgs, PlanArgs, PrecisionArg, ReadingArgs, SamplersArgs, ScheduleArgs,
+    StudyArgs, TokensArgs,
+};
+use control::ControlArgs;
+use device_args::{DevicesArgs, DoctorArgs, ProfileArgs, TuneArgs};
+use generate_args::GenerateArgs;
+use lora::LoraArg;
+use memory_size::MemorySize;
+use pull_args::PullArgs;
+use seed::SeedArg;
+use shortcut_args::ShortcutArgs;
+use show::ShowArg;
 
 /// The name of the model, and of the module, inside the program.
 const DEMO: &str = "demo";
 
 /// Parses the process's arguments, does what they say and gives the exit code. For the beginning of a program: it may change the environment.
-pub fn main() -> ExitCode {
+fn main() -> ExitCode {
     mesa::hush();
     let cli = match typed::parse(std::env::args_os().collect()) {
         Ok(cli) => cli,
@@ -125,7 +124,7 @@ fn pull(args: &PullArgs) -> Result<()> {
 #[cfg(not(feature = "pull"))]
 fn pull(_args: &PullArgs) -> Result<()> {
     Err(Error::Request(
-        "pull: this program was built without network code; `cargo install --path . --features pull` builds it with it"
+        "pull: this program was built without network code; `cargo install --path crates/cli --features pull` builds it with it"
             .into(),
     ))
 }

@@ -2,11 +2,11 @@
 
 use std::str::FromStr;
 
-use crate::{Error, Result};
+use chiaro::{Error, Result};
 
 /// Bytes, typed with a unit: 4GB is 4·10⁹, 4GiB is 4·2³⁰.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemorySize(pub u64);
+pub(crate) struct MemorySize(pub(crate) u64);
 
 const UNITS: [(&str, u64); 6] =
     [("kb", 1_000), ("mb", 1_000_000), ("gb", 1_000_000_000), ("kib", 1 << 10), ("mib", 1 << 20), ("gib", 1 << 30)];

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use chiaro::pipeline::{Inspection, Listed, Places, inspect, successor};
+use chiaro::{Error, Result};
 use rayon::prelude::*;
 use serde_json::json;
 
 use super::{ModelsArgs, print_json, print_line};
-use crate::pipeline::{Inspection, Listed, Places, inspect, successor};
-use crate::{Error, Result};
 
 /// A model that the hub has, for those who have none.
 const FIRST_MODEL: &str = "stable-diffusion-v1-5/stable-diffusion-v1-5";
@@ -119,7 +119,7 @@ fn fetch(name: &str) -> String {
     } else {
         format!(
             "`chiaro pull {name}` would fetch it, but this program was built without network code: \
-             `cargo install --path . --features pull`"
+             `cargo install --path crates/cli --features pull`"
         )
     }
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use super::GenerateArgs;
-use crate::image::{
+use chiaro::image::{
     PictureFormat, Rgb8Image, check_names, check_targets, encode_picture, is_windows_device, write_picture,
 };
-use crate::{Error, Result};
+use chiaro::{Error, Result};
+
+use super::GenerateArgs;
 
 /// Where the pictures of a run go.
 pub(super) enum Output {

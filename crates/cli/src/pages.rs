@@ -1,30 +1,30 @@
 //! `chiaro completions` and `chiaro manual`: what shells and `man` read, made of the command line itself.
 
+use chiaro::{Error, Result};
 use clap::{Args, Command};
 use clap_complete::Shell;
 
 use super::aliases::shared;
 use super::{help, print_text};
-use crate::{Error, Result};
 
 /// Options of `completions`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "bash: chiaro completions bash > ~/.local/share/bash-completion/completions/chiaro\n\
                         zsh:  chiaro completions zsh > a folder of $fpath, as _chiaro\n\
                         fish: chiaro completions fish > ~/.config/fish/completions/chiaro.fish")]
-pub struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// Whose
     #[arg(value_name = "SHELL", value_enum)]
-    pub shell: Shell,
+    pub(crate) shell: Shell,
 }
 
 /// Options of `manual`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "chiaro manual > ~/.local/share/man/man1/chiaro.1; then: man chiaro")]
-pub struct ManualArgs {
+pub(crate) struct ManualArgs {
     /// The page of a command, such as plan [default: that of the program]
     #[arg(value_name = "COMMAND")]
-    pub command: Option<String>,
+    pub(crate) command: Option<String>,
 }
 
 pub(super) fn completions(args: &CompletionsArgs) -> Result<()> {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use chiaro::Result;
+use chiaro::pipeline::{OmsRequest, Request, StagePlan};
+use chiaro::record::StreamPlan;
 use serde_json::json;
 
 use super::{PlanArgs, print_json, print_line};
-use crate::Result;
-use crate::pipeline::{OmsRequest, Request, StagePlan};
-use crate::record::StreamPlan;
 
 pub(super) fn run(args: &PlanArgs) -> Result<()> {
     let guidance_scale = args.model.oms_guidance()?;

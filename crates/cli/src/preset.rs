@@ -1,13 +1,13 @@
 //! Settings that distilled models were made for.
 
+use chiaro::sampling::{Sampler, SolverKind, TimestepSpacing};
 use clap::ValueEnum;
 
 use super::generate_args::GenerateArgs;
-use crate::sampling::{Sampler, SolverKind, TimestepSpacing};
 
 /// A kind of distilled model, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Preset {
+pub(crate) enum Preset {
     /// LCM-LoRA: 4 steps of lcm at guidance 1.5
     Lcm,
     /// SD-Turbo and SDXL-Turbo: 1 step of euler_a, trailing, no guidance (up to 4 steps)

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use chiaro::image::write_png;
+use chiaro::pipeline::{Event, Generation};
+use chiaro::{Error, Result};
+
 use super::output::{Output, numbered};
 use super::progress::Progress;
-use crate::image::write_png;
-use crate::pipeline::{Event, Generation};
-use crate::{Error, Result};
 
 /// Bytes of a file's name that leave room for a number and an ending within what systems allow, 255.
 const MAX_STEM: usize = 200;

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use chiaro::image::{check_targets, write_file};
+use chiaro::pipeline::{DispatchProfile, OmsRequest, Request, StageProfile};
+use chiaro::{Error, Result};
 use serde_json::{Value, json};
 
 use super::{ProfileArgs, print_json, print_line, tell_remarks};
-use crate::image::{check_targets, write_file};
-use crate::pipeline::{DispatchProfile, OmsRequest, Request, StageProfile};
-use crate::{Error, Result};
 
 pub(super) fn run(args: &ProfileArgs) -> Result<()> {
     if let Some(path) = &args.trace {

@@ -3,12 +3,12 @@
 use std::io::Write;
 use std::time::Duration;
 
+use chiaro::Result;
+use chiaro::pipeline::Event;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::print_line;
 use super::shown::shown;
-use crate::Result;
-use crate::pipeline::Event;
 
 /// A line on standard error. Where that is closed or full the line is lost, and nothing else.
 pub(super) fn tell(line: &str) {

@@ -11,38 +11,38 @@ use clap::{Args, ValueEnum};
                         HF_HUB_DOWNLOAD_TIMEOUT how many seconds a silent hub is waited for.\n\
                         A download that was stopped goes on where it stood. Needs a build with the Cargo feature \"pull\"."
 )]
-pub struct PullArgs {
+pub(crate) struct PullArgs {
     /// The repository, such as stable-diffusion-v1-5/stable-diffusion-v1-5, or the address of its page, or of one of its files
     #[arg(value_name = "ORGANISATION/REPOSITORY")]
-    pub repository: Address,
+    pub(crate) repository: Address,
     /// Only these of its files or folders, such as model.safetensors, or vae [default: what of it is a model]
     #[arg(value_name = "FILE")]
-    pub files: Vec<String>,
+    pub(crate) files: Vec<String>,
     /// Branch, tag or commit
     #[arg(long, value_name = "NAME", default_value = "main")]
-    pub revision: String,
+    pub(crate) revision: String,
     /// Which weights are taken where there are two forms
     #[arg(long, value_enum, default_value_t = VariantArg::Fp16)]
-    pub variant: VariantArg,
+    pub(crate) variant: VariantArg,
     /// No progress bar
     #[arg(long, short = 'q')]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Print JSON on standard output
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// A repository of the hub, or a file in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub(crate) struct Address {
     /// ORGANISATION/REPOSITORY.
-    pub name: String,
+    pub(crate) name: String,
     /// The host of an address.
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
     /// The branch, tag or commit that an address has.
-    pub revision: Option<String>,
+    pub(crate) revision: Option<String>,
     /// The file or folder that an address leads to.
-    pub file: Option<String>,
+    pub(crate) file: Option<String>,
 }
 
 impl FromStr for Address {
@@ -86,7 +86,7 @@ impl FromStr for Address {
 
 /// Which form of the weights `pull` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum VariantArg {
+pub(crate) enum VariantArg {
     /// half precision: half the bytes
     Fp16,
     /// as trained

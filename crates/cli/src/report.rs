@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chiaro::Result;
+use chiaro::pipeline::{AdapterReport, Picture, Pipeline};
 use serde_json::{Value, json};
 
 use super::output::Saved;
 use super::progress::Progress;
 use super::{GenerateArgs, ShowArg, show, viewer};
-use crate::Result;
-use crate::pipeline::{AdapterReport, Picture, Pipeline};
 
 /// The report of a run, a line for each picture.
 pub(super) struct Report<'a> {

@@ -1,10 +1,10 @@
 //! `chiaro samplers`.
 
+use chiaro::Result;
+use chiaro::sampling::{SigmaSchedule, SolverKind};
 use serde_json::json;
 
 use super::{SamplersArgs, print_json, print_line, print_lines};
-use crate::Result;
-use crate::sampling::{SigmaSchedule, SolverKind};
 
 pub(super) fn run(args: &SamplersArgs) -> Result<()> {
     if args.json {

@@ -1,14 +1,14 @@
 //! `chiaro schedule`.
 
+use chiaro::Result;
+use chiaro::image::check_targets;
+use chiaro::pipeline::Source;
+use chiaro::sampling::NoiseSchedule;
+use chiaro::sampling::analysis::{PaperSchedule, TableRow, Terminal, log10_snr, table_1};
+use chiaro::study::{Chart, Curve};
 use serde_json::{Value, json};
 
 use super::{ScheduleArgs, model_source, print_json, print_line, print_lines};
-use crate::Result;
-use crate::image::check_targets;
-use crate::pipeline::Source;
-use crate::sampling::NoiseSchedule;
-use crate::sampling::analysis::{PaperSchedule, TableRow, Terminal, log10_snr, table_1};
-use crate::study::{Chart, Curve};
 
 /// A model's own schedule: where from, and ᾱ_1 … ᾱ_T.
 struct Own {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// A seed as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SeedArg {
+pub(crate) enum SeedArg {
     /// This one.
     Number(u64),
     /// `random`, or -1 as other programs have it: another one each time.

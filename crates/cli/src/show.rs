@@ -6,14 +6,13 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use chiaro::image::{Rgb8Image, open_picture};
+use chiaro::{Error, Result};
 use clap::ValueEnum;
-
-use crate::image::{Rgb8Image, open_picture};
-use crate::{Error, Result};
 
 /// How a picture is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ShowArg {
+pub(crate) enum ShowArg {
     /// as the terminal can, if it is known to show pictures
     Auto,
     /// kitty's graphics (also Ghostty, Konsole, WezTerm)

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use chiaro::image::{Photo, Rgb8Image, open_photo};
+use chiaro::pipeline::{InitImage, Recipe, Request};
+use chiaro::{Error, Result};
+
 use super::ModelArgs;
 use super::generate_args::GenerateArgs;
-use crate::image::{Photo, Rgb8Image, open_photo};
-use crate::pipeline::{InitImage, Recipe, Request};
-use crate::{Error, Result};
 
 /// Pixels that sides are a multiple of.
 const GRAIN: usize = 8;

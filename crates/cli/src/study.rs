@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
+use chiaro::image::check_folder;
+use chiaro::pipeline::Pipeline;
+use chiaro::study::{Reference, Settings, Study, Told, parse_prompts};
+use chiaro::{Error, Result, files};
 use serde_json::json;
 
 use super::progress::Progress;
 use super::{StudyArgs, print_json, print_line, tell_remarks};
-use crate::image::check_folder;
-use crate::pipeline::Pipeline;
-use crate::study::{Reference, Settings, Study, Told, parse_prompts};
-use crate::{Error, Result, files};
 
 /// A prompt a line; anything larger is something else.
 const MAX_PROMPTS_BYTES: u64 = 64 << 20;

@@ -1,10 +1,12 @@
 //! `chiaro tokens`.
 
+use chiaro::Result;
+use chiaro::pipeline::{
+    ChunkReport, Places, PromptSyntax, Request, TextReport, TokenEntry, TokenReport, token_reports,
+};
 use serde_json::json;
 
 use super::{TokensArgs, embeddings, model_source, print_json, print_line};
-use crate::Result;
-use crate::pipeline::{ChunkReport, Places, PromptSyntax, Request, TextReport, TokenEntry, TokenReport, token_reports};
 
 pub(super) fn run(args: &TokensArgs) -> Result<()> {
     let default = Request::default();

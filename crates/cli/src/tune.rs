@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use chiaro::gpu::choose_adapter;
+use chiaro::pipeline::{OmsRequest, Request, TunedClass, check_tuning_place, save_tuning, tuning_path};
+use chiaro::record::Tuning;
+use chiaro::{Error, Result};
 use serde_json::json;
 
 use super::{TuneArgs, print_json, print_line, print_lines, tell_remarks};
-use crate::gpu::choose_adapter;
-use crate::pipeline::{OmsRequest, Request, TunedClass, check_tuning_place, save_tuning, tuning_path};
-use crate::record::Tuning;
-use crate::{Error, Result};
 
 pub(super) fn run(args: &TuneArgs) -> Result<()> {
     let name = &args.model.device;

@@ -1,8 +1,9 @@
 //! Options that were typed and change nothing.
 
+use chiaro::pipeline::PromptSyntax;
+
 use super::GenerateArgs;
 use super::compose::Order;
-use crate::pipeline::PromptSyntax;
 
 impl Order {
     /// A line for each option that was typed and has no effect on this request. What depends on the model's kind, the pipeline tells.

@@ -8,12 +8,12 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use chiaro::{Error, Result};
 use indicatif::ProgressBar;
 
 use super::hub::{Attempt, Hub, LEAST, TRIES, Trouble, pause};
 use super::listing::Wanted;
-use crate::cli::shown::shown;
-use crate::{Error, Result};
+use crate::shown::shown;
 
 /// A repository at a commit, and where its files go.
 pub(super) struct Repository<'a> {

@@ -3,11 +3,11 @@
 use std::io::Read;
 use std::time::{Duration, Instant};
 
+use chiaro::pipeline::successor;
+use chiaro::{Error, Result};
 use ureq::config::RedirectAuthHeaders;
 
 use super::listing::Listing;
-use crate::pipeline::successor;
-use crate::{Error, Result};
 
 const ENDPOINT: &str = "https://huggingface.co";
 /// A listing is some hundred kilobytes.

@@ -3,13 +3,13 @@
 use std::io::Read;
 use std::path::Path;
 
+use chiaro::image::refused_by_windows;
+use chiaro::{Error, Result, files};
 use serde::Deserialize;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use crate::cli::VariantArg;
-use crate::image::refused_by_windows;
-use crate::{Error, Result, files};
+use crate::pull_args::VariantArg;
 
 /// How many files an error lists.
 const LISTED: usize = 12;

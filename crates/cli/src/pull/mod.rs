@@ -13,6 +13,9 @@ mod place;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use chiaro::image::check_folder;
+use chiaro::pipeline::{OmsPart, Places, inspect, oms_parts, successor};
+use chiaro::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
@@ -20,10 +23,8 @@ use self::blob::Repository;
 use self::hub::Hub;
 use self::place::{WAYS, place, write_whole};
 use super::models::option_of;
-use super::{PullArgs, VariantArg, print_json, print_line};
-use crate::image::check_folder;
-use crate::pipeline::{OmsPart, Places, inspect, oms_parts, successor};
-use crate::{Error, Result};
+use super::pull_args::VariantArg;
+use super::{PullArgs, print_json, print_line};
 
 pub(super) fn run(args: &PullArgs) -> Result<()> {
     let plain = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use chiaro::{Error, Result};
 
 /// A way to give a blob another name: the blob, how it is reached from the name's folder, the name.
 pub(super) type Way = fn(&Path, &Path, &Path) -> std::io::Result<()>;
@@ -61,7 +61,7 @@ pub(super) fn place(blob: &Path, snapshot: &Path, name: &str, ways: &[Way]) -> R
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new(""));
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    crate::image::write_file(path, bytes, true)
+    chiaro::image::write_file(path, bytes, true)
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{copy, fails};
+use super::fails;
+use crate::support::files::copy;
 
 fn refuses(arguments: &[&str], code: i32, words: &[&str]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -40,7 +41,7 @@ fn devices_that_are_not_there() {
 fn models_that_are_not_there_or_damaged() {
     refuses(&["x", "--model", "no/such/folder", "--device", "cpu"], 1, &["no/such/folder"]);
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo/model");
+    let demo = Path::new(crate::ROOT).join("assets/demo/model");
     copy(&demo, &folder.path().join("model"));
     let model = folder.path().join("model");
     let arguments = ["x", "--model", "model", "--device", "cpu", "--steps", "1"];

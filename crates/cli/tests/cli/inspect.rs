@@ -1,10 +1,10 @@
 //! `chiaro inspect`: what files are, without reading their weights.
 
 use super::{chiaro, fails, json, stderr};
-use crate::mutations::{attentions, smallest};
 use crate::support::gguf_file::{Tensor, gguf};
 use crate::support::golden::committed;
 use crate::support::single_file::{Entry, clip_holes, full_size, holes, write};
+use crate::support::smallest::{attentions, smallest};
 use crate::support::torch_file::torch;
 
 /// Networks with their numbers of parameters.
@@ -187,7 +187,7 @@ fn variants_of_models() {
     let tiny = committed().join("taesd/diffusion_pytorch_model.safetensors");
     let report = inspect(&tiny.display().to_string());
     assert_eq!((&report["kind"], &report["missing"]), (&"tiny autoencoder (for --vae)".into(), &serde_json::json!([])));
-    let refiner = crate::pipeline::variants::refiner();
+    let refiner = crate::support::xl_folder::refiner();
     let report = inspect(&refiner.path().display().to_string());
     assert_eq!(
         (&report["family"], &report["problems"]),

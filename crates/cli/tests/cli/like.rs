@@ -5,10 +5,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{chiaro, fails, report, stderr};
-use crate::image::kinds::chunk;
-use crate::image::metadata::{comment, jpeg, png, webp};
 use crate::support::control::write_folder;
+use crate::support::files::copy;
 use crate::support::golden::committed;
+use crate::support::picture_file::{chunk, comment, jpeg, png, webp};
 use ::chiaro::image::read_png;
 
 /// A picture with one text.
@@ -148,7 +148,7 @@ fn fields_are_acted_on_asked_for_or_told() {
 fn models_are_found_by_their_names() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = folder.path();
-    super::copy(&committed().join("sd15"), &at.join("models/checkpoints/some model"));
+    copy(&committed().join("sd15"), &at.join("models/checkpoints/some model"));
     write(at, "named.png", "parameters", &text(", Model: some model"));
     write(at, "path.png", "parameters", &text(", Model: ../models/checkpoints/some model"));
     let run = |file: &str| {
@@ -216,7 +216,7 @@ fn other_programs_are_read_or_named() {
 /// The files that were handed over with what is right for them, where they are at hand.
 #[test]
 fn the_faults_that_were_found() {
-    let faults = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/faults");
+    let faults = Path::new(crate::ROOT).join("../shared/faults");
     if !faults.is_dir() {
         return;
     }

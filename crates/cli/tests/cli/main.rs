@@ -17,6 +17,9 @@ mod schedule;
 mod shown;
 mod starts;
 mod study;
+#[path = "../../../../tests/support/mod.rs"]
+#[allow(dead_code, reason = "the library's tests use the rest")]
+mod support;
 mod tokens;
 mod tune;
 mod untrusted;
@@ -24,6 +27,9 @@ mod way_in;
 
 use std::path::Path;
 use std::process::{Command, Output};
+
+/// The repository.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// Runs `chiaro` in `folder` on the host executor unless the arguments name a device.
 pub(crate) fn chiaro(folder: &Path, arguments: &[&str]) -> Output {
@@ -85,18 +91,4 @@ fn files(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// Copies a folder with all that is in it.
-pub(crate) fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a new folder");
-    for entry in std::fs::read_dir(from).expect("readable") {
-        let entry = entry.expect("readable");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("copied");
-        }
-    }
 }

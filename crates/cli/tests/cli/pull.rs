@@ -385,7 +385,7 @@ fn the_recipe_of_the_readme() {
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
     };
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../../../README.md");
     for line in [format!("chiaro pull {model} "), format!("chiaro pull {oms} "), format!("--model {model} \\")] {
         assert!(readme.contains(&line), "README has {line}");
     }

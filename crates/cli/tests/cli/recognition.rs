@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{chiaro, copy, fails, json, stderr};
+use super::{chiaro, fails, json, stderr};
+use crate::support::files::copy;
 use crate::support::golden::committed;
 use crate::support::single_file::{Entry, holes, write};
 

@@ -7,7 +7,7 @@ use chiaro::image::{Rgb8Image, read_png, write_png};
 use super::{chiaro, fails, stderr};
 
 fn golden(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).display().to_string()
+    Path::new(crate::ROOT).join("tests/golden").join(name).display().to_string()
 }
 
 fn draw(folder: &Path, arguments: &[&str], output: &str) -> (Rgb8Image, String) {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use ::chiaro::pipeline::{Device, Pipeline, Precision, Request, Source};
 use serde_json::{Value, json};
 
-use super::{chiaro, copy, fails, stderr};
+use super::{chiaro, fails, stderr};
 use crate::support::allocations::largest;
+use crate::support::files::copy;
 use crate::support::golden::committed;
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";

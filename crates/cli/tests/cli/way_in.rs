@@ -5,7 +5,8 @@ use std::process::{Command, Output};
 
 use ::chiaro::image::read_png;
 
-use super::{chiaro, copy, fails, json, stderr};
+use super::{chiaro, fails, json, stderr};
+use crate::support::files::copy;
 use crate::support::golden::committed;
 
 /// As [`chiaro`], with more of the environment.
