@@ -11,7 +11,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// When there is none, or something that is no file, saying what; nothing of that is opened.
-pub(crate) fn open(path: &Path) -> std::io::Result<File> {
+pub fn open(path: &Path) -> std::io::Result<File> {
     // Before it is opened: that alone would wait for a pipe's writer.
     check(std::fs::metadata(path)?.file_type())?;
     let file = File::open(path)?;
@@ -24,7 +24,7 @@ pub(crate) fn open(path: &Path) -> std::io::Result<File> {
 ///
 /// # Errors
 /// As [`open`]; when it is larger.
-pub(crate) fn read(path: &Path, most: u64, what: &str) -> Result<Vec<u8>> {
+pub fn read(path: &Path, most: u64, what: &str) -> Result<Vec<u8>> {
     let failed = |e| Error::io(path, e);
     let file = open(path).map_err(failed)?;
     let size = file.metadata().map_err(failed)?.len();
@@ -49,7 +49,7 @@ pub(crate) fn read(path: &Path, most: u64, what: &str) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`read`]; when it is no UTF-8.
-pub(crate) fn read_text(path: &Path, most: u64, what: &str) -> Result<String> {
+pub fn read_text(path: &Path, most: u64, what: &str) -> Result<String> {
     String::from_utf8(read(path, most, what)?).map_err(|_| {
         Error::io(path, IoError::new(ErrorKind::InvalidData, format!("expected {what} in UTF-8, found other bytes")))
     })

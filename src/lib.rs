@@ -28,7 +28,7 @@
 //!
 //! | layer | what it does |
 //! | --- | --- |
-//! | [`cli`] | parse, print, exit code |
+//! | `crates/cli` | the command: parse, print, exit code |
 //! | [`study`] | many pictures: statistics, charts, a report |
 //! | [`doctor`] | what a driver gets right |
 //! | [`pipeline`] | request → pictures; loading; memory |
@@ -49,10 +49,10 @@
 #[macro_use]
 mod named;
 
-pub mod cli;
 pub mod doctor;
 pub mod error;
-mod files;
+#[doc(hidden)]
+pub mod files;
 pub mod gpu;
 pub mod image;
 pub mod models;

@@ -1,6 +1,5 @@
 //! The one integration-test binary.
 
-mod cli;
 mod doctor;
 mod gpu;
 mod image;
@@ -15,3 +14,6 @@ mod study;
 mod support;
 mod text;
 mod weights;
+
+/// The repository.
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");

@@ -41,7 +41,7 @@ pub(super) fn forget(path: &Path) {
 }
 
 /// Removes the temporary files of this process, which is about to end.
-pub(crate) fn remove_own() {
+pub fn remove_own() {
     for path in lock(&OWN).iter() {
         let _ = std::fs::remove_file(path);
     }

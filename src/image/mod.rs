@@ -14,12 +14,11 @@ mod whole;
 
 pub use exif::Exif;
 pub use file::{check_folder, check_targets, write_file};
-pub(crate) use leftovers::remove_own as remove_temporary_files;
+pub use leftovers::remove_own as remove_temporary_files;
 pub use letters::{draw_text, text_pixels, text_size};
 pub use metadata::{Metadata, XMP, read_metadata};
 pub use montage::{Stack, contact_sheet, side_by_side};
-pub(crate) use names::check_names;
-pub use names::{is_windows_device, refused_by_windows};
+pub use names::{check_names, is_windows_device, refused_by_windows};
 pub use photo::{Photo, open_photo, open_picture};
 pub use png::{png_text, read_png, write_png};
 pub use save::{PictureFormat, encode_picture, write_picture};

@@ -35,7 +35,7 @@ pub fn refused_by_windows(name: &str) -> Option<&'static str> {
 
 /// # Errors
 /// [`Error::Request`] where this system would not keep a file under the path's names.
-pub(crate) fn check_names(path: &Path) -> Result<()> {
+pub fn check_names(path: &Path) -> Result<()> {
     if !cfg!(windows) {
         return Ok(());
     }

@@ -6,6 +6,8 @@ use std::path::Path;
 use chiaro::image::{png_text, read_png, write_file};
 use png::{BitDepth, ColorType};
 
+use crate::support::picture_file::chunk;
+
 fn write(path: &Path, size: (u32, u32), kind: (ColorType, BitDepth), palette: Option<&[u8]>, data: &[u8]) {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, size.0, size.1);
@@ -55,18 +57,6 @@ fn every_kind_of_png_is_read_as_rgb() {
         let image = read_png(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!((image.width, image.height, image.data), (2, 1, want.concat()), "{name}");
     }
-}
-
-/// Wraps a chunk as the specification's section 5.3 says; the checksum is left to the decoder to doubt.
-pub(crate) fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
-    let mut crc = u32::MAX;
-    for &byte in kind.iter().chain(data) {
-        crc ^= u32::from(byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 };
-        }
-    }
-    [&(data.len() as u32).to_be_bytes()[..], kind, data, &(!crc).to_be_bytes()].concat()
 }
 
 #[test]

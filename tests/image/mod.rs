@@ -1,7 +1,7 @@
 //! Pixels and files.
 
-pub(crate) mod kinds;
-pub(crate) mod metadata;
+mod kinds;
+mod metadata;
 mod photos;
 mod sheets;
 

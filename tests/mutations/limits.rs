@@ -3,8 +3,8 @@
 use chiaro::pipeline::{Device, Pipeline, Precision, Source};
 use chiaro::weights::{AdapterFile, WeightFile, open_shards};
 
-use crate::cli::copy;
 use crate::support::allocations::largest;
+use crate::support::files::copy;
 use crate::support::gguf_file::{Tensor, gguf};
 use crate::support::golden::committed;
 use crate::support::torch_file::zip;

@@ -65,7 +65,7 @@ fn layers(base: &Tensors, suffix: &str) -> Vec<String> {
 fn merged_model(model: &Path, changes: &[(&str, &Tensors)]) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let whole = folder.path().join("model");
-    crate::cli::copy(model, &whole);
+    crate::support::files::copy(model, &whole);
     for (file, merged) in changes {
         let mut tensors = read(&whole.join(file));
         for (name, tensor) in *merged {
@@ -368,7 +368,7 @@ fn reports_say_what_was_skipped() {
 fn mutated_files_never_panic() {
     let own = tempfile::tempdir().expect("a temporary folder");
     let model = own.path().to_owned();
-    crate::cli::copy(&model_folder("sd15").0, &model);
+    crate::support::files::copy(&model_folder("sd15").0, &model);
     // A vocabulary of specials alone: reading CLIP's takes longer than everything else.
     let specials = serde_json::json!({ "<|startoftext|>": 0, "<|endoftext|>": 1, "!": 2 }).to_string();
     std::fs::write(model.join("tokenizer/vocab.json"), specials).expect("written");

@@ -11,9 +11,8 @@ use chiaro::record::{Backend, Caps, DType, HostBackend, Outputs, Program, Record
 use chiaro::sampling::SolverKind;
 use chiaro::weights::{WeightFile, WeightType, Weights};
 
-use super::variants;
-use crate::support::adapter;
 use crate::support::golden::root;
+use crate::support::{adapter, xl_folder};
 
 const SHAPE: [usize; 3] = [2, 8, 8];
 
@@ -271,7 +270,7 @@ impl Program for Counted {
 /// guidance ends.
 #[test]
 fn runs_are_as_planned() {
-    let (base, refiner) = (variants::sdxl(), variants::refiner());
+    let (base, refiner) = (xl_folder::sdxl(), xl_folder::refiner());
     let with_refiner = Overrides { refiner: Some(refiner.path().to_owned()), ..Overrides::default() };
     let check = |source: &Source, overrides: &Overrides, request: Request, want: [usize; 2]| {
         let backend = Counting::default();

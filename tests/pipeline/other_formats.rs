@@ -216,7 +216,7 @@ fn a_folder_joined_in_one_file() {
 fn folders_of_pickles_open() {
     let (files, _) = family("sd15");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    crate::cli::copy(&files.base, folder.path());
+    crate::support::files::copy(&files.base, folder.path());
     let (network, text) = ("diffusion_pytorch_model", "pytorch_model");
     for (component, old, new) in
         [("unet", network, network), ("vae", network, network), ("text_encoder", "model", text)]

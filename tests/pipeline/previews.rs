@@ -83,7 +83,7 @@ fn plans_count_what_lies_beside_the_unet() {
 #[test]
 fn an_autoencoder_of_other_latents_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    crate::cli::copy(&committed().join("taesd"), folder.path());
+    crate::support::files::copy(&committed().join("taesd"), folder.path());
     let path = folder.path().join("config.json");
     let config =
         std::fs::read_to_string(&path).expect("a config").replace("\"latent_channels\": 4", "\"latent_channels\": 16");

@@ -128,9 +128,9 @@ pub(super) fn model_folder_in(root: &Path, family: &str) -> (PathBuf, Option<Tem
         return (folder, None);
     }
     let whole = tempfile::tempdir().expect("a temporary folder");
-    crate::cli::copy(&folder, whole.path());
+    crate::support::files::copy(&folder, whole.path());
     for (from, to) in [("sd15", "tokenizer"), ("sd21", "tokenizer_2")] {
-        crate::cli::copy(&root.join(from).join("tokenizer"), &whole.path().join(to));
+        crate::support::files::copy(&root.join(from).join("tokenizer"), &whole.path().join(to));
     }
     (whole.path().to_owned(), Some(whole))
 }

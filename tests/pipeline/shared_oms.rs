@@ -198,7 +198,7 @@ fn start(pipeline: &Pipeline, run: &Value) -> Vec<f32> {
 /// A copy of the module of a folder of goldens, whose index names no text encoder: the base's reads its prompt.
 fn without_text_encoder(root: &Path) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    crate::cli::copy(&root.join("oms/oms_module"), &folder.path().join("oms_module"));
+    crate::support::files::copy(&root.join("oms/oms_module"), &folder.path().join("oms_module"));
     let index =
         json!({ "_class_name": "OMSPipeline", "oms_text_encoder": [null, null], "oms_tokenizer": [null, null] });
     std::fs::write(folder.path().join("model_index.json"), index.to_string()).expect("writable");
@@ -232,7 +232,7 @@ fn a_lora_of_the_base_does_not_reach_the_module() {
     let lora = folder.path().join("text.safetensors");
     write(&lora, &tensors);
     let merged = folder.path().join("merged");
-    crate::cli::copy(&sd21, &merged);
+    crate::support::files::copy(&sd21, &merged);
     let mut changed = read(&merged.join(TEXT));
     changed.extend(made.merged.clone());
     write(&merged.join(TEXT), &changed);
@@ -306,12 +306,12 @@ fn a_module_that_does_not_fit_is_refused_with_the_reason() {
     for (name, wrong) in [("oms_b_openclip_xl", true), ("oms_b_mixclip_xl", true), ("oms_b_openclip_15_21", false)] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let module = folder.path().join(name);
-        crate::cli::copy(&committed().join("oms"), &module);
+        crate::support::files::copy(&committed().join("oms"), &module);
         let config = module.join("oms_module/config.json");
         let pointed = std::fs::read_to_string(&config).expect("a config").replace("../oms", &format!("h1t/{name}"));
         for (folder, text) in [(module.clone(), None), (folder.path().join("module"), Some(pointed))] {
             if let Some(text) = text {
-                crate::cli::copy(&module, &folder);
+                crate::support::files::copy(&module, &folder);
                 std::fs::write(folder.join("oms_module/config.json"), text).expect("written");
             }
             let own = OmsSource { text_encoder: Some(committed().join("sd15")), ..at(&folder) };

@@ -159,7 +159,7 @@ fn instructions_in_one_file() {
 
 #[test]
 fn refiners_in_one_file() {
-    let whole = super::variants::refiner();
+    let whole = crate::support::xl_folder::refiner();
     let files = Family { base: whole.path().to_owned(), unet: whole.path().join("unet"), _guard: Some(whole) };
     let image = request(true).image.map(|image| InitImage { mask: None, ..image });
     same("refiner", &files, "refiner", None, Request { image, ..request(false) });
@@ -199,7 +199,7 @@ fn missing_parts_come_from_elsewhere() {
 fn shards_give_the_same_latents() {
     let (files, _) = family("sd15");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    crate::cli::copy(&files.base, folder.path());
+    crate::support::files::copy(&files.base, folder.path());
     let unet = folder.path().join("unet");
     let stem = "diffusion_pytorch_model";
     let whole = unet.join(format!("{stem}.safetensors"));

@@ -12,7 +12,7 @@ use crate::support::adapter;
 /// next norm takes away: 1e5 overflows f16, and f32 does not notice.
 fn shifted(folder: &Path, shift: f32) -> Source {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo/model");
-    crate::cli::copy(&demo, folder);
+    crate::support::files::copy(&demo, folder);
     let path = folder.join("vae/diffusion_pytorch_model.safetensors");
     let bytes = std::fs::read(&path).expect("readable");
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("whole");

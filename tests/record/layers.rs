@@ -5,7 +5,6 @@ use std::path::Path;
 
 /// Each folder of `src` with the folders that it may import. `error`, `tier` and `files` are importable by all.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("cli", &["study", "doctor", "pipeline", "image", "sampling", "record", "gpu"]),
     ("study", &["pipeline", "image", "sampling"]),
     ("doctor", &["pipeline", "ops", "record", "gpu"]),
     // `ops` for what is measured of a device: tiles and peaks.
@@ -32,17 +31,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("files", &[]),
 ];
 
+/// Each folder of `crates` with the library's folders that it may import.
+const DOORS: &[(&str, &[&str])] = &[("cli", &["study", "doctor", "pipeline", "image", "sampling", "record", "gpu"])];
+
 fn allowed(from: &str, to: &str) -> bool {
     from == to
         || matches!(to, "error" | "Error" | "Place" | "Result" | "Tier" | "Tiers" | "files")
-        || ALLOWED.iter().any(|(folder, targets)| *folder == from && targets.contains(&to))
+        || ALLOWED.iter().chain(DOORS).any(|(folder, targets)| *folder == from && targets.contains(&to))
 }
 
-/// The first names after `prefix` in a source text, also those in a group `crate::{a, b::c}`.
-fn imports_of(text: &str, prefix: &str) -> Vec<String> {
+/// The first names after `root`, `crate::` or `chiaro::`, in a source text, also those in a group `crate::{a, b::c}`.
+fn imports(text: &str, root: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for (at, _) in text.match_indices(prefix) {
-        let rest = &text[at + prefix.len()..];
+    for (at, _) in text.match_indices(root) {
+        let rest = &text[at + root.len()..];
         if let Some(group) = rest.strip_prefix('{') {
             let mut depth = 0;
             let mut name = String::new();
@@ -65,10 +67,6 @@ fn imports_of(text: &str, prefix: &str) -> Vec<String> {
     found.into_iter().map(head).filter(|name| !name.is_empty()).collect()
 }
 
-fn imports(text: &str) -> Vec<String> {
-    imports_of(text, "crate::")
-}
-
 fn rust_files(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a source folder is readable") {
         let path = entry.expect("a folder entry is readable").path();
@@ -82,15 +80,17 @@ fn rust_files(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
 
 #[test]
 fn imports_point_down() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(crate::ROOT);
+    let inside = ALLOWED.iter().map(|(folder, _)| (*folder, root.join("src").join(folder), "crate::"));
+    let doors = DOORS.iter().map(|(folder, _)| (*folder, root.join("crates").join(folder).join("src"), "chiaro::"));
     let mut edges: BTreeMap<(String, String), String> = BTreeMap::new();
-    for (folder, _) in ALLOWED {
+    for (folder, path, prefix) in inside.chain(doors) {
         let mut files = Vec::new();
-        rust_files(&src.join(folder), &mut files);
-        assert!(!files.is_empty(), "src/{folder} has no source file");
+        rust_files(&path, &mut files);
+        assert!(!files.is_empty(), "{} has no source file", path.display());
         for file in files {
-            for import in imports(&std::fs::read_to_string(&file).expect("a source file is text")) {
-                edges.insert(((*folder).into(), import), file.display().to_string());
+            for import in imports(&std::fs::read_to_string(&file).expect("a source file is text"), prefix) {
+                edges.insert((folder.into(), import), file.display().to_string());
             }
         }
     }
@@ -113,7 +113,7 @@ fn rooms_of_the_pipeline_import_down() {
             let text = std::fs::read_to_string(&file).expect("a source file is text");
             let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
             let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-            for import in imports_of(code, "crate::pipeline::") {
+            for import in imports(code, "crate::pipeline::") {
                 edges.insert(((*room).into(), import), file.display().to_string());
             }
         }
@@ -128,15 +128,17 @@ fn rooms_of_the_pipeline_import_down() {
 
 #[test]
 fn the_search_sees_groups_and_paths() {
-    assert_eq!(imports("use crate::{Error, ops::{a, b}, gpu};"), ["Error", "ops", "gpu"]);
-    assert_eq!(imports("fn f() { crate::gpu::open() }"), ["gpu"]);
+    assert_eq!(imports("use crate::{Error, ops::{a, b}, gpu};", "crate::"), ["Error", "ops", "gpu"]);
+    assert_eq!(imports("fn f() { crate::gpu::open() }", "crate::"), ["gpu"]);
     assert!(!allowed("ops", "gpu") && allowed("ops", "record"));
 }
 
 #[test]
 fn only_gpu_names_wgpu() {
     let mut files = Vec::new();
-    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    for folder in ["src", "crates"] {
+        rust_files(&Path::new(crate::ROOT).join(folder), &mut files);
+    }
     for file in files.iter().filter(|f| !f.components().any(|c| c.as_os_str() == "gpu")) {
         let text = std::fs::read_to_string(file).expect("a source file is text");
         assert!(!text.contains("wgpu::"), "{} names wgpu", file.display());

@@ -20,7 +20,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// The folder of the committed goldens, wherever [`root`] is: of those that are made from each other.
 pub(crate) fn committed() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+    Path::new(crate::ROOT).join("tests/golden")
 }
 
 impl Golden {

@@ -1,0 +1,124 @@
+//! `chiaro plan`.
+
+use std::collections::BTreeMap;
+
+use chiaro::Result;
+use chiaro::pipeline::{OmsRequest, Request, StagePlan};
+use chiaro::record::StreamPlan;
+use serde_json::json;
+
+use super::{PlanArgs, print_json, print_line};
+
+pub(super) fn run(args: &PlanArgs) -> Result<()> {
+    let guidance_scale = args.model.oms_guidance()?;
+    let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
+    let mut model = args.model.clone();
+    let controls = args.control.apply(&mut model, &[], &[], &mut Vec::new())?;
+    let request = Request { oms, controls, ..args.shortcuts.apply(model.request()) };
+    let (pipeline, too_large) = model.open_lazily(&request)?;
+    let (width, height) = pipeline.size(&request)?;
+    let stages = pipeline.plan(&request)?;
+    let peak = stages.iter().map(StagePlan::peak_bytes).max().unwrap_or(0);
+    if args.model.json {
+        let list: Vec<_> = stages
+            .iter()
+            .map(|s| {
+                json!({
+                    "stage": s.name, "runs": s.runs, "flops_per_run": s.flops, "dispatches": s.dispatches,
+                    "moved_bytes_per_run": s.traffic.moved, "least_bytes_per_run": s.traffic.least,
+                    "reusing_runs": s.reusing_runs,
+                    "reusing": { "flops": s.reusing.flops, "dispatches": s.reusing.dispatches, "moved_bytes": s.reusing.moved },
+                    "once": { "flops": s.once.flops, "dispatches": s.once.dispatches, "moved_bytes": s.once.moved },
+                    "peak_bytes": s.peak_bytes(), "weight_bytes": s.weight_bytes(),
+                    "resident_weight_bytes": s.memory.constant_bytes, "streamed_bytes_per_run": s.streamed_bytes_per_run(),
+                    "streamed_bytes_once": s.memory.stream.as_ref().map_or(0, |stream| stream.bytes_of_first_run() - stream.bytes_per_run()),
+                    "stream_buffer_bytes": s.memory.stream.as_ref().map_or(0, StreamPlan::allocated_bytes),
+                    "weight_bytes_by_type": s.weights.iter().map(|(t, bytes)| (t.name(), *bytes)).collect::<BTreeMap<_, _>>(),
+                    "tensor_bytes": s.memory.lanes.iter().sum::<usize>(), "unshared_tensor_bytes": s.memory.unshared_bytes,
+                    "bands": s.bands,
+                })
+            })
+            .collect();
+        return print_json(&json!({
+            "device": pipeline.device().name(), "storage": pipeline.device().storage_name(), "width": width, "height": height,
+            "weights": pipeline.device().weights().to_string(), "vae_tiling": args.model.vae_tiling.to_string(),
+            "vram": args.model.vram.map(|size| size.0),
+            "too_large": too_large.iter().map(|t| json!({
+                "stage": t.stage, "weights": t.weights, "streamed": t.streamed, "peak_bytes": t.peak_bytes,
+            })).collect::<Vec<_>>(),
+            "stages": list, "peak_bytes": peak,
+            "flops": stages.iter().map(StagePlan::total_flops).sum::<u64>(),
+        }));
+    }
+    for remark in pipeline.device().remarks() {
+        print_line(remark)?;
+    }
+    print_line(&format!(
+        "{width}×{height} on {}, {} storage",
+        pipeline.device().name(),
+        pipeline.device().storage_name()
+    ))?;
+    print_line(
+        "stage                   runs   GFLOP/run  dispatches    moved/run       least      weights  of type   streamed/run     tensors        peak",
+    )?;
+    for s in &stages {
+        print_line(&format!(
+            "{:<22} {:>5} {:>11.1} {:>11} {:>12} {:>11} {:>12}  {:<8} {:>13}  {:>10}  {:>10}",
+            s.name,
+            s.runs,
+            s.flops as f64 / 1e9,
+            s.dispatches,
+            mebibytes(s.traffic.moved),
+            mebibytes(s.traffic.least),
+            mebibytes(s.memory.constant_bytes as u64),
+            s.weights.first().map_or("none", |(dtype, _)| dtype.name()),
+            if s.memory.stream.is_some() { mebibytes(s.streamed_bytes_per_run()) } else { "-".into() },
+            mebibytes(s.memory.lanes.iter().sum::<usize>() as u64),
+            mebibytes(s.peak_bytes()),
+        ))?;
+    }
+    for s in stages.iter().filter(|s| s.once.dispatches > 0) {
+        print_line(&format!(
+            "{}: {} dispatches ({:.1} GFLOP, {} moved) run besides where text or control pictures are new.",
+            s.name,
+            s.once.dispatches,
+            s.once.flops as f64 / 1e9,
+            mebibytes(s.once.moved),
+        ))?;
+    }
+    for s in stages.iter().filter(|s| s.reusing_runs > 0) {
+        print_line(&format!(
+            "{}: {} of its {} runs are on kept features: {} dispatches, {:.1} GFLOP, {} moved.",
+            s.name,
+            s.reusing_runs,
+            s.runs,
+            s.reusing.dispatches,
+            s.reusing.flops as f64 / 1e9,
+            mebibytes(s.reusing.moved),
+        ))?;
+    }
+    for (stage, bands) in stages.iter().filter_map(|s| Some((s.name, s.bands.as_ref()?))) {
+        print_line(&format!("{stage}: {bands}."))?;
+    }
+    for tried in &too_large {
+        print_line(&format!("--vram: {tried}."))?;
+    }
+    if let Some(size) = args.model.vram {
+        let streamed: Vec<&str> = stages.iter().filter(|s| s.memory.stream.is_some()).map(|s| s.name).collect();
+        let streamed = match streamed.as_slice() {
+            [] => String::new(),
+            names => format!(", streamed: {}", names.join(", ")),
+        };
+        print_line(&format!("Within {}: --weights {}{streamed}.", mebibytes(size.0), pipeline.device().weights()))?;
+    }
+    let total: u64 = stages.iter().map(StagePlan::total_flops).sum();
+    print_line(&format!(
+        "A stage's memory is released before the next begins: peak {}, {:.2} TFLOP in all.",
+        mebibytes(peak),
+        total as f64 / 1e12
+    ))
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
