@@ -67,6 +67,15 @@ pub enum Error {
         /// What to do about it, starting with "; ", or empty.
         hint: String,
     },
+    /// A fault of this program: something in it panicked. What it was doing is given up; what was there before is as it was.
+    #[error("{place}: a fault of this program: {}", one_line(message))]
+    #[non_exhaustive]
+    Internal {
+        /// What was being done.
+        place: String,
+        /// What it said.
+        message: String,
+    },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -132,4 +141,9 @@ impl Error {
     pub fn shape(op: &'static str, message: impl Into<String>) -> Self {
         Error::Shape { op, message: message.into() }
     }
+}
+
+/// Messages have one line, also where what they quote has several.
+fn one_line(message: &str) -> String {
+    message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }

@@ -9,7 +9,7 @@ use super::pace::Pace;
 use super::pipeline::Pipelines;
 use super::program::GpuProgram;
 use crate::Result;
-use crate::record::{Backend, Caps, DType, Program, Recording};
+use crate::record::{Backend, Caps, Counters, DType, Program, Recording, Workers, apart, plan};
 
 /// Executes recordings on one GPU.
 pub struct GpuBackend {
@@ -41,7 +41,7 @@ impl GpuBackend {
     /// # Errors
     /// As [`Backend::compile`].
     pub fn compile_program(&self, recording: Recording) -> Result<GpuProgram> {
-        GpuProgram::new(Arc::clone(&self.shared), recording)
+        apart(|| GpuProgram::new(Arc::clone(&self.shared), recording))
     }
 
     /// Bytes of the constants that stay on the device while some program holds them, each counted once.
@@ -65,6 +65,24 @@ impl Backend for GpuBackend {
     }
 
     fn prepare(&self, recording: &Recording) -> Result<()> {
-        self.shared.pipelines.of(&self.shared.gpu, &recording.dispatches).map(drop)
+        apart(|| self.shared.pipelines.of(&self.shared.gpu, &recording.dispatches)).map(drop)
+    }
+
+    fn counters(&self) -> Counters {
+        self.shared.gpu.counts.now()
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        self.shared.gpu.memory.bytes()
+    }
+
+    fn missing_constant_bytes(&self, recording: &Recording) -> u64 {
+        // What passes through is known by the plan alone; without a limit nothing does.
+        let plan = recording.memory_limit.and_then(|_| plan(recording).ok()).unwrap_or_default();
+        self.shared.constants.missing_bytes(recording, &plan)
+    }
+
+    fn workers(&self) -> Option<&Workers> {
+        Some(&self.shared.gpu.workers)
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::adapter::{AdapterInfo, caps_of, with_storage};
 use super::fault::DriverFault;
 use super::one_line;
-use crate::record::{AdapterKind, Caps, DType};
+use crate::record::{AdapterKind, Caps, Counts, DType, Ledger, Workers};
 use crate::{Error, Result, Tier, Tiers};
 
 /// How a device is opened. The default suits a release build, and adds checks to a debug build.
@@ -70,6 +70,11 @@ pub(super) struct Gpu {
     fault: Arc<Mutex<Option<String>>>,
     /// Calls that a [`DriverFault`] counts.
     calls: AtomicU64,
+    /// What is allocated on it.
+    pub(super) memory: Ledger,
+    pub(super) counts: Counts,
+    /// The threads that convert constants and compile kernels.
+    pub(super) workers: Workers,
 }
 
 impl Gpu {
@@ -129,6 +134,9 @@ impl Gpu {
             waiting: Mutex::new(()),
             fault,
             calls: AtomicU64::new(0),
+            memory: Ledger::default(),
+            counts: Counts::default(),
+            workers: Workers::default(),
         })
     }
 

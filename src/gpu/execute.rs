@@ -8,20 +8,22 @@ use std::time::{Duration, Instant};
 use super::backend::Shared;
 use super::program::{GpuProgram, Step};
 use super::stream::Stream;
-use crate::Result;
+use crate::record::{Run, caught};
+use crate::{Error, Result};
 
-/// Submissions that may wait on the device: one runs while the next is ready and a third is encoded.
-const IN_FLIGHT: usize = 3;
+/// Submissions that the device has at a time: one runs while the next is ready. A run that is asked to stop waits for these.
+const IN_FLIGHT: usize = 2;
 
 impl GpuProgram {
-    /// Submits the dispatches of `ranges`, cut to the time budget, and waits for them.
-    pub(super) fn execute(&mut self, ranges: &[Range<usize>]) -> Result<()> {
+    /// Submits the dispatches of `ranges`, cut to the time budget, and waits for them; asked to stop, for those that are submitted.
+    pub(super) fn submit_all(&mut self, ranges: &[Range<usize>], how: Run<'_>) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let mut flights = Flights::new(&shared, self.stream.is_some());
-        self.submissions = self.in_chunks(ranges, |program, chunk| {
+        let submissions = self.in_chunks(ranges, how, |program, chunk| {
             let mut submissions = 0;
             let mut next = chunk.start;
             while next < chunk.end {
+                how.check()?;
                 let range = program.cut(next..chunk.end);
                 next = range.end;
                 let work = program.steps[range.clone()].iter().map(|s| s.work).sum();
@@ -29,20 +31,25 @@ impl GpuProgram {
                 submissions += 1;
             }
             Ok(submissions)
-        })?;
-        flights.land_all()
+        });
+        if let Ok(_) | Err(Error::Cancelled) = submissions {
+            flights.land_all()?;
+        }
+        self.submissions = submissions?;
+        how.check()
     }
 
     /// Runs `body` for each part of `ranges` whose constants are on the device together, and loads those of the next meanwhile. Gives the sum.
     pub(super) fn in_chunks(
         &mut self,
         ranges: &[Range<usize>],
+        how: Run<'_>,
         mut body: impl FnMut(&Self, Range<usize>) -> Result<usize>,
     ) -> Result<usize> {
         let Some(mut stream) = self.stream.take() else {
             return ranges.iter().map(|range| body(self, range.clone())).sum();
         };
-        let sum = self.load_and_run(ranges, &mut stream, &mut body);
+        let sum = caught("run", || self.load_and_run(ranges, how, &mut stream, &mut body));
         self.stream = Some(stream);
         sum
     }
@@ -50,6 +57,7 @@ impl GpuProgram {
     fn load_and_run(
         &self,
         ranges: &[Range<usize>],
+        how: Run<'_>,
         stream: &mut Stream,
         body: &mut impl FnMut(&Self, Range<usize>) -> Result<usize>,
     ) -> Result<usize> {
@@ -68,13 +76,13 @@ impl GpuProgram {
         let mut loaded = None;
         for (at, (chunk, part)) in parts.iter().enumerate() {
             if loaded != Some(*chunk) {
-                stream.load(gpu, &self.recording, *chunk)?;
+                stream.load(gpu, &self.recording, *chunk, how)?;
             }
             sum += body(self, part.clone())?;
             // Two parts of one chunk need its constants once; the next chunk's follow behind what was submitted.
             loaded = Some(*chunk);
             if let Some((next, _)) = parts.get(at + 1).filter(|(next, _)| next != chunk) {
-                stream.load(gpu, &self.recording, *next)?;
+                stream.load(gpu, &self.recording, *next, how)?;
                 loaded = Some(*next);
             }
         }

@@ -1,12 +1,13 @@
 //! Buffers, and constants that programs share.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use super::device::Gpu;
 use super::upload::Upload;
 use crate::Result;
-use crate::record::{Constant, Layout};
+use crate::record::{Constant, Held, Layout, MemoryPlan, Recording, Resident, Role, caught};
 
 /// What the executor does with a buffer.
 #[derive(Clone, Copy)]
@@ -19,72 +20,108 @@ pub(super) enum Use {
     Readback,
 }
 
+/// A buffer that counts as allocated until it is dropped.
+pub(super) struct Buffer {
+    raw: wgpu::Buffer,
+    _held: Held,
+}
+
+impl Buffer {
+    /// # Errors
+    /// Whatever the device reports; `what` says what the buffer is for.
+    pub(super) fn new(
+        gpu: &Gpu,
+        what: impl FnOnce() -> String,
+        descriptor: &wgpu::BufferDescriptor<'_>,
+    ) -> Result<Self> {
+        let raw = gpu.scoped(what, || gpu.device.create_buffer(descriptor))?;
+        let held = gpu.memory.hold(raw.size());
+        Ok(Buffer { raw, _held: held })
+    }
+}
+
+impl Deref for Buffer {
+    type Target = wgpu::Buffer;
+
+    fn deref(&self) -> &wgpu::Buffer {
+        &self.raw
+    }
+}
+
 /// Creates a buffer, zero-filled as WebGPU demands.
-pub(super) fn buffer(gpu: &Gpu, label: &str, bytes: usize, purpose: Use) -> Result<wgpu::Buffer> {
+pub(super) fn buffer(gpu: &Gpu, label: &str, bytes: usize, purpose: Use) -> Result<Buffer> {
     let usage = match purpose {
         Use::Storage => wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
         Use::Params => wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
         Use::Readback => wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
     };
     let size = bytes.next_multiple_of(4).max(4) as u64;
-    gpu.scoped(
-        || format!("{label}, {} MiB", size.div_ceil(1 << 20)),
-        || {
-            gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(label),
-                size,
-                usage,
-                mapped_at_creation: false,
-            })
-        },
-    )
+    let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+    Buffer::new(gpu, || format!("{label}, {} MiB", size.div_ceil(1 << 20)), &descriptor)
 }
 
 /// A constant on the device.
 pub(super) struct GpuConstant {
-    pub(super) buffer: wgpu::Buffer,
-    /// Keeps the address that is the cache's key from being given to another constant.
+    pub(super) buffer: Buffer,
+    /// Keeps the address that is a part of its key from being given to another constant.
     _source: Arc<Constant>,
 }
 
-/// Constants on the device, shared between programs by the identity of their `Arc` and the order of their values.
+/// The identity of a constant's `Arc`, and the order of its values.
+type Key = (usize, Layout);
+
+/// Constants on the device, shared between programs.
 #[derive(Default)]
-pub(super) struct Constants(Mutex<HashMap<(usize, Layout), Weak<GpuConstant>>>);
+pub(super) struct Constants(Resident<Key, GpuConstant>);
 
 impl Constants {
     /// Bytes of those that some program holds.
     pub(super) fn bytes(&self) -> u64 {
-        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.values().filter_map(Weak::upgrade).map(|constant| constant.buffer.size()).sum()
+        self.0.all().iter().map(|constant| constant.buffer.size()).sum()
     }
 
-    /// The copies of `constants` on the device; what is not there yet is uploaded.
-    pub(super) fn of<'c>(
+    /// Those of a recording that its plan keeps on the device, by storage; what is not there yet is uploaded.
+    pub(super) fn of(
         &self,
         gpu: &Gpu,
-        constants: impl Iterator<Item = (u32, &'c Arc<Constant>, Layout)>,
+        recording: &Recording,
+        plan: &MemoryPlan,
     ) -> Result<HashMap<u32, Arc<GpuConstant>>> {
-        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.retain(|_, weak| weak.strong_count() > 0);
-        let constants: Vec<_> = constants.collect();
-        let bytes = constants.iter().map(|(_, constant, _)| constant.byte_len()).sum();
-        let mut upload = Upload::new(bytes);
-        let mut found = HashMap::new();
-        for (storage, constant, layout) in constants {
-            let key = (Arc::as_ptr(constant) as usize, layout);
-            let shared = match cache.get(&key).and_then(Weak::upgrade) {
-                Some(shared) => shared,
-                None => {
-                    let made = Arc::new(load(gpu, &mut upload, constant, layout)?);
-                    cache.insert(key, Arc::downgrade(&made));
-                    made
-                }
-            };
-            found.insert(storage, shared);
-        }
-        upload.finish(gpu)?;
-        Ok(found)
+        let staying: Vec<(u32, &Arc<Constant>, Layout)> = staying(recording, plan).collect();
+        let keys: Vec<Key> = staying.iter().map(|(_, constant, layout)| key(constant, *layout)).collect();
+        let sources: HashMap<Key, &Arc<Constant>> =
+            keys.iter().copied().zip(staying.iter().map(|(_, constant, _)| *constant)).collect();
+        let make = |keys: &[Key]| {
+            let bytes = keys.iter().map(|key| sources[key].byte_len()).sum();
+            let mut upload = Upload::new(bytes);
+            let made =
+                keys.iter().map(|key| load(gpu, &mut upload, sources[key], key.1)).collect::<Result<Vec<_>>>()?;
+            upload.finish(gpu)?;
+            gpu.counts.uploaded_bytes.add(bytes as u64);
+            Ok(made)
+        };
+        let found = self.0.of(&keys, !gpu.workers.is_worker(), make)?;
+        Ok(staying.iter().zip(&keys).map(|((storage, ..), key)| (*storage, Arc::clone(&found[key]))).collect())
     }
+
+    /// Bytes of a recording's constants that its plan keeps on the device and no program holds.
+    pub(super) fn missing_bytes(&self, recording: &Recording, plan: &MemoryPlan) -> u64 {
+        let missing = staying(recording, plan).filter(|(_, constant, layout)| !self.0.has(key(constant, *layout)));
+        missing.map(|(_, constant, _)| constant.byte_len().next_multiple_of(4) as u64).sum()
+    }
+}
+
+fn key(constant: &Arc<Constant>, layout: Layout) -> Key {
+    (Arc::as_ptr(constant) as usize, layout)
+}
+
+fn staying<'r>(recording: &'r Recording, plan: &MemoryPlan) -> impl Iterator<Item = (u32, &'r Arc<Constant>, Layout)> {
+    let passing = plan.stream.iter().flat_map(|stream| &stream.chunks).flat_map(|chunk| &chunk.loads);
+    let passing: HashSet<usize> = passing.map(|load| load.storage).collect();
+    recording.tensors.iter().enumerate().filter_map(move |(index, tensor)| match &tensor.role {
+        Role::Constant(constant) if !passing.contains(&index) => Some((index as u32, constant, tensor.layout)),
+        _ => None,
+    })
 }
 
 fn load(gpu: &Gpu, upload: &mut Upload, constant: &Arc<Constant>, layout: Layout) -> Result<GpuConstant> {
@@ -101,5 +138,9 @@ pub(super) fn write(
     buffer: &wgpu::Buffer,
     offset: usize,
 ) -> Result<()> {
-    layout.pieces(constant, &mut |at, bytes| upload.write(gpu, &constant.label, buffer, offset + at, bytes))
+    let label = &constant.label;
+    caught(label, || {
+        gpu.workers
+            .install(|| layout.pieces(constant, &mut |at, bytes| upload.write(gpu, label, buffer, offset + at, bytes)))
+    })
 }

@@ -9,7 +9,7 @@ use super::device::Gpu;
 use super::reflect::{BindingKind, Interface};
 use super::template::{expand, needs_f16, needs_matrices, tier_of};
 use super::unroll::unroll;
-use crate::record::{Dispatch, Kernel, Variant};
+use crate::record::{Dispatch, Kernel, Variant, caught};
 use crate::{Error, Result};
 
 /// A compiled variant.
@@ -36,12 +36,20 @@ impl Pipelines {
                 }
             }
         }
-        let made = missing
-            .into_par_iter()
-            .map(|(key, kernel)| compile(gpu, kernel, &key.1).map(|pipeline| (key, Arc::new(pipeline))))
-            .collect::<Result<Vec<_>>>()?;
+        let made = caught("compiling kernels", || {
+            gpu.workers.install(|| {
+                let compiled = missing
+                    .into_par_iter()
+                    .map(|(key, kernel)| compile(gpu, kernel, &key.1).map(|pipeline| (key, Arc::new(pipeline))));
+                compiled.collect::<Result<Vec<_>>>()
+            })
+        })?;
+        gpu.counts.compiled_pipelines.add(made.len() as u64);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.extend(made);
+        // What another thread compiled meanwhile is as good.
+        for (key, pipeline) in made {
+            known.entry(key).or_insert(pipeline);
+        }
         Ok(dispatches.iter().map(|d| Arc::clone(&known[&(d.kernel.stem, d.variant.clone())])).collect())
     }
 }

@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::memory::{Use, buffer};
+use super::memory::{Buffer, Use, buffer};
 use super::program::GpuProgram;
 use crate::Result;
-use crate::record::{DispatchTime, Outputs, match_inputs};
+use crate::record::{DispatchTime, Outputs, Run, match_inputs};
 
 /// Dispatches that one set of timestamps covers: WebGPU's limit of 4096 queries.
 const TIMED_TOGETHER: usize = 2048;
@@ -30,25 +30,25 @@ impl GpuProgram {
         let queries = 2 * TIMED_TOGETHER.min(self.steps.len().max(1)) as u32;
         let bytes = 8 * queries as usize;
         let readback = buffer(gpu, "timestamps", bytes, Use::Readback)?;
-        let (query_set, resolved) = gpu.scoped(
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some("timestamps"),
+            size: bytes as u64,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        };
+        let resolved = Buffer::new(gpu, || "timestamps".into(), &descriptor)?;
+        let query_set = gpu.scoped(
             || "timestamps".into(),
             || {
-                let query_set = gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+                gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
                     label: None,
                     ty: wgpu::QueryType::Timestamp,
                     count: queries,
-                });
-                let resolved = gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("timestamps"),
-                    size: bytes as u64,
-                    usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-                    mapped_at_creation: false,
-                });
-                (query_set, resolved)
+                })
             },
         )?;
         let mut times = Vec::with_capacity(self.steps.len());
-        self.in_chunks(ranges, |program, chunk| {
+        self.in_chunks(ranges, Run::default(), |program, chunk| {
             let mut next = chunk.start;
             while next < chunk.end {
                 let range = program.cut(next..chunk.end.min(next + TIMED_TOGETHER));

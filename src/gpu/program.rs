@@ -1,20 +1,20 @@
 //! A compiled recording: write inputs, submit, read results.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt;
 
 use super::backend::Shared;
-use super::memory::{GpuConstant, Use, buffer};
+use super::memory::{Buffer, GpuConstant, Use, buffer};
 use super::pace::work;
 use super::pipeline::Pipeline;
 use super::stream::Stream;
 use super::upload::Upload;
 use crate::Result;
 use crate::record::{
-    DType, Dispatch, DispatchTime, Kept, MemoryPlan, Outputs, PARAMS_STRIDE, Program, Recording, Role, match_inputs,
-    plan,
+    DType, Dispatch, DispatchTime, Kept, MemoryPlan, Outputs, PARAMS_STRIDE, Program, Recording, Run, apart,
+    match_inputs, plan,
 };
 
 /// A recording compiled for a GPU.
@@ -22,12 +22,12 @@ pub struct GpuProgram {
     pub(super) shared: Arc<Shared>,
     pub(super) recording: Recording,
     plan: MemoryPlan,
-    lanes: Vec<wgpu::Buffer>,
+    lanes: Vec<Buffer>,
     constants: HashMap<u32, Arc<GpuConstant>>,
     /// The constants that do not stay.
     pub(super) stream: Option<Stream>,
-    params: Option<wgpu::Buffer>,
-    pub(super) readbacks: Vec<wgpu::Buffer>,
+    params: Option<Buffer>,
+    pub(super) readbacks: Vec<Buffer>,
     pub(super) steps: Vec<Step>,
     pub(super) submissions: usize,
     pub(super) kept: Kept,
@@ -81,13 +81,7 @@ impl GpuProgram {
             lanes.iter().try_for_each(|lane| upload.poison(gpu, "activations", lane))?;
         }
         upload.finish(gpu)?;
-        let passing = plan.stream.iter().flat_map(|stream| &stream.chunks).flat_map(|chunk| &chunk.loads);
-        let passing: HashSet<usize> = passing.map(|load| load.storage).collect();
-        let staying = recording.tensors.iter().enumerate().filter_map(|(index, tensor)| match &tensor.role {
-            Role::Constant(constant) if !passing.contains(&index) => Some((index as u32, constant, tensor.layout)),
-            _ => None,
-        });
-        let constants = shared.constants.of(gpu, staying)?;
+        let constants = shared.constants.of(gpu, &recording, &plan)?;
         let stream = plan.stream.as_ref().map(|plan| Stream::new(gpu, plan)).transpose()?;
         let mut program = GpuProgram {
             kept: Kept::of(&recording),
@@ -103,6 +97,7 @@ impl GpuProgram {
             shared: Arc::clone(&shared),
         };
         program.steps = program.bind(pipelines)?;
+        gpu.counts.compiled_programs.add(1);
         Ok(program)
     }
 
@@ -177,11 +172,12 @@ impl GpuProgram {
         self.submissions
     }
 
-    fn run_as(&mut self, inputs: &[(&str, &[f32])], reuse: bool) -> Result<Outputs> {
+    fn run_as(&mut self, inputs: &[(&str, &[f32])], how: Run<'_>) -> Result<Outputs> {
         let inputs = match_inputs(&self.recording, inputs)?;
+        how.check()?;
         self.write_inputs(&inputs)?;
-        let ranges = self.kept.ranges(&self.recording, &inputs, reuse)?;
-        self.execute(&ranges)?;
+        let ranges = self.kept.ranges(&self.recording, &inputs, how.reuse)?;
+        self.submit_all(&ranges, how)?;
         let outputs = self.read_outputs()?;
         self.kept.made(&self.recording, ranges[0].start, &inputs);
         Ok(outputs)
@@ -211,20 +207,16 @@ impl GpuProgram {
 }
 
 impl Program for GpuProgram {
-    fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        self.run_as(inputs, false)
-    }
-
-    fn run_reusing(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        self.run_as(inputs, true)
+    fn execute(&mut self, inputs: &[(&str, &[f32])], how: Run<'_>) -> Result<Outputs> {
+        apart(|| self.run_as(inputs, how))
     }
 
     fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
-        self.profiled(inputs)
+        apart(|| self.profiled(inputs))
     }
 
     fn allocated_bytes(&self) -> u64 {
-        let own = self.lanes.iter().chain(&self.readbacks).chain(&self.params).map(wgpu::Buffer::size);
+        let own = self.lanes.iter().chain(&self.readbacks).chain(&self.params).map(|buffer| buffer.size());
         let staying = self.constants.values().map(|constant| constant.buffer.size());
         own.chain(staying).sum::<u64>() + self.stream.as_ref().map_or(0, Stream::allocated_bytes)
     }

@@ -26,7 +26,7 @@ impl GpuProgram {
                 gpu.queue.submit([encoder.finish()])
             },
         )?;
-        let buffers: Vec<_> = self.readbacks.iter().zip(outputs).map(|(b, o)| (b, o.name.as_str())).collect();
+        let buffers: Vec<_> = self.readbacks.iter().zip(outputs).map(|(b, o)| (&**b, o.name.as_str())).collect();
         let values = self.map(&buffers, &submission, |index, bytes| {
             let tensor = outputs[index].tensor;
             let info = &self.recording.tensors[tensor.storage as usize];

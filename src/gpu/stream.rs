@@ -6,15 +6,15 @@
 use std::ops::Range;
 
 use super::device::Gpu;
-use super::memory::{Use, buffer, write};
+use super::memory::{Buffer, Use, buffer, write};
 use super::upload::Upload;
 use crate::Result;
-use crate::record::{Load, Recording, Role, StreamPlan};
+use crate::record::{Load, Recording, Role, Run, StreamPlan};
 
 /// Arenas and stages of a program.
 pub(super) struct Stream {
     plan: StreamPlan,
-    arenas: Vec<wgpu::Buffer>,
+    arenas: Vec<Buffer>,
     upload: Upload,
     #[cfg(test)]
     pub(super) fault: Fault,
@@ -73,13 +73,15 @@ impl Stream {
     }
 
     /// Hands the constants of a chunk to the queue. What was submitted before still reads what they replace.
-    pub(super) fn load(&mut self, gpu: &Gpu, recording: &Recording, chunk: usize) -> Result<()> {
+    pub(super) fn load(&mut self, gpu: &Gpu, recording: &Recording, chunk: usize, how: Run<'_>) -> Result<()> {
         let Some(loads) = self.plan.chunks.get(chunk).map(|chunk| &chunk.loads) else { return Ok(()) };
         for load in loads {
+            how.check()?;
             let tensor = &recording.tensors[load.storage];
             let Role::Constant(constant) = &tensor.role else { continue };
             let (arena, offset) = self.target(chunk, load);
             write(gpu, &mut self.upload, (constant, tensor.layout), &self.arenas[arena], offset)?;
+            gpu.counts.streamed_bytes.add(load.bytes as u64);
         }
         self.upload.submit(gpu)
     }
@@ -103,6 +105,6 @@ impl Stream {
 
     /// Bytes of arenas and stages.
     pub(super) fn allocated_bytes(&self) -> u64 {
-        self.arenas.iter().map(wgpu::Buffer::size).sum::<u64>() + self.upload.allocated_bytes()
+        self.arenas.iter().map(|arena| arena.size()).sum::<u64>() + self.upload.allocated_bytes()
     }
 }

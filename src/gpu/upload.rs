@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, channel};
 
 use super::device::Gpu;
+use super::memory::Buffer;
 use crate::Result;
 use crate::record::{STAGE, STAGES};
 
@@ -27,7 +28,7 @@ pub(super) struct Upload {
 }
 
 struct Stage {
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
     used: usize,
     copies: Vec<Copy>,
     /// Set once handed over: until when the device copies, and whether the host may write again.
@@ -157,17 +158,13 @@ impl Upload {
 
     fn new_stage(&mut self, gpu: &Gpu) -> Result<Stage> {
         let size = self.stage_bytes as u64;
-        let buffer = gpu.scoped(
-            || format!("staging memory, {} MiB", size.div_ceil(1 << 20)),
-            || {
-                gpu.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("staging"),
-                    size,
-                    usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
-                    mapped_at_creation: true,
-                })
-            },
-        )?;
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some("staging"),
+            size,
+            usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: true,
+        };
+        let buffer = Buffer::new(gpu, || format!("staging memory, {} MiB", size.div_ceil(1 << 20)), &descriptor)?;
         self.made += 1;
         Ok(Stage { buffer, used: 0, copies: Vec::new(), pending: None })
     }

@@ -9,7 +9,7 @@ use super::attention::Params;
 use super::exp;
 use super::gemm::DEPTH;
 use super::simd::{Block, Level, Operand, PITCH, Shared, tiles, wide};
-use crate::record::{HostCall, HostWeight};
+use crate::record::{Cancel, HostCall, HostWeight};
 
 /// Queries side by side.
 const LANES: usize = HostWeight::PANEL;
@@ -30,6 +30,7 @@ pub(super) fn host(call: &mut HostCall<'_>) {
     let p: Params = call.params();
     let causal = call.variant.has("CAUSAL");
     let operands = Operands { q: call.read("q"), k: call.read("k"), v: call.read("v") };
+    let cancel = call.cancel();
     let (queries, heads, head_dim) = (p.queries as usize, p.heads as usize, p.head_dim as usize);
     let blocks = queries.div_ceil(QUERIES);
     let values = call.out();
@@ -41,7 +42,7 @@ pub(super) fn host(call: &mut HostCall<'_>) {
         let first_row = image * queries + first;
         // SAFETY: tasks differ in their rows or in their head's columns.
         let own = unsafe { out.block(first_row..first_row + count, head * head_dim..(head + 1) * head_dim) };
-        let task = Task { p: &p, operands: &operands, image, head, first, count, causal };
+        let task = Task { p: &p, operands: &operands, image, head, first, count, causal, cancel };
         SCRATCH.with_borrow_mut(|scratch| task.run(Level::detect(), scratch, own));
     });
 }
@@ -62,6 +63,7 @@ struct Task<'a> {
     first: usize,
     count: usize,
     causal: bool,
+    cancel: &'a Cancel,
 }
 
 #[derive(Default)]
@@ -104,6 +106,9 @@ impl Task<'_> {
         let keys = self.p.keys as usize;
         let seen = if self.causal { keys.min(self.first + self.count) } else { keys };
         for first_key in (0..seen).step_by(together) {
+            if self.cancel.is_cancelled() {
+                return;
+            }
             let count = together.min(seen - first_key);
             self.pack_keys(first_key, count, together, s);
             for (panel, softmax) in s.panels.iter_mut().enumerate() {

@@ -124,11 +124,12 @@ fn host(call: &mut HostCall<'_>) {
     assert_eq!((weight.rows(), weight.inner()), (p.columns as usize, inner), "a weight has the shape recorded");
     let finish = |row: usize, column: usize, block: &mut Block<'_>| epilogue.finish(row, column, block);
     let level = Level::detect();
+    let cancel = call.cancel();
     match p.images().filter(|images| winograd::pays(images, p.columns as usize)) {
-        Some(images) => winograd::convolve(level, images, weight, x, call.out(), finish),
+        Some(images) => winograd::convolve(level, images, weight, x, call.out(), cancel, finish),
         None => {
             let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| pack(&p, x, rows, inner, to);
-            gemm::product(level, weight, call.out(), pack, finish);
+            gemm::product(level, weight, call.out(), cancel, pack, finish);
         }
     }
 }

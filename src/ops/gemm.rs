@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::simd::{Block, Level, Operand, PITCH, Shared, expand, tiles};
-use crate::record::HostWeight;
+use crate::record::{Cancel, HostWeight};
 
 /// Most positions of the inner extent that are treated at a time.
 pub(super) const DEPTH: usize = 256;
@@ -36,11 +36,12 @@ thread_local! {
 /// `out[row, n] = Σ_k x[row, k] · weight[n, k]`, on all cores. `pack(rows, inner, to)` writes part of `x`, each row
 /// [`PITCH`] values after the one before; `finish(row, column, block)` completes results that begin there.
 ///
-/// The order of each sum depends on the inner extent alone.
+/// The order of each sum depends on the inner extent alone. Asked to stop, it leaves `out` half made.
 pub(super) fn product(
     level: Level,
     weight: &HostWeight,
     out: &mut [f32],
+    cancel: &Cancel,
     pack: impl Fn(Range<usize>, Range<usize>, &mut [f32]) + Sync,
     finish: impl Fn(usize, usize, &mut Block<'_>) + Sync,
 ) {
@@ -63,6 +64,9 @@ pub(super) fn product(
             scratch.rows.resize(ROWS * PITCH, 0.0);
             scratch.panel.resize(DEPTH * PANEL, 0.0);
             for start in (0..inner).step_by(depth) {
+                if cancel.is_cancelled() {
+                    return;
+                }
                 let part = start..(start + depth).min(inner);
                 pack(own_rows.clone(), part.clone(), &mut scratch.rows);
                 for index in panels.clone() {

@@ -13,7 +13,7 @@ use super::simd::{Block, Level, PITCH, wide};
 use super::tuning::Extents;
 use super::{Activation, Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
-use crate::record::{HostCall, HostWeight, Kernel, Recording, Shape, Tensor};
+use crate::record::{Cancel, HostCall, HostWeight, Kernel, Recording, Shape, Tensor};
 
 /// Records `activation(x · weightᵀ + …)`.
 ///
@@ -73,14 +73,18 @@ fn host(call: &mut HostCall<'_>) {
     let epilogue = HostEpilogue::of(call, columns, per_image, p.image_add);
     let (x, weight) = (&call.read("x")[p.x_offset as usize..], call.weight());
     assert_eq!((weight.rows(), weight.inner()), (columns, p.inner as usize), "a weight has the shape recorded");
+    let part = Rows { p: &p, x, weight, epilogue: &epilogue, cancel: call.cancel() };
     if !call.variant.has("GATED") {
-        return product(&p, x, weight, &epilogue, 0, call.out());
+        return part.product(0, call.out());
     }
     let mut wide = vec![0.0; GATED_VALUES.max(columns).min(p.rows as usize * columns)];
     let rows = wide.len() / columns;
     for (block, out) in call.out().chunks_mut(rows * columns / 2).enumerate() {
+        if call.cancel().is_cancelled() {
+            return;
+        }
         let wide = &mut wide[..2 * out.len()];
-        product(&p, x, weight, &epilogue, block * rows, wide);
+        part.product(block * rows, wide);
         out.par_chunks_mut(columns / 2).zip(wide.par_chunks(columns)).for_each(|(out, wide)| gate(wide, out));
     }
 }
@@ -88,17 +92,29 @@ fn host(call: &mut HostCall<'_>) {
 /// Results of a gated product before its gates, that are computed at a time.
 const GATED_VALUES: usize = 1 << 20;
 
-/// The rows of the product from `first` on.
-fn product(p: &Params, x: &[f32], weight: &HostWeight, epilogue: &HostEpilogue<'_>, first: usize, out: &mut [f32]) {
-    let stride = p.x_stride as usize;
-    let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| {
-        for (row, to) in rows.zip(to.chunks_mut(PITCH)) {
-            let start = (first + row) * stride;
-            to[..inner.len()].copy_from_slice(&x[start + inner.start..start + inner.end]);
-        }
-    };
-    let finish = |row: usize, column: usize, block: &mut Block<'_>| epilogue.finish(first + row, column, block);
-    gemm::product(Level::detect(), weight, out, pack, finish);
+/// What all rows of a product have in common.
+struct Rows<'a> {
+    p: &'a Params,
+    x: &'a [f32],
+    weight: &'a HostWeight,
+    epilogue: &'a HostEpilogue<'a>,
+    cancel: &'a Cancel,
+}
+
+impl Rows<'_> {
+    /// The rows of the product from `first` on.
+    fn product(&self, first: usize, out: &mut [f32]) {
+        let stride = self.p.x_stride as usize;
+        let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| {
+            for (row, to) in rows.zip(to.chunks_mut(PITCH)) {
+                let start = (first + row) * stride;
+                to[..inner.len()].copy_from_slice(&self.x[start + inner.start..start + inner.end]);
+            }
+        };
+        let finish =
+            |row: usize, column: usize, block: &mut Block<'_>| self.epilogue.finish(first + row, column, block);
+        gemm::product(Level::detect(), self.weight, out, self.cancel, pack, finish);
+    }
 }
 
 wide! {

@@ -63,7 +63,7 @@ pub(super) fn find(call: &mut HostCall<'_>) {
     let destinations: Vec<usize> = (0..cells).map(|cell| destination_of(cell, p.width, p.seed)).collect();
     let x = call.read("x");
     let lengths: Vec<f32> = x.par_chunks(channels).with_min_len(64).map(inverse_length).collect();
-    let level = Level::detect();
+    let (level, cancel) = (Level::detect(), call.cancel());
     call.out().par_chunks_mut(4 * tokens).enumerate().for_each(|(image, out)| {
         let first_row = image * tokens;
         let row = |token: usize| &x[(first_row + token) * channels..][..channels];
@@ -82,6 +82,9 @@ pub(super) fn find(call: &mut HostCall<'_>) {
                 s.products.resize(CELLS * LANES, 0.0);
                 let mut best = [(f32::NEG_INFINITY, 0usize); LANES];
                 for (chunk, some) in destinations.chunks(CELLS).enumerate() {
+                    if cancel.is_cancelled() {
+                        return;
+                    }
                     for (place, &token) in some.iter().enumerate() {
                         for (part, from) in row(token).chunks(DEPTH).enumerate() {
                             s.cells[(part * CELLS + place) * PITCH..][..from.len()].copy_from_slice(from);

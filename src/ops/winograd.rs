@@ -11,7 +11,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::simd::{Block, Level, Operand, PITCH, Shared, expand, tiles, wide};
-use crate::record::HostWeight;
+use crate::record::{Cancel, HostWeight};
 
 /// Tiles of a task, whole multiples of the rows that are multiplied at a time. What is made of them stays in a second cache of 1 MiB.
 const TILES: usize = 60;
@@ -129,13 +129,14 @@ pub(super) fn pays(images: &Images, columns: usize) -> bool {
 /// The convolution of `x` with `weight` (`[columns, 3, 3, channels]`), one pixel of padding on each side. `finish(row, column, block)` completes
 /// results that begin there.
 ///
-/// The order of each sum depends on the channels alone.
+/// The order of each sum depends on the channels alone. Asked to stop, it leaves `out` half made.
 pub(super) fn convolve(
     level: Level,
     images: Images,
     weight: &HostWeight,
     x: &[f32],
     out: &mut [f32],
+    cancel: &Cancel,
     finish: impl Fn(usize, usize, &mut Block<'_>) + Sync,
 ) {
     let (columns, channels) = (weight.rows(), images.channels);
@@ -162,6 +163,9 @@ pub(super) fn convolve(
             s.sums.resize(s.sums.len().max(panels.len() * PLACES * SUM_STEP), 0.0);
             s.results.resize(4 * TILES * PANEL, 0.0);
             for start in (0..channels).step_by(depth) {
+                if cancel.is_cancelled() {
+                    return;
+                }
                 let part = start..(start + depth).min(channels);
                 for run in &runs {
                     transform_run(&images, x, run, &part, &mut s.input);
@@ -417,7 +421,7 @@ mod tests {
                 for level in Level::available() {
                     let completed: Vec<AtomicU32> = want.iter().map(|_| AtomicU32::new(0)).collect();
                     let mut out = vec![f32::NAN; want.len()];
-                    convolve(level, images, &weight, &x, &mut out, |row, column, block| {
+                    convolve(level, images, &weight, &x, &mut out, &Cancel::default(), |row, column, block| {
                         for i in 0..block.rows() * block.columns() {
                             let at = (row + i / block.columns()) * columns + column + i % block.columns();
                             completed[at].fetch_add(1, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Caps, DispatchTime, Recording};
+use super::{Cancel, Caps, Counters, DispatchTime, Recording, Workers};
 use crate::{Error, Result};
 
 /// Results of a run by name, as f32, channels last.
@@ -27,23 +27,74 @@ pub trait Backend: Send + Sync {
         let _ = recording;
         Ok(())
     }
+
+    /// What it has done so far. Zeros where nothing is counted.
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+
+    /// Bytes that are allocated for it now, each buffer counted once: what its programs hold (constants that several of them share once), constants
+    /// that outlived their programs ([`Program::weights`]), and what is on its way to the device. 0 where nothing is counted.
+    fn allocated_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Bytes of the recording's constants that [`compile`](Self::compile) would bring to the device: those that no program holds, but for those that
+    /// pass through in every run. 0 where nothing is counted.
+    fn missing_constant_bytes(&self, recording: &Recording) -> u64 {
+        let _ = recording;
+        0
+    }
+
+    /// The threads that it computes on; `None` where it has none of its own.
+    fn workers(&self) -> Option<&Workers> {
+        None
+    }
 }
 
-/// A compiled recording.
+/// How a program is executed. The default is a whole run that nobody stops.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Run<'a> {
+    /// Without the dispatches of [`Recording::deep`]: what they wrote in the last whole run is read again.
+    pub reuse: bool,
+    /// Ends the run early when it is asked to.
+    pub cancel: Option<&'a Cancel>,
+}
+
+impl Run<'_> {
+    /// # Errors
+    /// [`Error::Cancelled`] when the run was asked to end.
+    pub fn check(&self) -> Result<()> {
+        self.cancel.map_or(Ok(()), Cancel::check)
+    }
+}
+
+/// A compiled recording. It holds all that it needs of its [`Backend`], and may outlive it.
 pub trait Program: Send {
     /// Executes the recording once. Every input must be given, as f32, channels last.
     ///
-    /// # Errors
-    /// When an input is missing, unknown or of another length, or the device fails.
-    fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs>;
-
-    /// As [`run`](Self::run), but without the dispatches of [`Recording::deep`]: what they wrote in the last whole run is read again.
+    /// After an error, a later run is whole and right again, unless the device was lost.
     ///
     /// # Errors
-    /// As [`run`](Self::run), and when no whole run ended well before, or the program keeps nothing.
+    /// When an input is missing, unknown or of another length, or the device fails; with [`Run::reuse`], when no whole run ended well before or
+    /// the program keeps nothing; [`Error::Cancelled`] soon after [`Run::cancel`] asks: a GPU ends the at most two submissions that it was given,
+    /// the host the blocks that its threads are at.
+    fn execute(&mut self, inputs: &[(&str, &[f32])], how: Run<'_>) -> Result<Outputs>;
+
+    /// [`execute`](Self::execute), whole and to its end.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
+        self.execute(inputs, Run::default())
+    }
+
+    /// [`execute`](Self::execute) with [`Run::reuse`].
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
     fn run_reusing(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        let _ = inputs;
-        Err(Error::shape("run", "expected a program that keeps features, got one that keeps none"))
+        self.execute(inputs, Run { reuse: true, ..Run::default() })
     }
 
     /// Like [`run`](Self::run), with the time of each dispatch that the run takes, in order; on a GPU the device's own. Slower, since each is timed

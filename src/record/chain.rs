@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use super::{
-    Backend, Caps, ChainPlan, DType, DispatchTime, FeatureMap, Outputs, Program, Reach, Recording, Shape, Tensor,
+    Backend, Caps, ChainPlan, DType, DispatchTime, FeatureMap, Outputs, Program, Reach, Recording, Run, Shape, Tensor,
 };
 use crate::{Error, Result};
 
@@ -35,7 +35,7 @@ pub struct Chain<'m> {
 }
 
 /// The moments of a norm over a whole map, `[2, c]`: means and scales.
-type Moments<'m> = Box<dyn Fn(&FeatureMap) -> Result<Vec<f32>> + Send + 'm>;
+type Moments<'m> = Box<dyn Fn(&FeatureMap) -> Result<Vec<f32>> + Send + Sync + 'm>;
 
 /// Records a part for a band, and gives its result.
 type Record<'m> = Box<dyn Fn(&mut Recording, Band) -> Result<Tensor> + Send + 'm>;
@@ -154,11 +154,17 @@ impl<'m> ChainProgram<'m> {
     }
 
     /// Runs part `index` at each of its windows.
-    fn run_part(&self, index: usize, map: &mut FeatureMap, kept: &mut Option<FeatureMap>) -> Result<FeatureMap> {
+    fn run_part(
+        &self,
+        index: usize,
+        map: &mut FeatureMap,
+        kept: &mut Option<FeatureMap>,
+        how: Run<'_>,
+    ) -> Result<FeatureMap> {
         let (part, plan) = (&self.chain.parts[index], &self.plan.parts[index]);
-        let moments = part.moments.as_ref().map(|moments| moments(map)).transpose()?;
+        let moments = part.moments.as_ref().map(|moments| self.on_workers(|| moments(map))).transpose()?;
         if moments.iter().flatten().any(|v| !v.is_finite()) {
-            let (stage, count) = (part.label.clone(), map.non_finite().max(1));
+            let (stage, count) = (part.label.clone(), self.on_workers(|| map.non_finite()).max(1));
             return Err(Error::NonFinite { stage, count, hint: String::new() });
         }
         let mut program = self.compile(index)?;
@@ -166,6 +172,7 @@ impl<'m> ChainProgram<'m> {
         let row = plan.result.0.w * plan.result.0.c;
         let mut released = 0;
         for window in &plan.windows {
+            how.check()?;
             if part.residual != Residual::Keep {
                 map.release(released..window.start);
             }
@@ -174,25 +181,39 @@ impl<'m> ChainProgram<'m> {
                 && let Some(kept) = kept.as_mut()
             {
                 kept.release(released..window.start);
-                residual = Some(kept.read(window.start..window.start + plan.rows));
+                residual = Some(self.on_workers(|| kept.read(window.start..window.start + plan.rows)));
             }
             released = window.start;
-            let band = map.read(window.start..window.start + plan.rows);
+            let band = self.on_workers(|| map.read(window.start..window.start + plan.rows));
             let mut inputs: Vec<(&str, &[f32])> = vec![(MAP, &band)];
             inputs.extend(moments.as_deref().map(|moments| (MOMENTS, moments)));
             inputs.extend(residual.as_deref().map(|residual| (RESIDUAL, residual)));
-            let outputs = program.run(&inputs)?;
+            let outputs = program.execute(&inputs, how)?;
             let kept_rows = window.of_band.start * row..window.of_band.end * row;
-            out.write(window.keep.clone(), &outputs[RESULT][kept_rows]);
+            self.on_workers(|| out.write(window.keep.clone(), &outputs[RESULT][kept_rows]));
         }
         Ok(out)
+    }
+
+    /// Runs what goes through whole maps on the backend's threads.
+    fn on_workers<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match self.backend.workers() {
+            Some(workers) => workers.install(work),
+            None => work(),
+        }
     }
 }
 
 impl Program for ChainProgram<'_> {
     /// # Errors
-    /// As the parts' programs; [`Error::NonFinite`] as soon as a norm's moments are not finite.
-    fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
+    /// As the parts' programs, and for [`Run::reuse`], as nothing is kept; [`Error::NonFinite`] as soon as a norm's moments are not finite.
+    fn execute(&mut self, inputs: &[(&str, &[f32])], how: Run<'_>) -> Result<Outputs> {
+        if how.reuse {
+            return Err(Error::shape(
+                "run",
+                "expected a program that keeps features, got one in bands, which keeps none",
+            ));
+        }
         let &[(name, values)] = inputs else {
             return Err(Error::shape("run", format!("expected one input, {}, got {}", self.chain.input, inputs.len())));
         };
@@ -203,14 +224,15 @@ impl Program for ChainProgram<'_> {
                 format!("expected input {} of {shape}, got {name} of {} values", self.chain.input, values.len()),
             ));
         }
-        let mut map = FeatureMap::from_values(values, shape, DType::F32);
+        let mut map = self.on_workers(|| FeatureMap::from_values(values, shape, DType::F32));
         let mut kept = None;
         for index in 0..self.chain.parts.len() {
-            let made = self.run_part(index, &mut map, &mut kept)?;
+            let made = self.run_part(index, &mut map, &mut kept, how)?;
             let read = std::mem::replace(&mut map, made);
             kept = (self.chain.parts[index].residual == Residual::Keep).then_some(read);
         }
-        Ok(Outputs::from([(self.chain.output.to_owned(), map.read(0..map.shape().h))]))
+        let values = self.on_workers(|| map.read(0..map.shape().h));
+        Ok(Outputs::from([(self.chain.output.to_owned(), values)]))
     }
 
     fn run_profiled(&mut self, _: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {

@@ -2,93 +2,61 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::host_weight::HostWeight;
+use super::host_constants::{Form, HostConstant, Key, Stored, WEIGHT, weight_rows};
+use super::workers::caught;
 use super::{
-    Backend, Caps, Constant, Dispatch, DispatchTime, Kept, MemoryPlan, Outputs, Program, Recording, Role, Tensor,
-    Variant, plan,
+    Backend, Cancel, Caps, Counters, Counts, Dispatch, DispatchTime, Held, HostCall, HostWeight, Kept, Ledger,
+    MemoryPlan, Outputs, Program, Recording, Resident, Role, Run, Tensor, Workers, apart, plan,
 };
 use crate::{Error, Result};
 
-/// One kernel call on the host: the same bindings and parameters as in WGSL, everything in f32 but a product's weight.
-pub struct HostCall<'a> {
-    /// Which form of the kernel.
-    pub variant: &'a Variant,
-    params: &'a [u8],
-    reads: Vec<(&'static str, &'a [f32])>,
-    weight: Option<&'a HostWeight>,
-    out: Option<&'a mut [f32]>,
-}
-
-impl<'a> HostCall<'a> {
-    /// The parameter block.
-    pub fn params<P: bytemuck::AnyBitPattern>(&self) -> P {
-        bytemuck::pod_read_unaligned(self.params)
-    }
-
-    /// The whole storage bound as `name`.
-    pub fn read(&self, name: &str) -> &'a [f32] {
-        self.try_read(name).unwrap_or_else(|| panic!("binding {name} was recorded"))
-    }
-
-    /// The whole storage bound as `name`, if the variant binds it.
-    pub fn try_read(&self, name: &str) -> Option<&'a [f32]> {
-        self.reads.iter().find(|(n, _)| *n == name).map(|(_, slice)| *slice)
-    }
-
-    /// The constant bound as `weight`, in panels.
-    pub fn weight(&self) -> &'a HostWeight {
-        self.weight.expect("binding weight was recorded")
-    }
-
-    /// The whole storage bound as `out`; can be taken once.
-    pub fn out(&mut self) -> &'a mut [f32] {
-        self.out.take().expect("a host kernel takes its output once")
-    }
-}
-
-/// Executes recordings on all cores with rayon.
+/// Executes recordings on all cores, on threads of its own.
 pub struct HostBackend {
+    shared: Arc<Shared>,
+}
+
+/// What its programs have in common.
+pub(super) struct Shared {
     caps: Caps,
-    /// Constants, shared between programs by the identity of their `Arc` and the form.
-    constants: Mutex<HashMap<(usize, Form), Weak<HostConstant>>>,
-}
-
-/// How a constant is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Form {
-    /// In order, as f32.
-    Values,
-    /// In panels, as a matrix of so many rows.
-    Weight(usize),
-}
-
-enum Stored {
-    Values(Vec<f32>),
-    Weight(HostWeight),
-}
-
-struct HostConstant {
-    stored: Stored,
-    /// Keeps the address that is the cache's key from being given to another constant.
-    _source: Arc<Constant>,
+    pub(super) constants: Resident<Key, HostConstant>,
+    pub(super) workers: Workers,
+    pub(super) counts: Counts,
+    pub(super) memory: Ledger,
 }
 
 impl Default for HostBackend {
     fn default() -> Self {
-        HostBackend { caps: Caps::host(), constants: Mutex::default() }
+        let (constants, workers, counts, memory) = Default::default();
+        HostBackend { shared: Arc::new(Shared { caps: Caps::host(), constants, workers, counts, memory }) }
     }
 }
 
 impl Backend for HostBackend {
     fn caps(&self) -> &Caps {
-        &self.caps
+        &self.shared.caps
     }
 
     fn compile(&self, recording: Recording) -> Result<Box<dyn Program>> {
         Ok(Box::new(self.compile_program(recording)?))
+    }
+
+    fn counters(&self) -> Counters {
+        self.shared.counts.now()
+    }
+
+    fn allocated_bytes(&self) -> u64 {
+        self.shared.memory.bytes()
+    }
+
+    fn missing_constant_bytes(&self, recording: &Recording) -> u64 {
+        self.shared.missing_bytes(recording)
+    }
+
+    fn workers(&self) -> Option<&Workers> {
+        Some(&self.shared.workers)
     }
 }
 
@@ -99,64 +67,16 @@ impl HostBackend {
     /// As [`compile`](Backend::compile).
     pub fn compile_program(&self, mut recording: Recording) -> Result<HostProgram> {
         // A recording made for another device runs here too: storage is f32 and sizes are unlimited.
-        recording.caps = self.caps.clone();
+        recording.caps = self.shared.caps.clone();
         let plan = plan(&recording)?;
-        let mut constants = HashMap::new();
-        for (index, tensor) in recording.tensors.iter().enumerate() {
-            if let Role::Constant(constant) = &tensor.role {
-                for form in forms(&recording, index as u32) {
-                    constants.insert((index as u32, form), self.constant(constant, form)?);
-                }
-            }
-        }
+        let constants = apart(|| self.shared.constants_of(&recording))?;
         // NaN, so that a kernel that reads what nobody wrote shows.
-        let lanes = plan.lanes.iter().map(|bytes| vec![f32::NAN; bytes / 4]).collect();
-        let kept = Kept::of(&recording);
-        Ok(HostProgram { recording, plan, lanes, constants, kept })
+        let lanes: Vec<Vec<f32>> = plan.lanes.iter().map(|bytes| vec![f32::NAN; bytes / 4]).collect();
+        let held = self.shared.memory.hold(lanes.iter().map(|lane| size_of_val(lane.as_slice()) as u64).sum());
+        self.shared.counts.compiled_programs.add(1);
+        let (kept, shared) = (Kept::of(&recording), Arc::clone(&self.shared));
+        Ok(HostProgram { recording, plan, lanes, constants, kept, _held: held, shared })
     }
-
-    fn constant(&self, constant: &Arc<Constant>, form: Form) -> Result<Arc<HostConstant>> {
-        let key = (Arc::as_ptr(constant) as usize, form);
-        let mut cache = self.constants.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(found) = cache.get(&key).and_then(Weak::upgrade) {
-            return Ok(found);
-        }
-        cache.retain(|_, weak| weak.strong_count() > 0);
-        let stored = match form {
-            Form::Values => Stored::Values(constant.values()?),
-            Form::Weight(rows) => Stored::Weight(HostWeight::new(constant, rows)?),
-        };
-        let made = Arc::new(HostConstant { stored, _source: Arc::clone(constant) });
-        cache.insert(key, Arc::downgrade(&made));
-        Ok(made)
-    }
-}
-
-/// Rows of the weight that a dispatch reads: two for each result of a gated product.
-fn weight_rows(dispatch: &Dispatch) -> usize {
-    let results = dispatch.write.shape.c;
-    if dispatch.variant.has("GATED") { 2 * results } else { results }
-}
-
-/// The binding of a product's weight.
-const WEIGHT: &str = "weight";
-
-/// The forms in which a constant is read: as a weight, in order, or (rarely) both.
-fn forms(recording: &Recording, storage: u32) -> Vec<Form> {
-    let mut forms = Vec::new();
-    for dispatch in &recording.dispatches {
-        for (name, _) in dispatch.reads.iter().filter(|(_, tensor)| tensor.storage == storage) {
-            let form = if *name == WEIGHT { Form::Weight(weight_rows(dispatch)) } else { Form::Values };
-            if !forms.contains(&form) {
-                forms.push(form);
-            }
-        }
-    }
-    let is_output = recording.outputs.iter().any(|output| output.tensor.storage == storage);
-    if (is_output || forms.is_empty()) && !forms.contains(&Form::Values) {
-        forms.push(Form::Values);
-    }
-    forms
 }
 
 /// A recording with its memory, ready to run.
@@ -166,6 +86,9 @@ pub struct HostProgram {
     lanes: Vec<Vec<f32>>,
     constants: HashMap<(u32, Form), Arc<HostConstant>>,
     kept: Kept,
+    /// The lanes'.
+    _held: Held,
+    shared: Arc<Shared>,
 }
 
 impl HostProgram {
@@ -179,12 +102,13 @@ impl HostProgram {
         self.kept.ranges(&self.recording, inputs, reuse)
     }
 
-    fn run_as(&mut self, inputs: &[(&str, &[f32])], reuse: bool) -> Result<Outputs> {
+    fn run_as(&mut self, inputs: &[(&str, &[f32])], how: Run<'_>) -> Result<Outputs> {
         let inputs = match_inputs(&self.recording, inputs)?;
-        let ranges = self.begin(&inputs, reuse)?;
+        let ranges = self.begin(&inputs, how.reuse)?;
         let first = ranges[0].start;
+        let nobody = Cancel::default();
         for index in ranges.into_iter().flatten() {
-            self.execute(index);
+            self.dispatch(index, how.cancel.unwrap_or(&nobody))?;
         }
         self.kept.made(&self.recording, first, &inputs);
         Ok(self.outputs())
@@ -220,42 +144,46 @@ impl HostProgram {
         Some(made.insert(HostWeight::from_f32(self.slice(tensor.storage), rows)))
     }
 
-    fn execute(&mut self, index: usize) {
+    /// # Errors
+    /// When the run was asked to stop before or meanwhile, and when the kernel panics.
+    fn dispatch(&mut self, index: usize, cancel: &Cancel) -> Result<()> {
+        cancel.check()?;
         let written = self.recording.dispatches[index].write.storage;
         let (lane, range) = self.range(written).expect("a written tensor is placed");
         // The plan keeps a dispatch's inputs out of its output's lane, so the lane can be taken out meanwhile.
         let mut lane_values = std::mem::take(&mut self.lanes[lane]);
-        let dispatch = &self.recording.dispatches[index];
-        let mut made = None;
-        let mut call = HostCall {
-            weight: self.weight(dispatch, &mut made),
-            variant: &dispatch.variant,
-            params: &dispatch.params,
-            reads: dispatch.reads.iter().map(|&(name, tensor)| (name, self.slice(tensor.storage))).collect(),
-            out: Some(&mut lane_values[range]),
+        let (own, out) = (&*self, &mut lane_values[range]);
+        let dispatch = &own.recording.dispatches[index];
+        let call = || {
+            let mut made = None;
+            let mut call = HostCall {
+                weight: own.weight(dispatch, &mut made),
+                variant: &dispatch.variant,
+                params: &dispatch.params,
+                reads: dispatch.reads.iter().map(|&(name, tensor)| (name, own.slice(tensor.storage))).collect(),
+                out: Some(out),
+                cancel,
+            };
+            (dispatch.kernel.host)(&mut call);
         };
-        (dispatch.kernel.host)(&mut call);
+        let ended = caught(&dispatch.label, || {
+            own.shared.workers.install(call);
+            // What a kernel left half made counts for nothing.
+            cancel.check()
+        });
         self.lanes[lane] = lane_values;
-    }
-}
-
-impl Program for HostProgram {
-    fn run(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        self.run_as(inputs, false)
+        ended
     }
 
-    fn run_reusing(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
-        self.run_as(inputs, true)
-    }
-
-    fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
+    fn profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
         let inputs = match_inputs(&self.recording, inputs)?;
         let [range, _] = self.begin(&inputs, false)?;
         let first = range.start;
+        let nobody = Cancel::default();
         let mut times = Vec::with_capacity(self.recording.dispatches.len() - first);
         for index in first..self.recording.dispatches.len() {
             let start = Instant::now();
-            self.execute(index);
+            self.dispatch(index, &nobody)?;
             let seconds = start.elapsed().as_secs_f64();
             let dispatch = &self.recording.dispatches[index];
             let (label, kernel, flops) = (dispatch.label.clone(), dispatch.kernel.stem, dispatch.flops);
@@ -263,6 +191,16 @@ impl Program for HostProgram {
         }
         self.kept.made(&self.recording, first, &inputs);
         Ok((self.outputs(), times))
+    }
+}
+
+impl Program for HostProgram {
+    fn execute(&mut self, inputs: &[(&str, &[f32])], how: Run<'_>) -> Result<Outputs> {
+        apart(|| self.run_as(inputs, how))
+    }
+
+    fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
+        apart(|| self.profiled(inputs))
     }
 
     fn allocated_bytes(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use chiaro::models::{AutoencoderKl, AutoencoderKlConfig, names};
-use chiaro::record::{Backend, Caps, Chain, ChainPlan, ChainProgram, Outputs, Program, Reach, Recording, Span};
+use chiaro::record::{Backend, Caps, Chain, ChainPlan, ChainProgram, Outputs, Program, Reach, Recording, Run, Span};
 
 use super::bench::{Bench, cases, channels_last, config_text, families, input, weights};
 use crate::support::golden::{Golden, compare};
@@ -41,8 +41,8 @@ impl Backend for Watched {
 }
 
 impl Program for WatchedProgram {
-    fn run(&mut self, inputs: &[(&str, &[f32])]) -> chiaro::Result<Outputs> {
-        self.program.run(inputs)
+    fn execute(&mut self, inputs: &[(&str, &[f32])], how: Run<'_>) -> chiaro::Result<Outputs> {
+        self.program.execute(inputs, how)
     }
 
     fn allocated_bytes(&self) -> u64 {

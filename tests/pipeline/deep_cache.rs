@@ -7,7 +7,7 @@ use chiaro::pipeline::{
     ControlRequest, DeepCache, Device, Event, Hires, InitImage, Overrides, Picture, Pipeline, Precision, Request,
     Source, Upscale,
 };
-use chiaro::record::{Backend, Caps, DType, HostBackend, Outputs, Program, Recording, Role, plan};
+use chiaro::record::{Backend, Caps, DType, HostBackend, Outputs, Program, Recording, Role, Run, plan};
 use chiaro::sampling::SolverKind;
 use chiaro::weights::{WeightFile, WeightType, Weights};
 
@@ -247,14 +247,9 @@ impl Counted {
 }
 
 impl Program for Counted {
-    fn run(&mut self, inputs: &[(&str, &[f32])]) -> chiaro::Result<Outputs> {
-        self.count(0);
-        self.program.run(inputs)
-    }
-
-    fn run_reusing(&mut self, inputs: &[(&str, &[f32])]) -> chiaro::Result<Outputs> {
-        self.count(1);
-        self.program.run_reusing(inputs)
+    fn execute(&mut self, inputs: &[(&str, &[f32])], how: Run<'_>) -> chiaro::Result<Outputs> {
+        self.count(usize::from(how.reuse));
+        self.program.execute(inputs, how)
     }
 
     fn allocated_bytes(&self) -> u64 {

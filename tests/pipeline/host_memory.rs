@@ -13,7 +13,7 @@ use std::time::Instant;
 use chiaro::gpu::GpuBackend;
 use chiaro::ops::{Conv2d, Epilogue, conv2d, matmul};
 use chiaro::pipeline::{Adapter, Device, Overrides, Pipeline, Precision, Request, Source};
-use chiaro::record::{Backend, Caps, Constant, DType, Outputs, Program, Recording, Role, Shape};
+use chiaro::record::{Backend, Caps, Constant, DType, Outputs, Program, Recording, Role, Run, Shape};
 use chiaro::weights::{WeightFile, WeightType, Weights};
 
 use super::adapter_files::{Tensors, write};
@@ -204,7 +204,7 @@ struct Reader {
 struct Nothing;
 
 impl Program for Nothing {
-    fn run(&mut self, _: &[(&str, &[f32])]) -> chiaro::Result<Outputs> {
+    fn execute(&mut self, _: &[(&str, &[f32])], _: Run<'_>) -> chiaro::Result<Outputs> {
         unreachable!("nothing is run here")
     }
 
