@@ -1,5 +1,7 @@
 //! Whichever autoencoder a model has.
 
+use std::sync::Arc;
+
 use super::{AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig};
 use crate::record::{Caps, Recording};
 use crate::weights::Weights;
@@ -8,7 +10,7 @@ use crate::{Error, Result};
 /// An autoencoder for the latents of Stable Diffusion.
 pub enum Autoencoder {
     /// The one that a model was trained with.
-    Kl(Box<AutoencoderKl>),
+    Kl(Arc<AutoencoderKl>),
     /// A small one for the same latents.
     Tiny(Box<AutoencoderTiny>),
 }
@@ -47,7 +49,7 @@ impl Autoencoder {
     pub fn load(config: &str, origin: &str, weights: &Weights) -> Result<Self> {
         Ok(match Config::read(config, origin)? {
             Config::Tiny(config) => Autoencoder::Tiny(Box::new(AutoencoderTiny::load(config, weights)?)),
-            Config::Kl(config) => Autoencoder::Kl(Box::new(AutoencoderKl::load(config, weights)?)),
+            Config::Kl(config) => Autoencoder::Kl(Arc::new(AutoencoderKl::load(config, weights)?)),
         })
     }
 

@@ -5,11 +5,13 @@
 //! all pixels, are one recording, as they are in [`record_decode`](AutoencoderKl::record_decode) and
 //! [`record_encode`](AutoencoderKl::record_encode); element types are the same throughout.
 
+use std::sync::Arc;
+
 use super::AutoencoderKl;
 use crate::Result;
 use crate::models::names;
 use crate::nn::ResnetBlock2D;
-use crate::record::{Band, Chain, Part, Reach, Recording, Residual, Shape, Span, Tensor};
+use crate::record::{Band, Chain, FeatureMap, Part, Reach, Recording, Residual, Shape, Span, Tensor};
 
 impl AutoencoderKl {
     /// Levels that [`decode_chain`](Self::decode_chain) and [`encode_chain`](Self::encode_chain) can have in bands: all.
@@ -22,22 +24,24 @@ impl AutoencoderKl {
     ///
     /// # Panics
     /// When `levels` is not from 1 to [`levels`](Self::levels).
-    pub fn decode_chain(&self, h: usize, w: usize, levels: usize) -> Chain<'_> {
+    pub fn decode_chain(self: &Arc<Self>, h: usize, w: usize, levels: usize) -> Chain<'static> {
         assert!((1..=self.levels()).contains(&levels), "from one level to all");
-        let decoder = &self.decoder;
         let coarse = self.levels() - levels;
         let mut parts = vec![Part {
             label: "decoder, coarse".into(),
             span: Span::Whole,
             residual: Residual::Unused,
             moments: None,
-            record: Box::new(move |rec, band| self.decode_to(rec, band.map, coarse)),
+            record: self.part(move |vae, rec, band| vae.decode_to(rec, band.map, coarse)),
         }];
         if coarse > 0 {
             parts.push(self.enlarge_part(coarse - 1));
         }
-        for (i, (resnets, upsampler)) in decoder.up_blocks.iter().enumerate().skip(coarse) {
-            resnet_parts(&mut parts, &format!("decoder.up_blocks.{i}"), resnets, false);
+        for (i, (resnets, upsampler)) in self.decoder.up_blocks.iter().enumerate().skip(coarse) {
+            let scopes = (0..resnets.len()).map(|at| format!("decoder.up_blocks.{i}.resnets.{at}"));
+            for (at, scope) in scopes.enumerate() {
+                self.resnet_parts(&mut parts, scope, move |vae| &vae.decoder.up_blocks[i].0[at], false);
+            }
             if upsampler.is_some() {
                 parts.push(self.enlarge_part(i));
             }
@@ -46,8 +50,12 @@ impl AutoencoderKl {
             label: "decoder.conv_out".into(),
             span: Span::Rows(Reach::Same),
             residual: Residual::Unused,
-            moments: Some(Box::new(|map| decoder.conv_norm_out.moments(map))),
-            record: Box::new(|rec, band| rec.scoped("decoder", |rec| decoder.leave(rec, band.map, band.moments))),
+            moments: Some({
+                let vae = Arc::clone(self);
+                Box::new(move |map| vae.decoder.conv_norm_out.moments(map))
+            }),
+            record: self
+                .part(|vae, rec, band| rec.scoped("decoder", |rec| vae.decoder.leave(rec, band.map, band.moments))),
         });
         let shape = Shape::image(1, h, w, self.config.latent_channels.next_multiple_of(4));
         Chain { input: names::LATENTS, shape, parts, output: names::OUT }
@@ -58,20 +66,23 @@ impl AutoencoderKl {
     ///
     /// # Panics
     /// As [`decode_chain`](Self::decode_chain).
-    pub fn encode_chain(&self, h: usize, w: usize, levels: usize) -> Chain<'_> {
+    pub fn encode_chain(self: &Arc<Self>, h: usize, w: usize, levels: usize) -> Chain<'static> {
         assert!((1..=self.levels()).contains(&levels), "from one level to all");
-        let encoder = &self.encoder;
         let mut parts = vec![Part {
             label: "encoder.conv_in".into(),
             span: Span::Rows(Reach::Same),
             residual: Residual::Unused,
             moments: None,
-            record: Box::new(|rec, band| rec.in_f32(|rec| rec.scoped("encoder", |rec| encoder.enter(rec, band.map)))),
+            record: self
+                .part(|vae, rec, band| rec.in_f32(|rec| rec.scoped("encoder", |rec| vae.encoder.enter(rec, band.map)))),
         }];
-        for (i, (resnets, downsampler)) in encoder.down_blocks.iter().enumerate().take(levels) {
+        for (i, (resnets, downsampler)) in self.encoder.down_blocks.iter().enumerate().take(levels) {
             let label = format!("encoder.down_blocks.{i}");
-            resnet_parts(&mut parts, &label, resnets, true);
-            if let Some(downsampler) = downsampler {
+            for at in 0..resnets.len() {
+                let scope = format!("{label}.resnets.{at}");
+                self.resnet_parts(&mut parts, scope, move |vae| &vae.encoder.down_blocks[i].0[at], true);
+            }
+            if downsampler.is_some() {
                 let label = format!("{label}.downsamplers.0");
                 let scope = label.clone();
                 parts.push(Part {
@@ -79,7 +90,8 @@ impl AutoencoderKl {
                     span: Span::Rows(Reach::Halved),
                     residual: Residual::Unused,
                     moments: None,
-                    record: Box::new(move |rec, band| {
+                    record: self.part(move |vae, rec, band| {
+                        let downsampler = vae.encoder.down_blocks[i].1.as_ref().expect("the block has one");
                         rec.in_f32(|rec| rec.scoped(&*scope, |rec| downsampler.forward(rec, band.map)))
                     }),
                 });
@@ -90,58 +102,68 @@ impl AutoencoderKl {
             span: Span::Whole,
             residual: Residual::Unused,
             moments: None,
-            record: Box::new(move |rec, band| rec.in_f32(|rec| self.encode_from(rec, band.map, levels))),
+            record: self.part(move |vae, rec, band| rec.in_f32(|rec| vae.encode_from(rec, band.map, levels))),
         });
         let shape = Shape::image(1, h, w, self.config.in_channels.next_multiple_of(4));
         Chain { input: names::IMAGE, shape, parts, output: names::OUT }
     }
 
     /// What enlarges the result of a block on the way up.
-    fn enlarge_part(&self, block: usize) -> Part<'_> {
+    fn enlarge_part(self: &Arc<Self>, block: usize) -> Part<'static> {
         let scope = format!("decoder.up_blocks.{block}");
         Part {
             label: format!("{scope}.upsamplers.0"),
             span: Span::Rows(Reach::Doubled),
             residual: Residual::Unused,
             moments: None,
-            record: Box::new(move |rec, band| rec.scoped(&*scope, |rec| self.decoder.enlarge(rec, block, band.map))),
+            record: self
+                .part(move |vae, rec, band| rec.scoped(&*scope, |rec| vae.decoder.enlarge(rec, block, band.map))),
         }
     }
-}
 
-/// Two parts of each block; `wide` keeps all of it in f32.
-fn resnet_parts<'m>(parts: &mut Vec<Part<'m>>, scope: &str, resnets: &'m [ResnetBlock2D], wide: bool) {
-    type Half<'m> = Box<dyn Fn(&mut Recording, Band, Tensor) -> Result<Tensor> + Send + 'm>;
-    for (i, resnet) in resnets.iter().enumerate() {
-        let scope = format!("{scope}.resnets.{i}");
-        let mut half = |name: &str, residual, moments, record: Half<'m>| {
-            let scope = scope.clone();
+    /// The dispatches of a part that owns the network it is of.
+    fn part(
+        self: &Arc<Self>,
+        record: impl Fn(&Self, &mut Recording, Band) -> Result<Tensor> + Send + 'static,
+    ) -> Box<dyn Fn(&mut Recording, Band) -> Result<Tensor> + Send> {
+        let vae = Arc::clone(self);
+        Box::new(move |rec, band| record(&vae, rec, band))
+    }
+
+    /// Two parts of a residual block; `wide` keeps all of it in f32.
+    fn resnet_parts(
+        self: &Arc<Self>,
+        parts: &mut Vec<Part<'static>>,
+        scope: String,
+        block: impl Fn(&Self) -> &ResnetBlock2D + Clone + Send + Sync + 'static,
+        wide: bool,
+    ) {
+        type Half = fn(&ResnetBlock2D, &mut Recording, Band, Tensor) -> Result<Tensor>;
+        type Moments = fn(&ResnetBlock2D, &FeatureMap) -> Result<Vec<f32>>;
+        let mut half = |name: &str, residual, moments: Moments, record: Half| {
+            let (inner, of, vae) = (scope.clone(), block.clone(), Arc::clone(self));
             parts.push(Part {
                 label: format!("{scope}.{name}"),
                 span: Span::Rows(Reach::Same),
                 residual,
-                moments: Some(moments),
-                record: Box::new(move |rec, band| {
-                    let moments = band.moments.expect("a part with moments is given them");
-                    let body = |rec: &mut Recording| rec.scoped(&*scope, |rec| record(rec, band, moments));
-                    if wide { rec.in_f32(body) } else { body(rec) }
-                }),
+                moments: Some(Box::new(move |x| moments(of(&vae), x))),
+                record: {
+                    let block = block.clone();
+                    self.part(move |vae, rec, band| {
+                        let moments = band.moments.expect("a part with moments is given them");
+                        let body =
+                            |rec: &mut Recording| rec.scoped(&*inner, |rec| record(block(vae), rec, band, moments));
+                        if wide { rec.in_f32(body) } else { body(rec) }
+                    })
+                },
             });
         };
-        half(
-            "conv1",
-            Residual::Keep,
-            Box::new(|x| resnet.moments1(x)),
-            Box::new(|rec, band, moments| resnet.forward_first(rec, band.map, moments)),
-        );
-        half(
-            "conv2",
-            Residual::Add,
-            Box::new(|hidden| resnet.moments2(hidden)),
-            Box::new(|rec, band, moments| {
-                let x = band.residual.expect("a part that adds is given what was kept");
-                resnet.forward_second(rec, band.map, x, moments)
-            }),
-        );
+        half("conv1", Residual::Keep, ResnetBlock2D::moments1, |resnet, rec, band, moments| {
+            resnet.forward_first(rec, band.map, moments)
+        });
+        half("conv2", Residual::Add, ResnetBlock2D::moments2, |resnet, rec, band, moments| {
+            let x = band.residual.expect("a part that adds is given what was kept");
+            resnet.forward_second(rec, band.map, x, moments)
+        });
     }
 }
