@@ -3,6 +3,8 @@
 pub(crate) mod choice;
 pub(crate) mod findings;
 pub(crate) mod kept;
+pub(crate) mod programs;
+pub(crate) mod residency;
 pub(crate) mod tuning_file;
 pub(crate) mod vae_tiling;
 pub(crate) mod weight_types;
@@ -11,6 +13,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::pipeline::device::programs::Programs;
+use crate::pipeline::device::residency::{Residency, Statistics};
 use crate::pipeline::device::vae_tiling::VaeTiling;
 use crate::pipeline::device::weight_types::{Part, Streaming, WeightTypes};
 use crate::record::{AdapterKind, Backend, Caps, DType, Program, Recording, Tuning};
@@ -61,6 +65,8 @@ pub struct Device {
     may_widen: bool,
     /// Devices and tiers that were passed over, and why.
     remarks: Vec<String>,
+    /// What stays on it; clones of the device have it in common.
+    programs: Arc<Programs>,
 }
 
 impl Device {
@@ -92,6 +98,7 @@ impl Device {
             streamed: [false; Part::COUNT],
             may_widen: precision == Precision::Auto && storage == DType::F16,
             remarks: Vec::new(),
+            programs: Arc::default(),
         })
     }
 
@@ -103,6 +110,11 @@ impl Device {
     /// Tiles that were measured on it.
     pub fn tuning(&self) -> &Tuning {
         &self.tuning
+    }
+
+    /// What tells these tiles from others.
+    pub(crate) fn tuning_key(&self) -> usize {
+        Arc::as_ptr(&self.tuning) as usize
     }
 
     /// A GPU without limits that exists on paper only, for plans of what a real one would need.
@@ -120,6 +132,7 @@ impl Device {
             streamed: [false; Part::COUNT],
             may_widen: false,
             remarks: Vec::new(),
+            programs: Arc::default(),
         }
     }
 
@@ -225,6 +238,48 @@ impl Device {
     /// Bytes within which a recording of this part keeps its constants.
     pub(crate) fn memory_limit(&self, part: Part) -> Option<u64> {
         self.streams(part).then(|| self.budget.unwrap_or(0))
+    }
+
+    /// The same device; compiled networks stay on it or not, of all models that were loaded for it and its clones. What is in use goes on.
+    pub fn with_residency(self, residency: Residency) -> Device {
+        self.programs.set_residency(residency);
+        self
+    }
+
+    /// Whether compiled networks stay.
+    pub fn residency(&self) -> Residency {
+        self.programs.residency()
+    }
+
+    /// What it did so far and holds now.
+    pub fn statistics(&self) -> Statistics {
+        let (counters, [hits, evictions]) = (self.backend.counters(), self.programs.counts());
+        Statistics {
+            uploaded_bytes: counters.uploaded_bytes,
+            streamed_bytes: counters.streamed_bytes,
+            compiled_pipelines: counters.compiled_pipelines,
+            compiled_programs: counters.compiled_programs,
+            hits,
+            evictions,
+            allocated_bytes: self.backend.allocated_bytes(),
+        }
+    }
+
+    /// Gives up what stays and is not in use.
+    pub fn release(&self) {
+        self.programs.clear();
+    }
+
+    pub(crate) fn programs(&self) -> &Arc<Programs> {
+        &self.programs
+    }
+
+    /// Bytes that may be allocated on it at one time, with what stays.
+    pub(crate) fn resident_limit(&self) -> Option<u64> {
+        match self.programs.residency() {
+            Residency::Within(bytes) => Some(self.budget.map_or(bytes, |budget| budget.min(bytes))),
+            Residency::On | Residency::Off => self.budget,
+        }
     }
 
     pub(crate) fn with_budget(self, bytes: u64) -> Device {

@@ -27,7 +27,7 @@ pub struct Adapter {
 }
 
 /// What became of an adapter.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AdapterReport {
     /// The adapter.
     pub adapter: Adapter,

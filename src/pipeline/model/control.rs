@@ -6,13 +6,17 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::models::original::Control;
+use crate::models::original::Control as Original;
 use crate::models::{ControlNet, ControlNetConfig, OneOrMany, Unet, UnetConfig};
+use crate::pipeline::device::residency::Numbered;
 use crate::pipeline::files::recognise::{Found, explained};
 use crate::pipeline::files::source::{Component, DIFFUSION_STEM};
 use crate::pipeline::model::kind::family_of;
 use crate::weights::{TensorSet, WeightFile, WeightType, Weights};
 use crate::{Error, Place, Result};
+
+/// A net as pipelines have it in common.
+pub(crate) type Control = Arc<Numbered<LoadedControl>>;
 
 /// A net with its files.
 pub(crate) struct LoadedControl {
@@ -84,7 +88,7 @@ pub(crate) fn read(path: &Path, unet: Option<&UnetConfig>, prefer_f16: bool) -> 
             return Err(found.refusal(path, Place::Control));
         }
         let file = TensorSet::from(file);
-        let Control { part, foreign, .. } = Control::read(&file, &unet.map(of_unet).unwrap_or_default())?;
+        let Original { part, foreign, .. } = Original::read(&file, &unet.map(of_unet).unwrap_or_default())?;
         let config = Value::Object(part.config).to_string();
         let config = ControlNetConfig::from_json(&config, &path.display().to_string())?;
         return Ok(Files { config, tensors: part.tensors, foreign });
@@ -96,7 +100,7 @@ pub(crate) fn read(path: &Path, unet: Option<&UnetConfig>, prefer_f16: bool) -> 
         .and_then(|text| ControlNetConfig::from_json(&text, &files.label("config.json")))
         .map_err(|error| explained(path, Place::Control, error))?;
     let tensors = files.weights(DIFFUSION_STEM, prefer_f16)?;
-    match Control::relative(&tensors) {
+    match Original::relative(&tensors) {
         Some(relative) => Err(Error::Model(format!(
             "{}: expected a ControlNet, got {relative}, which is not supported",
             path.display()

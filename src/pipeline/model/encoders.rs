@@ -1,6 +1,9 @@
 //! Text encoders: a tokenizer with its network, and the one or two of them that a UNet listens to.
 
+use std::sync::Arc;
+
 use crate::models::{ClipTextConfig, ClipTextModel, Network, TextStates};
+use crate::pipeline::device::residency::Numbered;
 use crate::pipeline::files::demo;
 use crate::pipeline::files::source::{Component, Source, TEXT_STEM, open};
 use crate::pipeline::model::adapters::Adapters;
@@ -9,6 +12,9 @@ use crate::record::{Caps, Recording};
 use crate::text::ClipTokenizer;
 use crate::weights::WeightType;
 use crate::{Error, Result};
+
+/// A text encoder as pipelines have it in common.
+pub(crate) type Encoder = Arc<Numbered<TextEncoder>>;
 
 /// A tokenizer with its network.
 pub(crate) struct TextEncoder {
@@ -95,7 +101,7 @@ pub(crate) fn load_text_encoders(
 }
 
 /// Channels of the states of one or two encoders, joined.
-pub(crate) fn joined_width(encoders: &[TextEncoder]) -> usize {
+pub(crate) fn joined_width(encoders: &[Encoder]) -> usize {
     encoders.iter().map(|encoder| encoder.model.config().hidden_size).sum()
 }
 

@@ -7,7 +7,7 @@ use crate::models::original::Family;
 use crate::models::{Unet, UnetConfig};
 use crate::pipeline::files::recognise::explained;
 use crate::pipeline::files::source::Component;
-use crate::pipeline::model::encoders::{TextEncoder, joined_width};
+use crate::pipeline::model::encoders::TextEncoder;
 use crate::{Error, Place, Result};
 
 /// Which text encoders read the prompt, and how.
@@ -157,7 +157,8 @@ const WITH_SCORE: usize = 5;
 /// The UNet takes what the text encoders give: states of their joined width, and with SDXL the pooled row and six numbers, or five where
 /// the last is an aesthetic score.
 fn takes_aesthetic(label: &str, unet: &Unet, reading: Reading, encoders: &[TextEncoder]) -> Result<bool> {
-    let (config, width) = (unet.config(), joined_width(encoders));
+    let width = encoders.iter().map(|encoder| encoder.model.config().hidden_size).sum::<usize>();
+    let config = unet.config();
     if config.cross_attention_dim != width {
         return Err(Error::Model(format!(
             "{label}: the UNet takes text states of width {}, the text encoder gives {width}; they belong to different models",

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::models::{Autoencoder, Network, Unet, UnetConfig};
 use crate::pipeline::device::Device;
+use crate::pipeline::device::residency::Numbered;
 use crate::pipeline::device::weight_types::Part;
 use crate::pipeline::files::recognise::of_latents;
 use crate::pipeline::files::source::{Component, DIFFUSION_STEM, Source, TEXT_STEM, open};
@@ -15,7 +16,7 @@ use crate::pipeline::model::encoders::load_text_encoders;
 use crate::pipeline::model::kind::{ModelIndex, Reading};
 use crate::pipeline::model::oms_module::{OmsModule, OmsSource};
 use crate::pipeline::model::overrides::Overrides;
-use crate::pipeline::model::pipeline::Pipeline;
+use crate::pipeline::model::pipeline::{Loaded, Pipeline};
 use crate::sampling::SchedulerConfig;
 use crate::weights::{WeightType, Weights};
 use crate::{Error, Place, Result};
@@ -57,14 +58,18 @@ impl Pipeline {
         let vae = Autoencoder::load(&vae_config, &vae_files.label("config.json"), &vae_weights)?;
         check_latents(&vae_files.label("config.json"), &unet, &vae)?;
         let kind = index.kind(&model.to_string(), &unet, vae.latent_channels(), &text_encoders)?;
-        let control = |path: &PathBuf| LoadedControl::load(path, &unet, stored(Part::Unet));
+        let control =
+            |path: &PathBuf| Ok(Numbered::new(LoadedControl::load(path, &unet, stored(Part::Unet))?, &device));
         let controls = overrides.controls.iter().map(control).collect::<Result<_>>()?;
         let files = model_files(&texts, unet_files, vae_files, kind.reading);
         let zeros = match model {
             Source::DemoModel => Vec::new(),
             _ => remarks_on_zeros(&files)?,
         };
-        let mut pipeline = Pipeline {
+        let share = |encoder| Numbered::new(encoder, &device);
+        let text_encoders = text_encoders.into_iter().map(share).collect();
+        let (unet, vae) = (Numbered::new(unet, &device), Numbered::new(vae, &device));
+        let mut pipeline = Pipeline::from(Loaded {
             device,
             label: model.name(),
             parts: overrides.parts(),
@@ -82,17 +87,17 @@ impl Pipeline {
             preview: None,
             refiner: None,
             // An OMS module was trained with the base's encoders as they were.
-            plain_texts: adapters.touch_text().then_some((texts, embeddings)),
+            plain_texts: adapters.touch_text().then(|| (texts, Arc::new(embeddings))),
             adapters: adapters.finish(&model.name())?,
             embeddings: embedded,
-        };
+        });
         if let Some(source) = oms {
             let module = OmsModule::load(source, &pipeline.device)?;
             pipeline.attach_oms(Arc::new(module))?;
         }
-        pipeline.preview = overrides.load_preview(&pipeline)?;
+        pipeline.preview = overrides.load_preview(&pipeline)?.map(|vae| Numbered::new(vae, &pipeline.device));
         if let Some(path) = &overrides.refiner {
-            pipeline.refiner = Some(Box::new(pipeline.load_refiner(&Source::at(path)?, overrides)?));
+            pipeline.refiner = Some(pipeline.load_refiner(&Source::at(path)?, overrides)?);
         }
         Ok(pipeline)
     }
@@ -117,7 +122,7 @@ impl Pipeline {
         let prediction_type = refiner.scheduler.prediction_type;
         refiner.scheduler = SchedulerConfig { prediction_type, ..self.scheduler.clone() };
         // What its UNet leaves room for.
-        refiner.preview = overrides.load_preview(&refiner)?;
+        refiner.preview = overrides.load_preview(&refiner)?.map(|vae| Numbered::new(vae, &refiner.device));
         Ok(refiner)
     }
 }

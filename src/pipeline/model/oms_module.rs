@@ -7,12 +7,13 @@ use serde::Deserialize;
 
 use crate::models::Unet;
 use crate::pipeline::device::Device;
+use crate::pipeline::device::residency::Numbered;
 use crate::pipeline::device::weight_types::{Part, name};
 use crate::pipeline::files::lookup::{Places, successor};
 use crate::pipeline::files::recognise::explained;
 use crate::pipeline::files::source::{Component, DIFFUSION_STEM, Source, TEXT_STEM};
 use crate::pipeline::model::adapters::Adapters;
-use crate::pipeline::model::encoders::{TextEncoder, joined_width, load_text_encoders};
+use crate::pipeline::model::encoders::{Encoder, TextEncoder, joined_width, load_text_encoders};
 use crate::pipeline::model::kind::Reading;
 use crate::pipeline::model::load::load_unet;
 use crate::pipeline::model::pipeline::Pipeline;
@@ -87,7 +88,7 @@ pub fn oms_parts(folder: &Path) -> Vec<OmsPart> {
 /// the device once.
 pub struct OmsModule {
     label: String,
-    pub(crate) unet: Unet,
+    pub(crate) unet: Arc<Numbered<Unet>>,
     text_encoders: OmsText,
     files: Component,
     /// How the module's and its text encoders' weights are stored.
@@ -133,21 +134,22 @@ impl LatentSpace {
 /// Which text encoders read the prompt of an OMS module.
 enum OmsText {
     /// Its own: one, or the two of SDXL.
-    Own(Vec<TextEncoder>),
+    Own(Vec<Encoder>),
     /// So many of the base's, from the first.
     Base(usize),
 }
 
 /// A module in front of a model.
+#[derive(Clone)]
 pub(crate) struct AttachedOms {
     pub(crate) module: Arc<OmsModule>,
     /// The model's encoders as they were before adapters changed them, where they read the module's prompt.
-    plain_text: Option<Vec<TextEncoder>>,
+    plain_text: Option<Vec<Encoder>>,
 }
 
 impl AttachedOms {
     /// What reads the module's prompt.
-    pub(crate) fn text_encoders<'a>(&'a self, base: &'a [TextEncoder]) -> &'a [TextEncoder] {
+    pub(crate) fn text_encoders<'a>(&'a self, base: &'a [Encoder]) -> &'a [Encoder] {
         match (&self.module.text_encoders, &self.plain_text) {
             (OmsText::Own(encoders), _) => encoders,
             (OmsText::Base(count), Some(plain)) => &plain[..*count],
@@ -173,9 +175,10 @@ impl OmsModule {
                 files.label("config.json")
             )));
         }
-        let (text_encoders, lost_pointer) = load_oms_text_encoders(source, text)?;
+        let (text_encoders, lost_pointer) = load_oms_text_encoders(source, text, device)?;
         let label = source.module.name();
         let latent_space = LatentSpace::of(&source.module);
+        let module = Numbered::new(module, device);
         let oms = OmsModule { label, unet: module, text_encoders, files, weights, latent_space, lost_pointer };
         if let OmsText::Own(encoders) = &oms.text_encoders {
             oms.check_width(encoders)?;
@@ -198,7 +201,7 @@ impl OmsModule {
         ))
     }
 
-    fn check_width(&self, encoders: &[TextEncoder]) -> Result<()> {
+    fn check_width(&self, encoders: &[Encoder]) -> Result<()> {
         let (wanted, width) = (self.unet.config().cross_attention_dim, joined_width(encoders));
         if wanted == width {
             return Ok(());
@@ -249,7 +252,7 @@ impl Pipeline {
                 let text = self.device.weight_type(Part::Text);
                 let mut plain = load_text_encoders(texts, self.kind.reading, text, &mut Adapters::default())?;
                 embeddings.add_to(&mut plain)?;
-                Some(plain)
+                Some(plain.into_iter().map(|encoder| Numbered::new(encoder, &self.device)).collect())
             }
             _ => None,
         };
@@ -362,9 +365,15 @@ fn check_is_module(module: &Source) -> Result<()> {
 /// What reads the module's prompt, as its index and the class of its text encoder say: its own encoder; where the index has none, the base's
 /// (first) one; for a class named after SDXL, both of SDXL's, which are the base's own unless others are named or found. Then also where they were
 /// looked for and not found.
-fn load_oms_text_encoders(source: &OmsSource, weight_type: WeightType) -> Result<(OmsText, Option<String>)> {
+fn load_oms_text_encoders(
+    source: &OmsSource,
+    weight_type: WeightType,
+    device: &Device,
+) -> Result<(OmsText, Option<String>)> {
     let mut none = Adapters::default();
-    let own = |encoders: Vec<TextEncoder>| (OmsText::Own(encoders), None);
+    let own = |encoders: Vec<TextEncoder>| {
+        (OmsText::Own(encoders.into_iter().map(|encoder| Numbered::new(encoder, device)).collect()), None)
+    };
     let index: serde_json::Value = source.module.root().json("model_index.json")?;
     let absent = |name: &str| index[name].as_array().is_none_or(|entry| entry.iter().all(serde_json::Value::is_null));
     let pointer = Pointer::read(&source.module, "oms_text_encoder")?;

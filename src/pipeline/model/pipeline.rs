@@ -1,18 +1,20 @@
 //! The model as it is loaded.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
 use crate::models::{Autoencoder, Unet};
 use crate::pipeline::device::Device;
+use crate::pipeline::device::residency::Numbered;
 use crate::pipeline::device::weight_types::Part;
 use crate::pipeline::files::source::{Component, Source};
 use crate::pipeline::model::adapters::AdapterReport;
-use crate::pipeline::model::control::LoadedControl;
+use crate::pipeline::model::control::Control;
 use crate::pipeline::model::embeddings::{EmbeddingReport, Embeddings};
-use crate::pipeline::model::encoders::TextEncoder;
+use crate::pipeline::model::encoders::Encoder;
 use crate::pipeline::model::kind::{Kind, Shown};
 use crate::pipeline::model::oms_module::{AttachedOms, OmsSource};
 use crate::pipeline::model::overrides::Overrides;
@@ -24,7 +26,14 @@ use crate::sampling::{PredictionType, SchedulerConfig, Solver, SolverKind};
 use crate::{Error, Result};
 
 /// A model, and perhaps an OMS module, on a device. Weights stay in their files until a stage runs.
-pub struct Pipeline {
+///
+/// Clones share all that was loaded. A [`Generation`](crate::pipeline::Generation) keeps one, so that it can outlive the pipeline that it was asked of.
+#[derive(Clone)]
+pub struct Pipeline(Arc<Loaded>);
+
+/// What was loaded. Networks are shared between clones.
+#[derive(Clone)]
+pub struct Loaded {
     pub(crate) device: Device,
     pub(crate) label: String,
     /// Parts that are not the model's own, and what they are called.
@@ -38,20 +47,41 @@ pub struct Pipeline {
     pub(crate) hashes: OnceLock<BTreeMap<&'static str, String>>,
     pub(crate) kind: Kind,
     /// One, or the two of SDXL.
-    pub(crate) text_encoders: Vec<TextEncoder>,
-    pub(crate) unet: Unet,
-    pub(crate) controls: Vec<LoadedControl>,
-    pub(crate) vae: Autoencoder,
+    pub(crate) text_encoders: Vec<Encoder>,
+    pub(crate) unet: Arc<Numbered<Unet>>,
+    pub(crate) controls: Vec<Control>,
+    pub(crate) vae: Arc<Numbered<Autoencoder>>,
     pub(crate) scheduler: SchedulerConfig,
     pub(crate) oms: Option<AttachedOms>,
     /// The text encoders' files, where adapters changed what was loaded from them.
-    pub(crate) plain_texts: Option<(Source, Embeddings)>,
+    pub(crate) plain_texts: Option<(Source, Arc<Embeddings>)>,
     pub(crate) adapters: Vec<AdapterReport>,
     /// The autoencoder of previews, where it is not the model's own.
-    pub(crate) preview: Option<Autoencoder>,
+    pub(crate) preview: Option<Arc<Numbered<Autoencoder>>>,
     /// The model of the last steps.
-    pub(crate) refiner: Option<Box<Pipeline>>,
+    pub(crate) refiner: Option<Pipeline>,
     pub(crate) embeddings: Vec<EmbeddingReport>,
+}
+
+impl From<Loaded> for Pipeline {
+    fn from(loaded: Loaded) -> Self {
+        Pipeline(Arc::new(loaded))
+    }
+}
+
+impl Deref for Pipeline {
+    type Target = Loaded;
+
+    fn deref(&self) -> &Loaded {
+        &self.0
+    }
+}
+
+impl DerefMut for Pipeline {
+    /// Of a pipeline that has clones, what is changed is its own from then on.
+    fn deref_mut(&mut self) -> &mut Loaded {
+        Arc::make_mut(&mut self.0)
+    }
 }
 
 impl Pipeline {
@@ -171,17 +201,17 @@ impl Pipeline {
         }
     }
 
-    pub(crate) fn text_encoders(&self) -> &[TextEncoder] {
+    pub(crate) fn text_encoders(&self) -> &[Encoder] {
         &self.text_encoders
     }
 
     /// The encoder whose pooled row SDXL's UNet is told.
-    pub(crate) fn pooling_encoder(&self) -> Option<&TextEncoder> {
+    pub(crate) fn pooling_encoder(&self) -> Option<&Encoder> {
         self.text_encoders.last().filter(|_| self.kind.is_xl())
     }
 
     /// The OMS module's text encoders: its own, or the base's.
-    pub(crate) fn oms_text_encoders(&self) -> &[TextEncoder] {
+    pub(crate) fn oms_text_encoders(&self) -> &[Encoder] {
         self.oms.as_ref().map_or(&self.text_encoders, |oms| oms.text_encoders(&self.text_encoders))
     }
 

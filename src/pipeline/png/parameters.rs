@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::Result;
 use crate::image::Rgb8Image;
 use crate::pipeline::model::adapters::AdapterReport;
-use crate::pipeline::model::control::LoadedControl;
+use crate::pipeline::model::control::Control;
 use crate::pipeline::model::embeddings::EmbeddingReport;
 use crate::pipeline::model::pipeline::Pipeline;
 use crate::pipeline::request::control::ControlRequest;
@@ -179,7 +179,7 @@ fn quoted(value: &str) -> String {
 }
 
 /// What a picture's parameters say of its controls.
-fn of_controls(controls: &[ControlRequest], nets: &[LoadedControl]) -> Vec<Value> {
+fn of_controls(controls: &[ControlRequest], nets: &[Control]) -> Vec<Value> {
     let one = |control: &ControlRequest| {
         let net = &nets[control.net];
         json!({ "name": net.name(), "sha256": net.sha256(), "image_sha256": control.image_sha256() })
@@ -188,7 +188,7 @@ fn of_controls(controls: &[ControlRequest], nets: &[LoadedControl]) -> Vec<Value
 }
 
 /// A control as AUTOMATIC1111's sd-webui-controlnet writes it (`scripts/infotext.py`), as far as it has a meaning here.
-fn infotext_of_control(control: &ControlRequest, nets: &[LoadedControl]) -> String {
+fn infotext_of_control(control: &ControlRequest, nets: &[Control]) -> String {
     let net = &nets[control.net];
     let mode = if control.guess_mode { "ControlNet is more important" } else { "Balanced" };
     format!(

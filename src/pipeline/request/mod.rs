@@ -133,6 +133,13 @@ pub struct Hires {
     pub upscale: Upscale,
 }
 
+impl Hires {
+    /// Steps of the second pass that are left out.
+    pub(crate) fn skip(&self, steps: usize) -> usize {
+        init::skipped(self.strength, steps)
+    }
+}
+
 /// What a second pass enlarges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,7 +1,6 @@
 //! Whether a request can be had of a model, and what its user should know.
 
 use crate::pipeline::files::source::Source;
-use crate::pipeline::model::control::LoadedControl;
 use crate::pipeline::model::kind::Shown;
 use crate::pipeline::model::overrides::Overrides;
 use crate::pipeline::model::pipeline::Pipeline;
@@ -47,7 +46,7 @@ impl Pipeline {
             )));
         }
         self.check_shortcuts(request)?;
-        self.refiner.as_deref().map_or(Ok(()), |refiner| refiner.check_shortcuts(request)).map_err(|e| match e {
+        self.refiner.as_ref().map_or(Ok(()), |refiner| refiner.check_shortcuts(request)).map_err(|e| match e {
             Error::Request(message) => Error::Request(format!("refiner: {message}")),
             other => other,
         })?;
@@ -138,7 +137,7 @@ impl Pipeline {
     /// What was assumed of the model, and what has no effect in a request.
     pub(crate) fn notices(&self, request: &Request) -> Vec<String> {
         let mut notices = self.assumptions.clone();
-        notices.extend(self.controls.iter().filter_map(LoadedControl::notice));
+        notices.extend(self.controls.iter().filter_map(|control| control.notice()));
         if request.oms.is_some() && self.skip(request) == 0 {
             notices.extend(self.oms.as_ref().and_then(|oms| oms.module.notice()));
         }
@@ -157,7 +156,7 @@ impl Pipeline {
             );
         }
         let scores = |request: &Request| (request.aesthetic_score, request.negative_aesthetic_score);
-        let has_score = self.kind.aesthetic || self.refiner.as_deref().is_some_and(|refiner| refiner.kind.aesthetic);
+        let has_score = self.kind.aesthetic || self.refiner.as_ref().is_some_and(|refiner| refiner.kind.aesthetic);
         if scores(request) != scores(&Request::default()) && !has_score {
             notices.push("aesthetic scores have no effect: only SDXL's refiner is told of them".into());
         }

@@ -1,7 +1,7 @@
 //! Pictures and scales as ControlNets take them.
 
 use crate::models::{ControlNetConfig, names};
-use crate::pipeline::model::control::LoadedControl;
+use crate::pipeline::model::control::Control;
 use crate::pipeline::request::control::ControlRequest;
 use crate::record::Shape;
 use crate::{Error, Result};
@@ -12,7 +12,7 @@ pub(crate) struct ControlInputs(Vec<Vec<f32>>);
 impl ControlInputs {
     /// # Errors
     /// When a picture is missing or not whole.
-    pub(crate) fn new(controls: &[ControlRequest], nets: &[LoadedControl], latents: Shape) -> Result<Self> {
+    pub(crate) fn new(controls: &[ControlRequest], nets: &[Control], latents: Shape) -> Result<Self> {
         let one = |control: &ControlRequest| pixels(control, nets[control.net].net.config(), latents);
         controls.iter().map(one).collect::<Result<_>>().map(ControlInputs)
     }
@@ -22,7 +22,7 @@ impl ControlInputs {
         &self,
         acting: &[usize],
         controls: &[ControlRequest],
-        nets: &[LoadedControl],
+        nets: &[Control],
         (guided, rows): (bool, usize),
     ) -> Vec<(String, std::borrow::Cow<'_, [f32]>)> {
         let mut inputs = Vec::new();

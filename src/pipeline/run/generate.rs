@@ -1,97 +1,77 @@
-//! Request → pictures, some at a time: one pass, or with hires two: the second starts from the first's pictures, enlarged.
+//! A request under way: the legs of its itinerary, one unit of work at a time.
 //!
-//! [`Generation`] is an iterator: each `next` does one unit of work and says what it was, so that a caller draws a progress bar,
-//! streams, or stops between two steps by dropping it. Pictures are drawn in groups, each to its end before the next begins: the first
-//! is there early, and memory does not grow with their number.
+//! [`Generation`] is an iterator: each `next` does one unit of work and says what it was, so that a caller draws a progress bar, streams, or stops
+//! between two by dropping it. It owns all that it needs and can be sent to another thread; [`Generation::cancel_token`] stops it from any thread, also
+//! inside a unit.
 
-use std::ops::Range;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::Result;
+use crate::image::Rgb8Image;
+use crate::models::names;
+use crate::pipeline::model::kind::Shown;
 use crate::pipeline::model::pipeline::Pipeline;
-use crate::pipeline::png::parameters::Picture;
-use crate::pipeline::request::{Hires, Request, Upscale, init};
-use crate::pipeline::run::pass::{End, Kept, Part, Pass, Start};
+use crate::pipeline::png::parameters::{Picture, alone, infotext, parameters};
+use crate::pipeline::request::{Request, Upscale};
+use crate::pipeline::run::control_inputs::ControlInputs;
+use crate::pipeline::run::denoise::{Batch, network_input};
+use crate::pipeline::run::event::Event;
+use crate::pipeline::run::itinerary::{Itinerary, Leg, Pass, Work};
 use crate::pipeline::run::preview::Preview;
-use crate::pipeline::run::refiner::Refine;
 use crate::pipeline::run::resize;
-
-/// Pictures of a group on a device that networks are moved to: moving them once for so many costs little of their time. The processor
-/// computes with weights where they are, so a group there is what one forward draws.
-const GROUP: usize = 4;
-
-/// One unit of finished work.
-#[derive(Debug)]
-pub enum Event {
-    /// All prompts went through the text encoders, and the picture to start from through its own.
-    Encoded,
-    /// Picture `image` (from 0) has its starting latents x̃_T.
-    OneMoreStep {
-        /// Which picture.
-        image: usize,
-    },
-    /// A step of the solver is done for a batch of pictures.
-    Step {
-        /// The last picture of the batch, from 0.
-        image: usize,
-        /// Which step, from 1.
-        step: usize,
-        /// Steps in all.
-        of: usize,
-    },
-    /// Hires: picture `image` of the first pass is ready to be drawn again at its final size.
-    Enlarged {
-        /// Which picture, from 0.
-        image: usize,
-    },
-    /// A picture is ready.
-    Picture(Box<Picture>),
-}
+use crate::pipeline::run::stage::{OpenStage, Stage};
+use crate::pipeline::run::starts::{Image, blank};
+use crate::pipeline::run::text::{Encoded, KnownTexts};
+use crate::record::Cancel;
+use crate::{Error, Result};
 
 /// A request under way.
-pub struct Generation<'p> {
-    pub(crate) pipeline: &'p Pipeline,
-    /// `None` while one pass is exchanged for the next, and after an error.
-    pub(crate) pass: Option<Pass<'p>>,
-    /// The decoder of previews, once one was drawn.
-    pub(crate) preview: Option<Preview<'p>>,
-    /// What the refiner draws of the pass.
-    refine: Option<Refine>,
+pub struct Generation {
+    pub(crate) pipeline: Pipeline,
     pub(crate) asked: Request,
-    /// The pictures that are being drawn.
-    group: Range<usize>,
-    first: First,
-    second: Option<Second>,
-    /// Which pass of the group it is.
-    turn: Turn,
-    /// What the passes of the groups before made for all pictures, by [`Turn`].
-    kept: [Kept; 4],
+    pub(crate) itinerary: Itinerary,
+    /// Number of the group that is being drawn.
+    group: usize,
+    /// What is left of its way.
+    legs: VecDeque<Leg>,
+    /// Units of the first of them that are done.
+    done: usize,
+    /// What each pass made for all pictures.
+    pub(crate) made: Vec<Made>,
+    texts: KnownTexts,
+    /// The group's pictures as they stand.
+    pub(crate) images: Vec<Image>,
+    pub(crate) batch: Option<Batch>,
+    /// Pictures of the group that were drawn first and are to be enlarged.
+    drawn: Vec<Rgb8Image>,
+    /// What the pictures of the group's next pass begin with, enlarged: pixels in -1…1, `[height, width, 3]`, or latents x̃_0, `[c, h, w]`.
+    pub(crate) enlarged: Vec<Vec<f32>>,
+    pub(crate) open: Option<OpenStage>,
+    /// The decoder of previews, once one was drawn.
+    pub(crate) preview: Option<Preview>,
     warnings: Vec<String>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) cancel: Cancel,
+    has_ended: bool,
 }
 
-/// The first pass of each group.
-struct First {
-    request: Request,
-    skip: usize,
-    end: End,
+/// What a pass need not make again for further pictures of its request.
+pub(crate) struct Made {
+    /// Its ControlNets' pictures.
+    pub(crate) controls: ControlInputs,
+    pub(crate) encoded: Option<Arc<Encoded>>,
+    /// Of the request's picture, and of what of it is shown.
+    pub(crate) moments: Option<Vec<Vec<f32>>>,
 }
 
-/// The second pass of each group.
-struct Second {
-    request: Request,
-    hires: Hires,
-    first_size: (usize, usize),
-    /// Pictures of the group's first pass.
-    drawn: Vec<Picture>,
-    has_begun: bool,
-}
-
-/// The passes of a group, in their order; some are left out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    First,
-    FirstRefined,
-    Second,
-    SecondRefined,
+impl Made {
+    /// # Errors
+    /// When a control picture is missing or not whole.
+    fn new(pass: &Pass) -> Result<Self> {
+        let shape = pass.pipeline.latent_shape(pass.size);
+        let controls = ControlInputs::new(&pass.request.controls, &pass.pipeline.controls, shape)?;
+        Ok(Made { controls, encoded: None, moments: None })
+    }
 }
 
 impl Pipeline {
@@ -99,102 +79,47 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the request is out of range, asks for OMS without a module, or does not fit the model or the device.
-    pub fn generate(&self, request: Request) -> Result<Generation<'_>> {
+    pub fn generate(&self, request: Request) -> Result<Generation> {
+        let itinerary = Itinerary::new(self, &request)?;
         // A decoder that exceeds the device should not be found out after the last step.
-        self.check_host_memory(&self.plan(&request)?)?;
+        self.check_host_memory(&self.plan_of(&itinerary, &request)?)?;
         let mut warnings = self.notices(&request);
-        let skip = self.skip(&request);
-        let (first, second) = match request.hires.clone() {
-            None => (First { request: request.clone(), skip, end: End::Pictures }, None),
-            Some(hires) => {
-                let (first, second) = (first_pass(&request), self.second_pass(&request, &hires)?);
-                let end = if hires.upscale == Upscale::Latent { End::Latents } else { End::Pictures };
-                let first_size = self.size(&first)?;
-                let second = Second { request: second, hires, first_size, drawn: Vec::new(), has_begun: false };
-                (First { request: first, skip, end }, Some(second))
-            }
-        };
-        let group = self.group_from(0, &request);
-        let (pass, refine) = self.share_out(&request, first.part(group.clone(), Kept::default()))?;
-        warnings.extend(pass.warnings().iter().cloned());
+        warnings.extend(itinerary.passes[0].text.warnings().iter().cloned());
+        // What cannot be drawn is told now, not after the first network has run.
+        blank(&request, itinerary.groups[0].clone())?;
+        let made = itinerary.passes.iter().map(Made::new).collect::<Result<_>>()?;
         Ok(Generation {
-            pipeline: self,
-            pass: Some(pass),
+            pipeline: self.clone(),
+            legs: itinerary.legs(0).into(),
+            group: 0,
+            done: 0,
+            made,
+            texts: KnownTexts::default(),
+            images: Vec::new(),
+            batch: None,
+            drawn: Vec::new(),
+            enlarged: Vec::new(),
+            open: None,
             preview: None,
-            refine,
-            asked: request,
-            group,
-            first,
-            second,
-            turn: Turn::First,
-            kept: Default::default(),
             warnings,
+            notes: Vec::new(),
+            cancel: Cancel::default(),
+            has_ended: false,
+            asked: request,
+            itinerary,
         })
     }
-
-    /// The group that begins with picture `first`. It has whole batches, so that a picture's bits do not depend on groups. The very first group
-    /// is one batch: whether the pictures are what was wanted shows soon.
-    fn group_from(&self, first: usize, request: &Request) -> Range<usize> {
-        let batch = request.batch.max(1);
-        let is_host = self.device.backend().caps().is_host();
-        let batches = if first == 0 || is_host { 1 } else { (GROUP / batch).max(1) };
-        first..request.count.min(first + batches * batch)
-    }
-
-    /// How many groups a request's pictures are drawn in.
-    fn groups(&self, request: &Request) -> usize {
-        let first = self.group_from(0, request);
-        let after = |group: &Range<usize>| (group.end < request.count).then(|| self.group_from(group.end, request));
-        std::iter::successors(Some(first), after).count()
-    }
-
-    /// Events that a request will give, for a progress bar's length.
-    pub fn units(&self, request: &Request) -> u64 {
-        let pass = |request: &Request, skip: usize| {
-            let steps = self.solver(request, skip).map_or(request.num_inference_steps, |s| s.timesteps().len());
-            let oms = if request.oms.is_some() && skip == 0 { request.count } else { 0 };
-            let refined = self.refiner.as_deref().and_then(|r| self.split(r, request, skip).ok()?);
-            1 + usize::from(refined.is_some()) + oms + request.count.div_ceil(request.batch.max(1)) * steps
-        };
-        let first = pass(request, self.skip(request));
-        let second = request.hires.as_ref().and_then(|hires| Some((self.second_pass(request, hires).ok()?, hires)));
-        // What is enlarged is told when it is drawn, if it is pictures, and when each second pass begins.
-        let enlarged =
-            |hires: &Hires| self.groups(request) + if hires.upscale == Upscale::Image { request.count } else { 0 };
-        let second = second
-            .map_or(0, |(request, hires)| enlarged(hires) + pass(&request, hires.skip(request.num_inference_steps)));
-        (first + second + request.count) as u64
-    }
-
-    /// The second pass of hires as a request: the same prompts and seeds at the final size.
-    pub(crate) fn second_pass(&self, request: &Request, hires: &Hires) -> Result<Request> {
-        let (width, height) = self.size(request)?;
-        let latent = self.vae.pixels_per_latent();
-        let scaled = |side: usize| ((side as f64 * hires.scale / latent as f64).round() as usize).max(1) * latent;
-        let second = Request {
-            width: Some(scaled(width)),
-            height: Some(scaled(height)),
-            num_inference_steps: hires.steps.unwrap_or(request.num_inference_steps),
-            oms: None,
-            hires: None,
-            image: None,
-            latents: None,
-            ..request.clone()
-        };
-        second.validate()?;
-        Ok(second)
-    }
 }
 
-fn first_pass(request: &Request) -> Request {
-    Request { hires: None, ..request.clone() }
-}
-
-impl<'p> Generation<'p> {
+impl Generation {
     /// Where a picture's latents stand, `[4, height/8, width/8]`: variance-preserving before the first and after the last step, as its
     /// solver keeps them between. For previews and comparisons.
     pub fn latents(&self, image: usize) -> Option<&[f32]> {
-        self.pass.as_ref().and_then(|pass| pass.latents(image))
+        let at = image.checked_sub(self.first())?;
+        match &self.batch {
+            Some(batch) if batch.pictures.contains(&image) => Some(batch.solver(image).scaled_latents()),
+            _ => self.images.get(at).map(|image| image.latents.as_slice()),
+        }
     }
 
     /// What the caller should tell the user: words that did not fit, options that have no effect.
@@ -202,138 +127,174 @@ impl<'p> Generation<'p> {
         &self.warnings
     }
 
-    /// Whether none of its networks is open on the device: before the first unit of work, between passes, and after the last picture of a
+    /// Stops the generation from any thread: it ends with [`Error::Cancelled`] soon after, also inside a step. Nothing of it stays.
+    pub fn cancel_token(&self) -> Cancel {
+        self.cancel.clone()
+    }
+
+    /// Whether none of its networks is open on the device: before the first unit of work, between two networks, and after the last picture of a
     /// group. Another generation can then have the device's memory.
     pub fn is_idle(&self) -> bool {
-        self.preview.is_none() && self.pass.as_ref().is_none_or(Pass::is_idle)
+        self.preview.is_none() && self.open.is_none()
     }
 
-    /// One unit of work on this group; `None` when it is done.
-    fn work(&mut self) -> Option<Result<Event>> {
-        let event = self.pass.as_mut()?.next();
-        let has_second = self.second.as_ref().is_some_and(|second| !second.has_begun);
-        match (event, &mut self.second) {
-            (Some(Ok(Event::Picture(picture))), Some(second)) if has_second => {
-                second.drawn.push(*picture);
-                Some(Ok(Event::Enlarged { image: self.group.start + second.drawn.len() - 1 }))
+    /// The group's first picture.
+    pub(crate) fn first(&self) -> usize {
+        self.itinerary.groups[self.group].start
+    }
+
+    /// The pass that is under way.
+    pub(crate) fn pass(&self) -> Option<&Pass> {
+        self.legs.front().map(|leg| &self.itinerary.passes[leg.pass])
+    }
+
+    /// One unit of work, in this job's turn, on the device's threads.
+    fn unit(&mut self) -> Result<Option<Event>> {
+        let device = self.pipeline.device().clone();
+        let _turn = device.programs().turn(&self.cancel)?;
+        device.backend().install(|| {
+            self.cancel.check()?;
+            let Some(leg) = self.legs.front().cloned() else { return Ok(None) };
+            let event = self.work(&leg)?;
+            self.done += 1;
+            if self.done == leg.units() {
+                self.done = 0;
+                self.legs.pop_front();
+                self.leave(&leg);
             }
-            (None, _) if self.refine.is_some() => self.refine(),
-            (None, Some(_)) if has_second => self.enlarge(),
-            (event, _) => event,
+            Ok(event)
+        })
+    }
+
+    /// Closes what no leg that follows at once needs.
+    fn leave(&mut self, leg: &Leg) {
+        let goes_on = self.legs.front().is_some_and(|next| {
+            let same = std::mem::discriminant(&next.work) == std::mem::discriminant(&leg.work);
+            next.pass == leg.pass && same
+        });
+        if !goes_on {
+            self.open = None;
+            // Previews show what the UNet does; nothing lies beside other networks.
+            self.preview = None;
         }
     }
 
-    /// The pass that has ended; what it made for all pictures is kept for the next group's.
-    fn leave(&mut self, turn: Turn) -> Option<Pass<'p>> {
-        let mut pass = self.pass.take()?;
-        self.kept[self.turn as usize] = pass.take_kept();
-        self.turn = turn;
-        Some(pass)
-    }
-
-    /// What the pass whose turn it is kept of the group before.
-    fn kept(&mut self) -> Kept {
-        std::mem::take(&mut self.kept[self.turn as usize])
-    }
-
-    /// Lets the refiner go on where the base's network stopped.
-    fn refine(&mut self) -> Option<Result<Event>> {
-        let refine = self.refine.take()?;
-        let turn = if self.turn == Turn::First { Turn::FirstRefined } else { Turn::SecondRefined };
-        let images = self.leave(turn)?.into_images();
-        let kept = self.kept();
-        match self.pipeline.refine(refine, &self.asked, images, kept) {
-            Ok(pass) => self.pass.insert(pass).next(),
-            Err(error) => Some(Err(error)),
+    fn work(&mut self, leg: &Leg) -> Result<Option<Event>> {
+        let done = self.done;
+        match &leg.work {
+            Work::Encode => self.encode(leg.pass).map(|()| None),
+            Work::Start { told } => self.start(leg).map(|()| told.then_some(Event::Encoded)),
+            Work::OneMoreStep => self.one_more_step(leg, leg.pictures.start + done).map(Some),
+            Work::Denoise { calls, call } => self.denoise(leg, calls.start + done, call).map(Some),
+            Work::Decode => self.decode(leg, leg.pictures.start + done).map(Some),
+            Work::Enlarge => self.enlarge(leg).map(Some),
         }
     }
 
-    /// Starts the second pass.
-    fn enlarge(&mut self) -> Option<Result<Event>> {
-        let first = self.leave(Turn::Second)?;
-        let mut second = self.second.take()?;
-        second.has_begun = true;
-        let event = self.begin_second(&mut second, first);
-        self.second = Some(second);
-        Some(event)
+    /// Text: every distinct prompt once.
+    fn encode(&mut self, pass: usize) -> Result<()> {
+        let text = &self.itinerary.passes[pass].text;
+        let encoded = text.encode(self.pipeline.device(), &mut self.texts, &self.cancel, &mut self.notes)?;
+        self.made[pass].encoded = Some(Arc::new(encoded));
+        Ok(())
     }
 
-    fn begin_second(&mut self, second: &mut Second, first: Pass<'p>) -> Result<Event> {
-        let size = self.pipeline.size(&second.request)?;
-        let start = match second.hires.upscale {
-            Upscale::Latent => {
-                let (from, to) = (self.pipeline.latent_shape(second.first_size), self.pipeline.latent_shape(size));
-                let enlarged = |x: &Vec<f32>| resize::bilinear(x, from.c, (from.h, from.w), (to.h, to.w));
-                Start::Latents(first.into_latents().iter().map(enlarged).collect())
+    /// x̃_0 / scaling_factor → RGB: a picture, or one to be enlarged.
+    fn decode(&mut self, leg: &Leg, at: usize) -> Result<Event> {
+        let pass = &self.itinerary.passes[leg.pass];
+        let (pipeline, size) = (pass.pipeline.clone(), pass.size);
+        let is_last = leg.pass + 1 == self.itinerary.passes.len();
+        let mut decoder = match self.open.take() {
+            Some(open) => open,
+            None => pipeline.decoder_stage(self.asked.count, size).open(pipeline.device(), &self.cancel)?,
+        };
+        let image = at - self.first();
+        let mut unscaled = self.images[image].latents.clone();
+        pipeline.vae.unscale_latents(&mut unscaled);
+        let input = network_input(&unscaled, pipeline.latent_shape(size));
+        let mut outputs = decoder.run(&[(names::LATENTS, &input)], &mut self.notes)?;
+        self.open = Some(decoder);
+        let mut pixels = outputs.remove(names::OUT).unwrap_or_default();
+        pipeline.vae.image_output(&mut pixels);
+        let mut drawn = Rgb8Image::from_unit_range(&pixels, size.0, size.1)?;
+        if let Some(init) = &self.asked.image
+            && self.asked.paste_back.unwrap_or(self.pipeline.kind.shown == Shown::Nothing)
+        {
+            init.paste_into(&mut drawn);
+        }
+        if !is_last {
+            self.drawn.push(drawn);
+            return Ok(Event::Enlarged { image: at });
+        }
+        let (owner, one) = (&self.pipeline, &self.images[image]);
+        let again = alone(&self.asked, at, &one.noise);
+        Ok(Event::Picture(Box::new(Picture {
+            image: drawn,
+            seed: again.seed,
+            latents: one.latents.clone(),
+            parameters: parameters(owner, &again, size)?,
+            // AUTOMATIC1111 states the size of the first pass.
+            infotext: infotext(owner, &again, owner.size(&again)?)?,
+            notes: std::mem::take(&mut self.notes),
+        })))
+    }
+
+    /// The first pass' pictures or latents at the size of the second.
+    fn enlarge(&mut self, leg: &Leg) -> Result<Event> {
+        let size = self.itinerary.passes[leg.pass].size;
+        self.enlarged = match self.itinerary.upscale {
+            Some(Upscale::Image) => {
+                let unit = |image: Rgb8Image| image.data.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect();
+                self.drawn.drain(..).map(|drawn| unit(drawn.resized(size.0, size.1))).collect()
             }
-            Upscale::Image => {
-                let enlarged = second.drawn.drain(..).map(|picture| picture.image.resized(size.0, size.1));
-                Start::Pixels(
-                    enlarged.map(|image| image.data.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect()).collect(),
-                )
+            _ => {
+                let from = self.pipeline.latent_shape(self.itinerary.passes[leg.pass - 1].size);
+                let to = self.pipeline.latent_shape(size);
+                let enlarged = |image: &Image| resize::bilinear(&image.latents, from.c, (from.h, from.w), (to.h, to.w));
+                self.images.iter().map(enlarged).collect()
             }
         };
-        let skip = second.hires.skip(second.request.num_inference_steps);
-        let (request, pictures) = (second.request.clone(), self.group.clone());
-        let kept = self.kept();
-        let part = Part { request, pictures, kept, start, skip, end: End::Pictures, done: 0, until: None };
-        let (pass, refine) = self.pipeline.share_out(&self.asked, part)?;
-        (self.pass, self.refine) = (Some(pass), refine);
-        Ok(Event::Enlarged { image: self.group.end - 1 })
+        Ok(Event::Enlarged { image: leg.pictures.end - 1 })
     }
 
-    /// Starts on the next group, if there is one.
-    fn begin_group(&mut self) -> Result<bool> {
-        if self.group.end >= self.asked.count || self.leave(Turn::First).is_none() {
-            return Ok(false);
+    /// The network of a leg: the one that is open, or another in its place.
+    pub(crate) fn open_as(&mut self, stage: Stage) -> Result<OpenStage> {
+        match self.open.take() {
+            Some(open) if open.identity() == stage.identity() => Ok(open),
+            Some(open) => open.exchange(stage),
+            None => stage.open(self.pipeline.device(), &self.cancel),
         }
-        self.group = self.pipeline.group_from(self.group.end, &self.asked);
-        if let Some(second) = &mut self.second {
-            second.has_begun = false;
-        }
-        let kept = self.kept();
-        let (pass, refine) = self.pipeline.share_out(&self.asked, self.first.part(self.group.clone(), kept))?;
-        (self.pass, self.refine) = (Some(pass), refine);
-        Ok(true)
     }
 }
 
-impl First {
-    fn part(&self, pictures: Range<usize>, kept: Kept) -> Part {
-        let &First { ref request, skip, end } = self;
-        Part { request: request.clone(), pictures, kept, start: Start::Request, skip, end, done: 0, until: None }
-    }
-}
-
-impl Iterator for Generation<'_> {
+impl Iterator for Generation {
     type Item = Result<Event>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let event = loop {
-            match self.work() {
-                // Told once: later groups take over what the first one encoded.
-                Some(Ok(Event::Encoded)) if self.group.start > 0 => {}
-                None => match self.begin_group() {
-                    Ok(true) => {}
-                    Ok(false) => break None,
-                    Err(error) => break Some(Err(error)),
-                },
-                event => break event,
+        while !self.has_ended {
+            if self.legs.is_empty() {
+                self.has_ended = self.group + 1 == self.itinerary.groups.len();
+                if !self.has_ended {
+                    self.group += 1;
+                    self.legs = self.itinerary.legs(self.group).into();
+                }
+                continue;
             }
-        };
-        if self.pass.as_ref().is_none_or(Pass::is_idle) {
-            self.preview = None;
+            match self.unit() {
+                Ok(None) => {}
+                Ok(Some(event)) => return Some(Ok(event)),
+                Err(error) => {
+                    self.has_ended = true;
+                    (self.open, self.preview) = (None, None);
+                    return Some(Err(error));
+                }
+            }
         }
-        if matches!(event, Some(Err(_))) {
-            self.pass = None;
-        }
-        event
+        None
     }
 }
 
-impl Hires {
-    /// Steps of the second pass that are left out.
-    pub(crate) fn skip(&self, steps: usize) -> usize {
-        init::skipped(self.strength, steps)
-    }
+/// What is missing where a pass was not begun as it should have been.
+pub(crate) fn not_begun(what: &'static str) -> Error {
+    Error::shape("generate", format!("{what}: a leg came before the one that it builds on"))
 }

@@ -1,23 +1,25 @@
 //! A request's prompts as rows of chunks: what each text encoder reads at each step.
 
 use crate::Result;
+use std::sync::Arc;
+
 use crate::pipeline::files::demo;
-use crate::pipeline::model::encoders::TextEncoder;
+use crate::pipeline::model::encoders::Encoder;
 use crate::pipeline::model::pipeline::Pipeline;
 use crate::pipeline::request::Request;
 use crate::text::{Chunk, ClipTokenizer, Piece, PromptSyntax, Schedule, parse, split_networks, without_comments};
 
 /// Text states of one row of a batch, from one or two encoders joined on channels.
-pub(crate) enum Row<'p> {
+pub(crate) enum Row {
     /// One part per encoder.
-    Texts(Vec<Part<'p>>),
+    Texts(Vec<Part>),
     /// States and pooled row of zeros: SDXL without a negative prompt.
     Zeros,
 }
 
 /// One text as one encoder reads it.
-pub(crate) struct Part<'p> {
-    pub(crate) reader: Reader<'p>,
+pub(crate) struct Part {
+    pub(crate) reader: Reader,
     /// At least one.
     pub(crate) chunks: Vec<Chunk>,
     /// What did not fit.
@@ -26,44 +28,48 @@ pub(crate) struct Part<'p> {
 }
 
 /// An encoder, and which of its states are taken.
-#[derive(Clone, Copy)]
-pub(crate) struct Reader<'p> {
-    pub(crate) encoder: &'p TextEncoder,
+#[derive(Clone)]
+pub(crate) struct Reader {
+    pub(crate) encoder: Encoder,
     pub(crate) skip: usize,
     pub(crate) normed: bool,
 }
 
-impl PartialEq for Reader<'_> {
+impl PartialEq for Reader {
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.encoder, other.encoder) && self.skip == other.skip && self.normed == other.normed
+        Arc::ptr_eq(&self.encoder, &other.encoder) && self.skip == other.skip && self.normed == other.normed
     }
 }
 
 /// One row of the UNet's batch over the steps.
-pub(crate) struct Timeline<'p> {
+pub(crate) struct Timeline {
     /// Distinct rows.
-    pub(crate) rows: Vec<Row<'p>>,
+    pub(crate) rows: Vec<Row>,
     /// Which of them each step takes.
     pub(crate) at: Vec<usize>,
 }
 
 /// How a network's encoders are read: those of SDXL give their states before the last layer, without the final norm; others their last
 /// states behind it (`encode_prompt` of diffusers' pipelines). `clip_skip` leaves out so many more layers.
-fn readers(encoders: &[TextEncoder], as_xl: bool, clip_skip: usize) -> impl Iterator<Item = Reader<'_>> {
-    encoders.iter().map(move |encoder| Reader { encoder, skip: clip_skip + usize::from(as_xl), normed: !as_xl })
+fn readers(encoders: &[Encoder], as_xl: bool, clip_skip: usize) -> impl Iterator<Item = Reader> {
+    encoders.iter().map(move |encoder| Reader {
+        encoder: Arc::clone(encoder),
+        skip: clip_skip + usize::from(as_xl),
+        normed: !as_xl,
+    })
 }
 
-impl<'p> Row<'p> {
+impl Row {
     /// `texts` for the first and the second encoder; the second may not be there.
-    fn texts(readers: impl Iterator<Item = Reader<'p>>, texts: &[String; 2], request: &Request) -> Result<Self> {
-        let part = |(reader, text): (Reader<'p>, &String)| -> Result<Part<'p>> {
+    fn texts(readers: impl Iterator<Item = Reader>, texts: &[String; 2], request: &Request) -> Result<Self> {
+        let part = |(reader, text): (Reader, &String)| -> Result<Part> {
             let chunks = reader.encoder.tokenizer.chunks(text, request.reading())?;
             Ok(Part { reader, chunks: chunks.chunks, dropped: chunks.dropped, words: chunks.words })
         };
         Ok(Row::Texts(readers.zip(texts).map(part).collect::<Result<_>>()?))
     }
 
-    pub(crate) fn parts(&self) -> &[Part<'p>] {
+    pub(crate) fn parts(&self) -> &[Part] {
         match self {
             Row::Texts(parts) => parts,
             Row::Zeros => &[],
@@ -76,10 +82,10 @@ impl<'p> Row<'p> {
     }
 }
 
-impl<'p> Timeline<'p> {
+impl Timeline {
     /// Both encoders' texts at every step.
     fn texts(
-        pipeline: &'p Pipeline,
+        pipeline: &Pipeline,
         request: &Request,
         clip_skip: usize,
         side: Side,
@@ -128,12 +134,12 @@ pub(crate) fn schedule(text: &str, request: &Request, side: Side) -> Schedule {
 }
 
 /// The conditional row.
-pub(crate) fn positive<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<Timeline<'p>> {
+pub(crate) fn positive<'p>(pipeline: &Pipeline, request: &Request) -> Result<Timeline> {
     Timeline::texts(pipeline, request, request.clip_skip, Side::Prompt, &request.prompt, request.prompt_2.as_deref())
 }
 
 /// The unconditional row. SDXL takes zeros where no negative prompt is given at all; an empty one is encoded.
-pub(crate) fn negative<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<Timeline<'p>> {
+pub(crate) fn negative<'p>(pipeline: &Pipeline, request: &Request) -> Result<Timeline> {
     let (first, second) = (request.negative_prompt.as_deref(), request.negative_prompt_2.as_deref());
     if first.is_none() && second.is_none() && pipeline.kind.zeros_for_no_negative {
         return Ok(Timeline { rows: vec![Row::Zeros], at: vec![0; request.num_inference_steps] });
@@ -147,7 +153,7 @@ pub(crate) fn negative<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<
 }
 
 /// The OMS module's rows. It runs before the first step, so it reads what the first step reads.
-pub(crate) fn read_oms<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<Vec<Row<'p>>> {
+pub(crate) fn read_oms<'p>(pipeline: &Pipeline, request: &Request) -> Result<Vec<Row>> {
     let Some(asked) = &request.oms else {
         return Ok(Vec::new());
     };
@@ -163,11 +169,7 @@ pub(crate) fn read_oms<'p>(pipeline: &'p Pipeline, request: &Request) -> Result<
 }
 
 /// What a user should know: words that did not fit, texts that have no effect, marks that are not read.
-pub(crate) fn remarks<'a, 'p: 'a>(
-    pipeline: &Pipeline,
-    request: &Request,
-    rows: impl Iterator<Item = &'a Row<'p>>,
-) -> Vec<String> {
+pub(crate) fn remarks<'a>(pipeline: &Pipeline, request: &Request, rows: impl Iterator<Item = &'a Row>) -> Vec<String> {
     let mut remarks: Vec<String> = Vec::new();
     for part in rows.flat_map(Row::parts).filter(|part| !part.dropped.is_empty()) {
         let (takes, dropped) = (part.chunks[0].ids.len(), &part.dropped);
@@ -191,7 +193,7 @@ pub(crate) fn remarks<'a, 'p: 'a>(
         remarks.extend(request.positive_prompts().flat_map(|text| foreign_marks(text, Side::Prompt)));
         remarks.extend(request.negative_prompts().flat_map(|text| foreign_marks(text, Side::Negative)));
     }
-    let demo = |encoders: &[TextEncoder]| encoders.iter().any(|encoder| encoder.is_demo);
+    let demo = |encoders: &[Encoder]| encoders.iter().any(|encoder| encoder.is_demo);
     let own = if demo(pipeline.text_encoders()) { request.prompts().collect() } else { Vec::new() };
     let asked = request.oms.as_ref().filter(|_| demo(pipeline.oms_text_encoders()));
     let of_oms = asked.into_iter().flat_map(|oms| oms.prompt.iter().chain([&oms.negative_prompt]));

@@ -1,28 +1,45 @@
 //! One network at fixed shapes: planned, compiled, run, and redone in f32 when half precision overflows.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::pipeline::device::Device;
+use crate::pipeline::device::programs::{Lease, Weights};
 use crate::pipeline::device::vae_tiling::VaeTiling;
 use crate::pipeline::device::weight_types::{Part, Streaming};
 use crate::pipeline::run::tiling::{Bands, Chains, Form, choose};
 use crate::record::{
-    Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Outputs, Program, Recording, StreamPlan, Traffic,
+    Cancel, Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Outputs, Program, Recording, Run, StreamPlan,
+    Traffic, plan,
 };
 use crate::{Error, Result};
 
 /// Makes a stage's recording for given capabilities.
-type Record<'m> = Box<dyn Fn(&Caps) -> Result<Recording> + Send + 'm>;
+type Record = Box<dyn Fn(&Caps) -> Result<Recording> + Send>;
+
+/// What is compiled of a stage is known by this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// The networks that run together.
+    pub(crate) networks: Vec<u64>,
+    /// What of them, and at which shapes.
+    pub(crate) form: String,
+}
 
 /// A network at fixed shapes.
-pub(crate) struct Stage<'m> {
+pub(crate) struct Stage {
     name: &'static str,
+    part: Part,
+    identity: Identity,
     runs: usize,
     /// Of them, those on kept features.
     reusing: usize,
-    record: Record<'m>,
+    record: Record,
     /// The same network in bands, where it has such a form.
-    chains: Option<Chains<'m>>,
+    chains: Option<Chains>,
     /// Bytes of what lies on the device beside it.
     beside: u64,
+    /// Whether features of one run serve the next.
+    keeps_features: bool,
 }
 
 /// Work and memory of one stage, known before it runs.
@@ -77,23 +94,30 @@ impl StagePlan {
     }
 }
 
-impl<'m> Stage<'m> {
+impl Stage {
     pub(crate) fn new(
-        name: &'static str,
+        (name, part): (&'static str, Part),
+        identity: Identity,
         runs: usize,
-        record: impl Fn(&Caps) -> Result<Recording> + Send + 'm,
+        record: impl Fn(&Caps) -> Result<Recording> + Send + 'static,
     ) -> Self {
-        Stage { name, runs, reusing: 0, record: Box::new(record), chains: None, beside: 0 }
+        let record = Box::new(record);
+        Stage { name, part, identity, runs, reusing: 0, record, chains: None, beside: 0, keeps_features: false }
     }
 
     /// A network that can also run with its `levels` finest levels in bands.
-    pub(crate) fn or_in_bands(self, levels: usize, chain: impl Fn(usize) -> Chain<'m> + Send + 'm) -> Self {
+    pub(crate) fn or_in_bands(self, levels: usize, chain: impl Fn(usize) -> Chain<'static> + Send + 'static) -> Self {
         Stage { chains: Some(Box::new(move |n| (n <= levels).then(|| chain(n)))), ..self }
     }
 
     /// The same stage, beside which so many bytes are taken.
     pub(crate) fn beside(self, beside: u64) -> Self {
         Stage { beside, ..self }
+    }
+
+    /// The same stage, of which a run may leave features to the next.
+    pub(crate) fn keeping_features(self, keeps_features: bool) -> Self {
+        Stage { keeps_features, ..self }
     }
 
     /// The same stage, that runs so often whole and on kept features.
@@ -111,16 +135,35 @@ impl<'m> Stage<'m> {
         self.name
     }
 
+    /// What is compiled of it.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What a program of it is known by: what it is, and all of the device that its form depends on.
+    fn key(&self, device: &Device, storage: DType) -> String {
+        let Identity { networks, form } = &self.identity;
+        let limits = (device.budget(), device.vae_tiling(), device.memory_limit(self.part), self.beside);
+        format!("{networks:?} {form} {} {limits:?} {}", storage.name(), device.tuning_key())
+    }
+
     /// The stage in one piece.
     pub(crate) fn recording(&self, device: &Device) -> Result<Recording> {
         let mut recording = (self.record)(&device.caps())?;
-        let limit = device.memory_limit(Part::of(self.name));
+        let limit = device.memory_limit(self.part);
         recording.memory_limit = limit.map(|bytes| bytes.saturating_sub(self.beside));
         Ok(recording)
     }
 
     /// What the stage will take.
     pub(crate) fn plan(&self, device: &Device) -> Result<StagePlan> {
+        let key =
+            format!("plan of {} {:?} {}", self.name, [self.runs, self.reusing], self.key(device, device.storage()));
+        let known = device.programs().known(key, &self.identity.networks, || self.make_plan(device))?;
+        Ok(StagePlan::clone(&known))
+    }
+
+    fn make_plan(&self, device: &Device) -> Result<StagePlan> {
         let (name, runs) = (self.name, self.runs);
         Ok(match self.form(device, device.storage())? {
             Form::Whole(recording, memory) => StagePlan {
@@ -173,24 +216,37 @@ impl<'m> Stage<'m> {
         }
     }
 
-    /// Compiles the stage and uploads its weights.
-    pub(crate) fn open(self, device: &Device) -> Result<OpenStage<'m>> {
-        self.open_as(device, device.storage())
+    /// Compiles the stage and uploads its weights, or finds it compiled. Runs end early when `cancel` asks for it.
+    pub(crate) fn open(self, device: &Device, cancel: &Cancel) -> Result<OpenStage> {
+        self.open_as(device, device.storage(), cancel)
     }
 
-    fn open_as(self, device: &Device, storage: DType) -> Result<OpenStage<'m>> {
-        let form = self.form(device, storage)?;
-        let (program, note) = self.compile(device, storage, form)?;
-        Ok(OpenStage { stage: self, device: device.clone(), storage, program: Some(program), note })
+    fn open_as(self, device: &Device, storage: DType, cancel: &Cancel) -> Result<OpenStage> {
+        let (lease, _) = self.lease(device, storage);
+        let (device, cancel) = (device.clone(), cancel.clone());
+        let mut open = OpenStage { stage: self, device, storage, lease: None, note: None, cancel };
+        open.load(&lease, 0)?;
+        open.lease = Some(lease);
+        Ok(open)
     }
 
-    fn form(&self, device: &Device, storage: DType) -> Result<Form<'m>> {
-        let limit = device.memory_limit(Part::of(self.name)).map(|bytes| bytes.saturating_sub(self.beside));
+    /// A lease of the program, and whether it is there. Of one that keeps features, a lease of its own.
+    fn lease(&self, device: &Device, storage: DType) -> (Lease, bool) {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let mut key = self.key(device, storage);
+        if self.keeps_features {
+            key += &format!(" of job {}", NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        device.programs().lease(key, &self.identity.networks, self.keeps_features)
+    }
+
+    fn form(&self, device: &Device, storage: DType) -> Result<Form> {
+        let limit = device.memory_limit(self.part).map(|bytes| bytes.saturating_sub(self.beside));
         self.form_within(device, storage, limit)
     }
 
     /// The stage, with constants that pass through where it would take more than `limit`.
-    fn form_within(&self, device: &Device, storage: DType, limit: Option<u64>) -> Result<Form<'m>> {
+    fn form_within(&self, device: &Device, storage: DType, limit: Option<u64>) -> Result<Form> {
         let record = |caps: &Caps| {
             let mut recording = (self.record)(caps)?;
             recording.memory_limit = limit;
@@ -199,35 +255,49 @@ impl<'m> Stage<'m> {
         choose(&record, self.chains.as_ref(), device, &device.caps_with(storage))
     }
 
-    /// A whole that the device has no memory for (nobody set a limit, and none can be asked of it) is cut into bands after all where
-    /// it may be; the user is told why.
-    fn compile(
-        &self,
-        device: &Device,
-        storage: DType,
-        form: Form<'m>,
-    ) -> Result<(Box<dyn Program + 'm>, Option<String>)> {
+    /// Compiles a form of the stage, for which others make room. A whole that the device has no memory for all the same (nobody set a limit, and none
+    /// can be asked of it) is cut into bands where it may be; the user is told why.
+    fn compile(&self, device: &Device, storage: DType, form: Form) -> Result<(Box<dyn Program>, Option<String>)> {
         let caps = device.caps_with(storage);
         let recording = match form {
             Form::Whole(recording, _) => *recording,
             Form::Banded(chain, plan, _) => return Ok((banded(device, caps, chain, plan), None)),
         };
+        let missing = device.backend().missing_constant_bytes(&recording);
+        let plan = plan(&recording)?;
+        let needed = plan.peak_bytes() - (plan.constant_bytes as u64).min(plan.peak_bytes()) + missing;
+        let _weights = self.make_room(device, needed);
         let refused = match device.backend().compile(recording) {
-            Ok(program) => return Ok((program, None)),
-            Err(Error::Device(refused)) if device.vae_tiling() == VaeTiling::Auto => refused,
-            Err(error) => return Err(error),
+            Err(error) if is_out_of_memory(&error) => error,
+            compiled => return compiled.map(|program| (program, None)),
         };
+        if device.programs().evict(true).is_some() {
+            device.programs().clear();
+            return self.compile(device, storage, self.form(device, storage)?);
+        }
         match self.form(&device.clone().with_vae_tiling(VaeTiling::On), storage) {
-            Ok(Form::Banded(chain, plan, bands)) => {
+            Ok(Form::Banded(chain, plan, bands)) if device.vae_tiling() == VaeTiling::Auto => {
                 let note = format!("{} in bands, {bands}: {refused}", self.name);
                 Ok((banded(device, caps, chain, plan), Some(note)))
             }
-            _ => Err(Error::Device(refused)),
+            _ => Err(refused),
+        }
+    }
+
+    /// Lets others make room for so many bytes, where there is a limit.
+    fn make_room(&self, device: &Device, needed: u64) -> Weights {
+        match device.resident_limit() {
+            Some(limit) => device.programs().make_room(device.backend(), needed, limit, &self.identity.networks),
+            None => Weights::new(),
         }
     }
 }
 
-fn banded<'m>(device: &Device, caps: Caps, chain: Chain<'m>, plan: ChainPlan) -> Box<dyn Program + 'm> {
+fn is_out_of_memory(error: &Error) -> bool {
+    matches!(error, Error::Device(_))
+}
+
+fn banded(device: &Device, caps: Caps, chain: Chain<'static>, plan: ChainPlan) -> Box<dyn Program> {
     Box::new(ChainProgram::new(device.backend_arc(), caps, chain, plan))
 }
 
@@ -244,31 +314,52 @@ fn weights(plan: &ChainPlan) -> Vec<(DType, u64)> {
     found
 }
 
-/// A compiled stage; dropping it releases its memory.
-pub(crate) struct OpenStage<'m> {
-    stage: Stage<'m>,
+/// A compiled stage. Dropping it releases its memory, or leaves it to those who come later ([`Residency`](crate::pipeline::Residency)).
+pub(crate) struct OpenStage {
+    stage: Stage,
     device: Device,
     storage: DType,
-    /// `None` only while one program is exchanged for another, so that both are never in memory at once.
-    program: Option<Box<dyn Program + 'm>>,
+    /// `None` once it could not be compiled in f32.
+    lease: Option<Lease>,
     /// What opening it has to tell the user.
     note: Option<String>,
+    cancel: Cancel,
 }
 
-impl<'m> OpenStage<'m> {
-    /// Opens another stage in place of this one. Weights that both use stay on the device; nothing else of the old one does.
-    pub(crate) fn exchange(mut self, stage: Stage<'m>) -> Result<OpenStage<'m>> {
-        let weights = self.program.take().map(|program| program.weights());
+impl OpenStage {
+    /// What runs.
+    pub(crate) fn identity(&self) -> &Identity {
+        self.stage.identity()
+    }
+
+    /// Opens another stage in place of this one. Weights that both use stay on the device; where programs do not stay, nothing else of the old one
+    /// does.
+    pub(crate) fn exchange(self, stage: Stage) -> Result<OpenStage> {
+        let OpenStage { device, storage, lease, cancel, .. } = self;
+        let weights = lease.and_then(Lease::exchange);
         // One that was widened stays so, if the limit of memory allows it.
-        let wide = self.storage != self.device.storage();
+        let wide = storage != device.storage();
         let fits = || {
-            let form = stage.form(&self.device, self.storage)?;
-            Result::Ok(form.peak_bytes() + stage.beside <= self.device.budget().unwrap_or(u64::MAX))
+            let form = stage.form(&device, storage)?;
+            Result::Ok(form.peak_bytes() + stage.beside <= device.budget().unwrap_or(u64::MAX))
         };
-        let storage = if wide && fits()? { self.storage } else { self.device.storage() };
-        let open = stage.open_as(&self.device, storage);
+        let storage = if wide && fits()? { storage } else { device.storage() };
+        let open = stage.open_as(&device, storage, &cancel);
         drop(weights);
         open
+    }
+
+    /// Compiles the program unless it is there; `count` values overflowed before, where it is one that was widened.
+    fn load(&mut self, lease: &Lease, count: usize) -> Result<()> {
+        if !lease.is_vacant() {
+            return Ok(());
+        }
+        let wide = self.storage != self.device.storage();
+        let form = if wide { self.within_budget(count)? } else { self.stage.form(&self.device, self.storage)? };
+        let (program, note) = self.stage.compile(&self.device, self.storage, form)?;
+        lease.give(program);
+        self.note = note;
+        Ok(())
     }
 
     /// Runs the stage once. A result that is not finite is computed again in f32 where the device's precision is automatic; `notes`
@@ -294,12 +385,13 @@ impl<'m> OpenStage<'m> {
         };
         if self.storage == DType::F16 && self.device.may_widen() {
             notes.push(format!("{}: {count} values overflowed in f16, redone in f32", self.stage.name));
-            self.program = None;
+            // The old lease first: what it held is not needed beside what comes.
+            self.lease = None;
             self.storage = DType::F32;
-            let form = self.within_budget(count)?;
-            let (program, note) = self.stage.compile(&self.device, DType::F32, form)?;
-            self.program = Some(program);
-            notes.extend(note);
+            let (lease, _) = self.stage.lease(&self.device, DType::F32);
+            self.load(&lease, count)?;
+            self.lease = Some(lease);
+            notes.extend(self.note.take());
             return self.run_once(inputs, false)?.map_err(|count| self.overflow(count));
         }
         Err(self.overflow(count))
@@ -307,10 +399,16 @@ impl<'m> OpenStage<'m> {
 
     /// The results, or how many values are not finite.
     fn run_once(&mut self, inputs: &[(&str, &[f32])], reuse: bool) -> Result<std::result::Result<Outputs, usize>> {
-        let Some(program) = &mut self.program else {
+        let Some(lease) = self.lease.take() else {
             return Err(Error::Device(format!("{}: could not be compiled in f32 before", self.stage.name)));
         };
-        let outputs = if reuse { program.run_reusing(inputs) } else { program.run(inputs) };
+        let outputs = self.load(&lease, 0).and_then(|()| {
+            let mut program = lease.take().expect("it was just loaded, and it is this job's turn");
+            let outputs = program.execute(inputs, Run { reuse, cancel: Some(&self.cancel) });
+            lease.give(program);
+            outputs
+        });
+        self.lease = Some(lease);
         match outputs {
             Ok(outputs) => Ok(match non_finite(&outputs) {
                 0 => Ok(outputs),
@@ -324,12 +422,12 @@ impl<'m> OpenStage<'m> {
 
     /// The stage in f32 within the limit of memory that the user set, with weights that pass through where it must be so; refused where that is
     /// not enough.
-    fn within_budget(&self, count: usize) -> Result<Form<'m>> {
+    fn within_budget(&self, count: usize) -> Result<Form> {
         let form = self.stage.form(&self.device, DType::F32)?;
         let Some(allowed) = self.device.budget().map(|bytes| bytes.saturating_sub(self.stage.beside)) else {
             return Ok(form);
         };
-        let may_stream = self.device.streaming() != Streaming::Off && Part::of(self.stage.name) != Part::Vae;
+        let may_stream = self.device.streaming() != Streaming::Off && self.stage.part != Part::Vae;
         let form = match form.peak_bytes() > allowed && may_stream {
             true => self.stage.form_within(&self.device, DType::F32, Some(allowed))?,
             false => form,

@@ -1,26 +1,29 @@
 //! Prompts → encoder_hidden_states for every step: every distinct chunk of text once per text encoder.
 
+use std::sync::Arc;
+
 use crate::Result;
 use crate::models::{TextStates, names};
 use crate::pipeline::device::Device;
-use crate::pipeline::model::encoders::{TextEncoder, joined_width};
+use crate::pipeline::device::weight_types::Part as StoredPart;
+use crate::pipeline::model::encoders::{Encoder, joined_width};
 use crate::pipeline::model::pipeline::Pipeline;
 use crate::pipeline::request::Request;
 use crate::pipeline::run::prompts::{Part, Reader, Row, Timeline, negative, positive, read_oms, remarks};
-use crate::pipeline::run::stage::Stage;
+use crate::pipeline::run::stage::{Identity, Stage};
 use crate::pipeline::run::time_ids::{Side, add_embeds, time_ids};
-use crate::record::Caps;
+use crate::record::{Cancel, Caps};
 use crate::text::{Chunk, PromptSyntax, weigh_from_empty, weigh_restoring_mean};
 
 /// The prompts of a request.
-pub(crate) struct TextPlan<'p> {
-    pipeline: &'p Pipeline,
+pub(crate) struct TextPlan {
+    pipeline: Pipeline,
     syntax: PromptSyntax,
     /// Rows for the UNet: `[negative, prompt]` under guidance, `[prompt]` without; `[negative, negative, prompt]` where it is guided by a
     /// picture too.
-    unet: Vec<Timeline<'p>>,
+    unet: Vec<Timeline>,
     /// Rows for the OMS module: `[negative, C_ψ]`, or `[C_ψ]` at ω_ψ = 1; empty without OMS.
-    oms: Vec<Row<'p>>,
+    oms: Vec<Row>,
     unet_chunks: usize,
     oms_chunks: usize,
     /// What SDXL's UNet is told of the picture, for each row.
@@ -28,9 +31,14 @@ pub(crate) struct TextPlan<'p> {
     warnings: Vec<String>,
 }
 
+/// What text encoders made for the passes of a request.
+#[derive(Default)]
+pub(crate) struct KnownTexts(Vec<(Run, Vec<States>)>);
+
 /// One encoder's distinct chunks.
-struct Run<'p> {
-    reader: Reader<'p>,
+#[derive(Clone, PartialEq)]
+struct Run {
+    reader: Reader,
     ids: Vec<Vec<u32>>,
     /// Whether the pooled rows are wanted too.
     pooled: bool,
@@ -103,10 +111,10 @@ impl Encoded {
     }
 }
 
-impl<'p> TextPlan<'p> {
+impl TextPlan {
     /// # Errors
     /// When a weight in a prompt is not a number.
-    pub(crate) fn new(pipeline: &'p Pipeline, request: &Request, size: (usize, usize)) -> Result<Self> {
+    pub(crate) fn new(pipeline: &Pipeline, request: &Request, size: (usize, usize)) -> Result<Self> {
         let mut unet = vec![positive(pipeline, request)?];
         for _ in 1..pipeline.guidance_rows(request) {
             unet.insert(0, negative(pipeline, request)?);
@@ -114,14 +122,14 @@ impl<'p> TextPlan<'p> {
         let side = |row: usize| if row + 1 == unet.len() { Side::Prompt } else { Side::Negative };
         let time_ids = (0..unet.len()).map(|row| time_ids(pipeline.kind, request, size, side(row))).collect();
         let oms = read_oms(pipeline, request)?;
-        let longest = |rows: &mut dyn Iterator<Item = &Row<'p>>| rows.map(Row::chunks).max().unwrap_or(1).max(1);
+        let longest = |rows: &mut dyn Iterator<Item = &Row>| rows.map(Row::chunks).max().unwrap_or(1).max(1);
         Ok(TextPlan {
             unet_chunks: longest(&mut unet.iter().flat_map(|timeline| &timeline.rows)),
             oms_chunks: longest(&mut oms.iter()),
             warnings: remarks(pipeline, request, unet.iter().flat_map(|timeline| &timeline.rows).chain(&oms)),
             time_ids,
             syntax: request.prompt_syntax,
-            pipeline,
+            pipeline: pipeline.clone(),
             unet,
             oms,
         })
@@ -142,17 +150,26 @@ impl<'p> TextPlan<'p> {
     }
 
     /// The networks that [`encode`](Self::encode) will run, for the plan.
-    pub(crate) fn stages(&self) -> Vec<Stage<'p>> {
+    pub(crate) fn stages(&self) -> Vec<Stage> {
         self.runs().iter().map(Run::stage).collect()
     }
 
-    /// Runs the text encoders, one after the other.
-    pub(crate) fn encode(&self, device: &Device, notes: &mut Vec<String>) -> Result<Encoded> {
-        let mut encoded = Vec::new();
-        for run in self.runs() {
-            let states = run.encode(device, notes)?;
-            encoded.push((run, states));
+    /// Runs the text encoders, one after the other; what `known` has of another pass is not run again.
+    pub(crate) fn encode(
+        &self,
+        device: &Device,
+        known: &mut KnownTexts,
+        cancel: &Cancel,
+        notes: &mut Vec<String>,
+    ) -> Result<Encoded> {
+        let runs = self.runs();
+        for run in &runs {
+            if !known.0.iter().any(|(known, _)| known == run) {
+                let states = run.encode(device, cancel, notes)?;
+                known.0.push((run.clone(), states));
+            }
         }
+        let encoded: Vec<_> = known.0.iter().filter(|(known, _)| runs.contains(known)).collect();
         let states = States::find_in(&encoded);
         let oms_encoders = self.pipeline.oms_text_encoders();
         let mut oms = Vec::new();
@@ -160,17 +177,18 @@ impl<'p> TextPlan<'p> {
             oms.extend(self.join(row, oms_encoders, self.oms_chunks, &states)?);
         }
         let base = self.pipeline.text_encoders();
-        let unet_row = |row: &Row<'p>, ids: &[f64]| -> Result<EncodedRow> {
+        let unet_row = |row: &Row, ids: &[f64]| -> Result<EncodedRow> {
             let states_of_row = self.join(row, base, self.unet_chunks, &states)?;
             let added = self.pipeline.pooling_encoder().map(|pooling| {
                 let zeros = vec![0.0; pooling.model.config().projection_dim];
                 // The first chunk speaks for the prompt, in AUTOMATIC1111's program as in ComfyUI.
-                let pooled = row.parts().last().map_or(&zeros, |part| &states(part.reader, &part.chunks[0].ids).pooled);
+                let pooled =
+                    row.parts().last().map_or(&zeros, |part| &states(&part.reader, &part.chunks[0].ids).pooled);
                 add_embeds(self.pipeline.unet.config(), pooled, ids)
             });
             Ok(EncodedRow { states: states_of_row, added: added.unwrap_or_default() })
         };
-        let timeline = |(timeline, ids): (&Timeline<'p>, &Vec<f64>)| -> Result<EncodedTimeline> {
+        let timeline = |(timeline, ids): (&Timeline, &Vec<f64>)| -> Result<EncodedTimeline> {
             let rows = timeline.rows.iter().map(|row| unet_row(row, ids)).collect::<Result<_>>()?;
             Ok(EncodedTimeline { rows, at: timeline.at.clone() })
         };
@@ -180,10 +198,10 @@ impl<'p> TextPlan<'p> {
     /// A row's states `[77 · chunks, joined width]`, weighted; a shorter row ends with chunks of no words.
     fn join<'s>(
         &self,
-        row: &Row<'p>,
-        encoders: &[TextEncoder],
+        row: &Row,
+        encoders: &[Encoder],
         chunks: usize,
-        states: &impl Fn(Reader<'p>, &[u32]) -> &'s States,
+        states: &impl Fn(&Reader, &[u32]) -> &'s States,
     ) -> Result<Vec<f32>> {
         let tokens = encoders[0].tokens();
         if row.parts().is_empty() {
@@ -195,13 +213,13 @@ impl<'p> TextPlan<'p> {
             let mut hidden = Vec::new();
             for at in 0..chunks {
                 let chunk = part.chunks.get(at).unwrap_or(&empty);
-                let mut one = states(part.reader, &chunk.ids).hidden.clone();
+                let mut one = states(&part.reader, &chunk.ids).hidden.clone();
                 match self.syntax {
                     PromptSyntax::Plain => {}
                     PromptSyntax::A1111 => weigh_restoring_mean(&mut one, &chunk.weights)?,
                     PromptSyntax::Comfy if !chunk.is_weighted() => {}
                     PromptSyntax::Comfy => {
-                        weigh_from_empty(&mut one, &chunk.weights, &states(part.reader, &empty.ids).hidden);
+                        weigh_from_empty(&mut one, &chunk.weights, &states(&part.reader, &empty.ids).hidden);
                     }
                 }
                 hidden.extend(one);
@@ -214,8 +232,8 @@ impl<'p> TextPlan<'p> {
     }
 
     /// Distinct chunks, those of one encoder and depth together: a module that shares the base's encoder shares its run.
-    fn runs(&self) -> Vec<Run<'p>> {
-        let mut runs: Vec<Run<'p>> = Vec::new();
+    fn runs(&self) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
         let unet = self.unet.iter().flat_map(|timeline| &timeline.rows).map(|row| (row, self.unet_chunks));
         for (row, chunks) in unet.chain(self.oms.iter().map(|row| (row, self.oms_chunks))) {
             for part in row.parts() {
@@ -225,11 +243,11 @@ impl<'p> TextPlan<'p> {
         runs
     }
 
-    fn add_to(&self, runs: &mut Vec<Run<'p>>, part: &Part<'p>, chunks: usize) {
+    fn add_to(&self, runs: &mut Vec<Run>, part: &Part, chunks: usize) {
         let at = runs.iter().position(|run| run.reader == part.reader).unwrap_or_else(|| {
             let pooling = self.pipeline.pooling_encoder();
-            let pooled = pooling.is_some_and(|pooling| std::ptr::eq(pooling, part.reader.encoder));
-            runs.push(Run { reader: part.reader, ids: Vec::new(), pooled });
+            let pooled = pooling.is_some_and(|pooling| Arc::ptr_eq(pooling, &part.reader.encoder));
+            runs.push(Run { reader: part.reader.clone(), ids: Vec::new(), pooled });
             runs.len() - 1
         });
         let empty = part.reader.encoder.tokenizer.empty_chunk();
@@ -245,10 +263,10 @@ impl<'p> TextPlan<'p> {
 
 impl States {
     /// Finds the states of a chunk among those of all runs.
-    fn find_in<'s, 'p>(encoded: &'s [(Run<'p>, Vec<States>)]) -> impl Fn(Reader<'p>, &[u32]) -> &'s States {
+    fn find_in<'s>(encoded: &'s [&'s (Run, Vec<States>)]) -> impl Fn(&Reader, &[u32]) -> &'s States {
         move |reader, ids| {
-            let of_reader = encoded.iter().find(|(run, _)| run.reader == reader);
-            let of_ids = |(run, states): &'s (Run<'p>, Vec<States>)| {
+            let of_reader = encoded.iter().find(|(run, _)| run.reader == *reader);
+            let of_ids = |(run, states): &&'s (Run, Vec<States>)| {
                 run.ids.iter().position(|one| one == ids).map(|at| &states[at])
             };
             of_reader.and_then(of_ids).expect("runs() has every chunk")
@@ -256,12 +274,16 @@ impl States {
     }
 }
 
-impl<'p> Run<'p> {
-    fn stage(&self) -> Stage<'p> {
-        let Reader { encoder, skip, normed } = self.reader;
+impl Run {
+    fn stage(&self) -> Stage {
+        let Reader { encoder, skip, normed } = self.reader.clone();
         let (rows, states) = (self.batch(), TextStates { skip, normed, pooled: self.pooled });
         let runs = self.ids.len().div_ceil(rows);
-        Stage::new(encoder.name, runs, move |caps: &Caps| encoder.record(caps, rows, states))
+        let form = format!("text {rows} {skip} {normed} {}", self.pooled);
+        let identity = Identity { networks: vec![encoder.number()], form };
+        Stage::new((encoder.name, StoredPart::Text), identity, runs, move |caps: &Caps| {
+            encoder.record(caps, rows, states)
+        })
     }
 
     /// Rows of one run of the network.
@@ -270,9 +292,9 @@ impl<'p> Run<'p> {
     }
 
     /// States of each chunk.
-    fn encode(&self, device: &Device, notes: &mut Vec<String>) -> Result<Vec<States>> {
-        let (encoder, rows) = (self.reader.encoder, self.batch());
-        let mut network = self.stage().open(device)?;
+    fn encode(&self, device: &Device, cancel: &Cancel, notes: &mut Vec<String>) -> Result<Vec<States>> {
+        let (encoder, rows) = (&self.reader.encoder, self.batch());
+        let mut network = self.stage().open(device, cancel)?;
         let mut all = Vec::new();
         for some in self.ids.chunks(rows) {
             // The last batch is filled with its last chunk.

@@ -50,15 +50,15 @@ const SHARE: u64 = 4;
 const ENOUGH: u64 = 1 << 30;
 
 /// A network's chain with so many of its levels in bands; `None` past the last.
-pub(crate) type Chains<'m> = Box<dyn Fn(usize) -> Option<Chain<'m>> + Send + 'm>;
+pub(crate) type Chains = Box<dyn Fn(usize) -> Option<Chain<'static>> + Send>;
 
 /// How a stage runs.
-pub(crate) enum Form<'m> {
+pub(crate) enum Form {
     Whole(Box<Recording>, MemoryPlan),
-    Banded(Chain<'m>, ChainPlan, Bands),
+    Banded(Chain<'static>, ChainPlan, Bands),
 }
 
-impl Form<'_> {
+impl Form {
     /// Bytes that the executor allocates at one time.
     pub(crate) fn peak_bytes(&self) -> u64 {
         match self {
@@ -73,12 +73,12 @@ impl Form<'_> {
 ///
 /// # Errors
 /// When the whole, or the last of its bands too, exceeds what the device can bind.
-pub(crate) fn choose<'m>(
+pub(crate) fn choose(
     record: &dyn Fn(&Caps) -> Result<Recording>,
-    chains: Option<&Chains<'m>>,
+    chains: Option<&Chains>,
     device: &Device,
     caps: &Caps,
-) -> Result<Form<'m>> {
+) -> Result<Form> {
     let whole = record(caps).and_then(|recording| Ok((plan(&recording)?, recording)));
     let within = whole.as_ref().is_ok_and(|(plan, _)| device.budget().is_none_or(|most| plan.peak_bytes() <= most));
     let fits = within && !whole.as_ref().is_ok_and(|(_, recording)| chains.is_some() && narrowed(recording, record));
@@ -96,7 +96,7 @@ pub(crate) fn choose<'m>(
         Err(_) => plan(&record(&unbound(caps))?)?.peak_bytes(),
     };
     let aim = device.budget().unwrap_or((whole_bytes / SHARE).min(ENOUGH));
-    let mut best: Option<(usize, Chain<'m>, ChainPlan)> = None;
+    let mut best: Option<(usize, Chain<'static>, ChainPlan)> = None;
     let mut refused = None;
     for levels in 1.. {
         let Some(chain) = cut(levels) else { break };

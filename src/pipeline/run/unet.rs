@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use crate::Result;
-use crate::models::Shortcuts;
 use crate::pipeline::model::pipeline::Pipeline;
 use crate::pipeline::request::Request;
 use crate::pipeline::request::control::acting;
@@ -86,7 +85,7 @@ impl Pipeline {
     }
 
     /// The UNet for a batch of pictures, in each form that it has at some of these calls.
-    pub(crate) fn unet_stages(&self, request: &Request, run: UnetRun, calls: Calls) -> Result<Vec<Stage<'_>>> {
+    pub(crate) fn unet_stages(&self, request: &Request, run: UnetRun, calls: Calls) -> Result<Vec<Stage>> {
         let groups = request.count.div_ceil(run.batch);
         let forms = calls.made.map(|call| self.call(request, call, calls.of));
         let stage = |(call, runs): (Call, [usize; 2])| {
@@ -94,23 +93,6 @@ impl Pipeline {
             Ok(self.unet_stage(request, run, &call)?.runs_of(whole, reusing))
         };
         distinct(forms, request.deep_cache).into_iter().map(stage).collect()
-    }
-
-    /// The UNet and the ControlNets that act with it as one network.
-    pub(crate) fn unet_stage(&self, request: &Request, run: UnetRun, call: &Call) -> Result<Stage<'_>> {
-        let latents = self.latent_shape(run.size);
-        let (rows, tokens) = (call.rows * run.batch, run.tokens);
-        let nets: Vec<_> = call.acting.iter().map(|&i| &self.controls[request.controls[i].net].net).collect();
-        let name = if nets.is_empty() { "UNet" } else { "UNet with ControlNet" };
-        let shortcuts = Shortcuts {
-            depth: request.deep_cache.filter(|cache| cache.interval > 1).map(|cache| cache.depth),
-            merging: request.token_merging,
-        };
-        let stage = Stage::new(name, 1, move |caps| {
-            let shape = [rows, latents.h, latents.w];
-            self.unet.record_shortened(caps, shape, tokens, &nets, shortcuts, false)
-        });
-        Ok(stage.beside(self.preview_bytes(request, run.size)?))
     }
 }
 
