@@ -218,7 +218,7 @@ impl Pipeline {
             let prefer_f16 = self.device.weight_type(Part::of(name)).prefers_halves();
             Ok((*name, files.hash(stem, prefer_f16)?))
         };
-        let hashes = self.files.par_iter().map(hash).collect::<Result<_>>()?;
+        let hashes = self.device.backend().install(|| self.files.par_iter().map(hash).collect::<Result<_>>())?;
         Ok(self.hashes.get_or_init(|| hashes))
     }
 
