@@ -29,7 +29,7 @@ fn main() -> chiaro::Result<()> {
     let text = std::fs::read_to_string(&config).map_err(|e| chiaro::Error::io(&config, e))?;
     let config = AutoencoderKlConfig::from_json(&text, &config.display().to_string())?;
     let file = WeightFile::open(folder.join("diffusion_pytorch_model.safetensors"))?;
-    let vae = AutoencoderKl::load(config, &Weights::new(Arc::new(file), "vae", WeightType::Keep))?;
+    let vae = Arc::new(AutoencoderKl::load(config, &Weights::new(Arc::new(file), "vae", WeightType::Keep))?);
     let (side, runs) = (support::setting("CHIARO_BENCH_SIZE", 128), support::setting("CHIARO_BENCH_RUNS", 3));
     let latents = side / vae.config().pixels_per_latent();
     let input: Vec<f32> =

@@ -52,6 +52,17 @@ pub trait Backend: Send + Sync {
     }
 }
 
+impl dyn Backend + '_ {
+    /// Runs `work` on the backend's [`workers`](Backend::workers), so that what it does with rayon is no task of another pool; on the caller's where
+    /// there are none.
+    pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match self.workers() {
+            Some(workers) => workers.install(work),
+            None => work(),
+        }
+    }
+}
+
 /// How a program is executed. The default is a whole run that nobody stops.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Run<'a> {

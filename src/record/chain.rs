@@ -162,9 +162,9 @@ impl<'m> ChainProgram<'m> {
         how: Run<'_>,
     ) -> Result<FeatureMap> {
         let (part, plan) = (&self.chain.parts[index], &self.plan.parts[index]);
-        let moments = part.moments.as_ref().map(|moments| self.on_workers(|| moments(map))).transpose()?;
+        let moments = part.moments.as_ref().map(|moments| self.backend.install(|| moments(map))).transpose()?;
         if moments.iter().flatten().any(|v| !v.is_finite()) {
-            let (stage, count) = (part.label.clone(), self.on_workers(|| map.non_finite()).max(1));
+            let (stage, count) = (part.label.clone(), self.backend.install(|| map.non_finite()).max(1));
             return Err(Error::NonFinite { stage, count, hint: String::new() });
         }
         let mut program = self.compile(index)?;
@@ -181,26 +181,18 @@ impl<'m> ChainProgram<'m> {
                 && let Some(kept) = kept.as_mut()
             {
                 kept.release(released..window.start);
-                residual = Some(self.on_workers(|| kept.read(window.start..window.start + plan.rows)));
+                residual = Some(self.backend.install(|| kept.read(window.start..window.start + plan.rows)));
             }
             released = window.start;
-            let band = self.on_workers(|| map.read(window.start..window.start + plan.rows));
+            let band = self.backend.install(|| map.read(window.start..window.start + plan.rows));
             let mut inputs: Vec<(&str, &[f32])> = vec![(MAP, &band)];
             inputs.extend(moments.as_deref().map(|moments| (MOMENTS, moments)));
             inputs.extend(residual.as_deref().map(|residual| (RESIDUAL, residual)));
             let outputs = program.execute(&inputs, how)?;
             let kept_rows = window.of_band.start * row..window.of_band.end * row;
-            self.on_workers(|| out.write(window.keep.clone(), &outputs[RESULT][kept_rows]));
+            self.backend.install(|| out.write(window.keep.clone(), &outputs[RESULT][kept_rows]));
         }
         Ok(out)
-    }
-
-    /// Runs what goes through whole maps on the backend's threads.
-    fn on_workers<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        match self.backend.workers() {
-            Some(workers) => workers.install(work),
-            None => work(),
-        }
     }
 }
 
@@ -224,14 +216,14 @@ impl Program for ChainProgram<'_> {
                 format!("expected input {} of {shape}, got {name} of {} values", self.chain.input, values.len()),
             ));
         }
-        let mut map = self.on_workers(|| FeatureMap::from_values(values, shape, DType::F32));
+        let mut map = self.backend.install(|| FeatureMap::from_values(values, shape, DType::F32));
         let mut kept = None;
         for index in 0..self.chain.parts.len() {
             let made = self.run_part(index, &mut map, &mut kept, how)?;
             let read = std::mem::replace(&mut map, made);
             kept = (self.chain.parts[index].residual == Residual::Keep).then_some(read);
         }
-        let values = self.on_workers(|| map.read(0..map.shape().h));
+        let values = self.backend.install(|| map.read(0..map.shape().h));
         Ok(Outputs::from([(self.chain.output.to_owned(), values)]))
     }
 

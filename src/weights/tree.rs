@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::convert::{Kept, Packed, Source, WeightType};
 use super::element::StoredType;
 use super::lora::Patches;
+use super::pool::Pool;
 use super::quantize::quantized;
 use super::set::TensorSet;
 use crate::record::{Constant, ConstantData, DType};
@@ -32,6 +33,7 @@ struct Shared {
     model: String,
     weight_type: WeightType,
     patches: Patches,
+    pool: Option<Pool>,
     asked: Mutex<Asked>,
 }
 
@@ -49,6 +51,7 @@ impl Weights {
             model: model.into(),
             weight_type,
             patches: Patches::default(),
+            pool: None,
             asked: Mutex::default(),
         };
         Weights {
@@ -60,10 +63,19 @@ impl Weights {
 
     /// The same root, whose tensors come with these changes. The patches' shapes are those of [`tensors`](Self::tensors).
     pub(crate) fn with_patches(&self, patches: Patches) -> Self {
+        self.with(patches, self.shared.pool.clone())
+    }
+
+    /// The same root, which takes what is not changed from this pool, and leaves it there. One pool serves one model's files.
+    pub(crate) fn sharing(&self, pool: &Pool) -> Self {
+        self.with(Patches::default(), Some(pool.clone()))
+    }
+
+    fn with(&self, patches: Patches, pool: Option<Pool>) -> Self {
         let Shared { tensors, model, weight_type, .. } = &*self.shared;
         let asked = Mutex::default();
         let (tensors, model, weight_type) = (tensors.clone(), model.clone(), *weight_type);
-        let shared = Shared { tensors, model, weight_type, patches, asked };
+        let shared = Shared { tensors, model, weight_type, patches, pool, asked };
         Weights { shared: Arc::new(shared), ..self.clone() }
     }
 
@@ -225,8 +237,28 @@ impl Weights {
         Ok(self.pack(self.name(&names.join("+")), sources, stored, padded, forced))
     }
 
-    /// The constant of these sources below each other, `stored` but for their rows.
+    /// The constant of these sources below each other, `stored` but for their rows; of the pool, where it is there and nothing changes it.
     fn pack(
+        &self,
+        label: String,
+        sources: Option<Vec<Source>>,
+        stored: &[usize],
+        padded: &[usize],
+        forced: Option<DType>,
+    ) -> Arc<Constant> {
+        let is_plain = sources.iter().flatten().all(|source| source.patches.is_empty()) && sources.is_some();
+        let Some(pool) = self.shared.pool.as_ref().filter(|_| is_plain) else {
+            return self.pack_anew(label, sources, stored, padded, forced);
+        };
+        let key = format!("{} {label} {padded:?} {forced:?}", self.shared.model);
+        pool.find(&key).unwrap_or_else(|| {
+            let constant = self.pack_anew(label, sources, stored, padded, forced);
+            pool.keep(key, &constant);
+            constant
+        })
+    }
+
+    fn pack_anew(
         &self,
         label: String,
         sources: Option<Vec<Source>>,

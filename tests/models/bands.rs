@@ -69,7 +69,7 @@ enum Half {
 }
 
 struct Work<'m> {
-    vae: &'m AutoencoderKl,
+    vae: &'m Arc<AutoencoderKl>,
     half: Half,
     /// Height and width of the latents.
     size: (usize, usize),
@@ -77,7 +77,7 @@ struct Work<'m> {
 }
 
 impl<'m> Work<'m> {
-    fn new(vae: &'m AutoencoderKl, half: Half, size: (usize, usize)) -> Self {
+    fn new(vae: &'m Arc<AutoencoderKl>, half: Half, size: (usize, usize)) -> Self {
         let (h, w) = size;
         let side = vae.config().pixels_per_latent();
         let values = match half {
@@ -147,16 +147,16 @@ fn waves(len: usize, row: usize) -> Vec<f32> {
     (0..len).map(value).collect()
 }
 
-fn vae(family: &str) -> AutoencoderKl {
+fn vae(family: &str) -> Arc<AutoencoderKl> {
     let folder = Golden::open(family).path().join("vae");
     let (text, origin) = config_text(&folder);
     let config = AutoencoderKlConfig::from_json(&text, &origin).unwrap_or_else(|e| panic!("{e}"));
-    AutoencoderKl::load(config, &weights(&folder, "diffusion_pytorch_model.safetensors", "vae"))
-        .unwrap_or_else(|e| panic!("{e}"))
+    let loaded = AutoencoderKl::load(config, &weights(&folder, "diffusion_pytorch_model.safetensors", "vae"));
+    Arc::new(loaded.unwrap_or_else(|e| panic!("{e}")))
 }
 
-fn vaes() -> &'static [AutoencoderKl] {
-    static VAES: LazyLock<Vec<AutoencoderKl>> = LazyLock::new(|| ["sd15", "sdxl"].map(vae).into());
+fn vaes() -> &'static [Arc<AutoencoderKl>] {
+    static VAES: LazyLock<Vec<Arc<AutoencoderKl>>> = LazyLock::new(|| ["sd15", "sdxl"].map(vae).into());
     &VAES
 }
 

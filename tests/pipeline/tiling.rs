@@ -38,7 +38,7 @@ fn least(model: &Model, caps: &Caps, precision: Precision, side: usize, stage: &
     let file =
         WeightFile::open(folder.join("vae/diffusion_pytorch_model.safetensors")).unwrap_or_else(|e| panic!("{e}"));
     let weights = Weights::new(Arc::new(file), "vae", WeightType::Keep);
-    let vae = AutoencoderKl::load(config, &weights).unwrap_or_else(|e| panic!("{e}"));
+    let vae = Arc::new(AutoencoderKl::load(config, &weights).unwrap_or_else(|e| panic!("{e}")));
     let peak = |levels: usize| {
         let chain = match stage {
             "VAE encoder" => vae.encode_chain(side, side, levels),

@@ -60,13 +60,13 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
 }
 
 /// One request under way, and what it has drawn that is not saved.
-struct Run<'p> {
-    generation: Generation<'p>,
+struct Run {
+    generation: Generation,
     drawn: VecDeque<Picture>,
 }
 
-impl<'p> Run<'p> {
-    fn new(pipeline: &'p Pipeline, request: Request) -> Result<Self> {
+impl Run {
+    fn new(pipeline: &Pipeline, request: Request) -> Result<Self> {
         Ok(Run { generation: pipeline.generate(request)?, drawn: VecDeque::new() })
     }
 
@@ -75,7 +75,7 @@ impl<'p> Run<'p> {
         &mut self,
         alone: bool,
         progress: &Progress,
-        mut show: impl FnMut(&mut Generation<'p>, &Event) -> Result<()>,
+        mut show: impl FnMut(&mut Generation, &Event) -> Result<()>,
     ) -> Result<()> {
         let before = self.drawn.len();
         while let Some(event) = self.generation.next() {
@@ -97,7 +97,7 @@ impl<'p> Run<'p> {
 }
 
 /// The next picture of each run, if all have one.
-fn take_each(runs: &mut [Run<'_>]) -> Option<Vec<Picture>> {
+fn take_each(runs: &mut [Run]) -> Option<Vec<Picture>> {
     if runs.iter().any(|run| run.drawn.is_empty()) {
         return None;
     }
@@ -150,7 +150,7 @@ fn tell_beginning(
 }
 
 /// Warnings of all runs, each said once.
-fn tell_warnings(runs: &[Run<'_>], progress: &Progress) {
+fn tell_warnings(runs: &[Run], progress: &Progress) {
     let mut said: Vec<&String> = Vec::new();
     for warning in runs.iter().flat_map(|run| run.generation.warnings()) {
         if !said.contains(&warning) {

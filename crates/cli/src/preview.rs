@@ -76,7 +76,7 @@ impl Previews {
     /// Shows the pictures of a step that is done. A preview that cannot be written is no reason to stop.
     pub(super) fn show(
         &mut self,
-        generation: &mut Generation<'_>,
+        generation: &mut Generation,
         event: &Event,
         output: &mut Output,
         progress: &Progress,

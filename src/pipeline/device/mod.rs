@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::pipeline::device::programs::Programs;
-use crate::pipeline::device::residency::{Residency, Statistics};
+use crate::pipeline::device::residency::{Residency, Statistics, free_bytes};
 use crate::pipeline::device::vae_tiling::VaeTiling;
 use crate::pipeline::device::weight_types::{Part, Streaming, WeightTypes};
 use crate::record::{AdapterKind, Backend, Caps, DType, Program, Recording, Tuning};
@@ -240,10 +240,10 @@ impl Device {
         self.streams(part).then(|| self.budget.unwrap_or(0))
     }
 
-    /// The same device; compiled networks stay on it or not, of all models that were loaded for it and its clones. What is in use goes on.
-    pub fn with_residency(self, residency: Residency) -> Device {
-        self.programs.set_residency(residency);
-        self
+    /// Lets compiled networks stay or not, of all models that were loaded for this device and its clones. What is in use goes on.
+    pub fn set_residency(&self, residency: Residency) {
+        let free = if self.backend.caps().is_host() { free_bytes() } else { None };
+        self.programs.set_residency(residency, free.map(|bytes| bytes / 2));
     }
 
     /// Whether compiled networks stay.
@@ -278,7 +278,8 @@ impl Device {
     pub(crate) fn resident_limit(&self) -> Option<u64> {
         match self.programs.residency() {
             Residency::Within(bytes) => Some(self.budget.map_or(bytes, |budget| budget.min(bytes))),
-            Residency::On | Residency::Off => self.budget,
+            Residency::On => self.budget.or_else(|| self.programs.room()),
+            Residency::Off => self.budget,
         }
     }
 

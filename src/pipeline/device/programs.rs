@@ -25,6 +25,7 @@ struct Pool {
     entries: HashMap<String, Entry>,
     clock: u64,
     residency: Residency,
+    room: Option<u64>,
     hits: u64,
     evictions: u64,
     /// What was worked out of networks at fixed shapes, by the keys of their programs.
@@ -59,8 +60,11 @@ const MOST_KNOWN: usize = 512;
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Programs {
-    pub(crate) fn set_residency(&self, residency: Residency) {
-        self.lock().residency = residency;
+    /// `room` is what the host can spare, where it is the host's memory.
+    pub(crate) fn set_residency(&self, residency: Residency, room: Option<u64>) {
+        let mut pool = self.lock();
+        (pool.residency, pool.room) = (residency, room);
+        drop(pool);
         if residency == Residency::Off {
             self.clear();
         }
@@ -68,6 +72,10 @@ impl Programs {
 
     pub(crate) fn residency(&self) -> Residency {
         self.lock().residency
+    }
+
+    pub(crate) fn room(&self) -> Option<u64> {
+        self.lock().room
     }
 
     /// Hits and evictions.

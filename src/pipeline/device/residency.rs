@@ -4,6 +4,8 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use sysinfo::System;
+
 use super::Device;
 use super::programs::Programs;
 
@@ -15,8 +17,8 @@ pub enum Residency {
     /// One network at a time: a single request takes the least memory.
     #[default]
     Off,
-    /// As much as the device's limit of memory holds ([`Pipeline::load_within`](crate::pipeline::Pipeline::load_within)); without one, as much as the
-    /// device has.
+    /// As much as the device's limit of memory holds ([`Pipeline::load_within`](crate::pipeline::Pipeline::load_within)). Without one: on a GPU as much
+    /// as it has, where what it refuses makes room; on the processor half of the memory that is free when this is set.
     On,
     /// Within so many bytes, for all models of the device together, with what runs.
     Within(u64),
@@ -75,4 +77,13 @@ impl<T> Drop for Numbered<T> {
             programs.forget(self.number);
         }
     }
+}
+
+/// Bytes that the system can give, its swap too, within the limits of a container; `None` where it does not tell.
+pub(crate) fn free_bytes() -> Option<u64> {
+    let mut system = System::new();
+    system.refresh_memory();
+    let free = system.available_memory() + system.free_swap();
+    let allowed = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    (system.total_memory() > 0).then_some(free.min(allowed))
 }

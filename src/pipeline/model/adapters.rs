@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::models::{LayerNames, Network, network};
 use crate::pipeline::files::lora::LoraReport;
 use crate::pipeline::files::recognise::{Found, explained};
-use crate::weights::{AdapterFile, Patches, WeightFile, Weights};
+use crate::weights::{AdapterFile, Patches, Pool, WeightFile, Weights};
 use crate::{Error, Place, Result};
 
 /// An adapter to load, and how strongly.
@@ -147,6 +147,8 @@ fn open_file(path: &Path) -> Result<AdapterFile> {
 /// Open adapter files on the way into the networks of a model.
 #[derive(Default)]
 pub(crate) struct Adapters {
+    /// What networks have in common however they are changed.
+    pool: Pool,
     open: Vec<Open>,
     seen: Vec<Network>,
 }
@@ -160,7 +162,12 @@ struct Open {
 }
 
 impl Adapters {
-    pub(crate) fn open(adapters: &[Adapter]) -> Result<Self> {
+    /// No adapters, for networks that take their constants from this pool.
+    pub(crate) fn none(pool: &Pool) -> Self {
+        Adapters { pool: pool.clone(), ..Adapters::default() }
+    }
+
+    pub(crate) fn open(adapters: &[Adapter], pool: &Pool) -> Result<Self> {
         let open = |adapter: &Adapter| {
             for weight in [Some(adapter.weight), adapter.text_encoder_weight].into_iter().flatten() {
                 if !weight.is_finite() {
@@ -174,11 +181,12 @@ impl Adapters {
             let adapter = adapter.clone();
             Ok(Open { adapter, file, settled: BTreeMap::new(), applied: BTreeMap::new() })
         };
-        Ok(Adapters { open: adapters.iter().map(open).collect::<Result<_>>()?, seen: Vec::new() })
+        Ok(Adapters { open: adapters.iter().map(open).collect::<Result<_>>()?, ..Adapters::none(pool) })
     }
 
     /// A network's weights with the changes for it.
     pub(crate) fn patch(&mut self, which: Network, weights: Weights) -> Result<Weights> {
+        let weights = weights.sharing(&self.pool);
         if self.open.is_empty() {
             return Ok(weights);
         }
@@ -197,6 +205,11 @@ impl Adapters {
         Ok(weights.with_patches(patches))
     }
 
+    /// Whether anything changes this network.
+    pub(crate) fn touch(&self, network: Network) -> bool {
+        self.open.iter().any(|open| open.applied.contains_key(&network))
+    }
+
     /// Whether anything changes a text encoder.
     pub(crate) fn touch_text(&self) -> bool {
         self.open.iter().any(|open| open.applied.keys().any(|network| *network != Network::Unet))
@@ -207,7 +220,7 @@ impl Adapters {
     /// # Errors
     /// When nothing of an adapter was applied.
     pub(crate) fn finish(self, model: &str) -> Result<Vec<AdapterReport>> {
-        let Adapters { open, seen } = self;
+        let Adapters { open, seen, .. } = self;
         open.into_iter().map(|open| open.finish(&seen, model)).collect()
     }
 }

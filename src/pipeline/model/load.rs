@@ -17,8 +17,9 @@ use crate::pipeline::model::kind::{ModelIndex, Reading};
 use crate::pipeline::model::oms_module::{OmsModule, OmsSource};
 use crate::pipeline::model::overrides::Overrides;
 use crate::pipeline::model::pipeline::{Loaded, Pipeline};
+use crate::pipeline::model::switch::Plain;
 use crate::sampling::SchedulerConfig;
-use crate::weights::{WeightType, Weights};
+use crate::weights::{Pool, WeightType, Weights};
 use crate::{Error, Place, Result};
 
 impl Source {
@@ -48,10 +49,11 @@ impl Pipeline {
         let scheduler = overrides.scheduler_of(model)?;
         let texts = overrides.texts_of(model)?;
         let unet_files = overrides.unet_of(model)?;
-        let mut adapters = Adapters::open(&overrides.adapters)?;
+        let pool = Pool::default();
+        let mut adapters = Adapters::open(&overrides.adapters, &pool)?;
         let unet = load_unet(&unet_files, "unet", stored(Part::Unet), |w| adapters.patch(Network::Unet, w))?;
         let mut text_encoders = load_text_encoders(&texts, index.reading(), stored(Part::Text), &mut adapters)?;
-        let embeddings = Embeddings::open(&overrides.embeddings)?;
+        let embeddings = Arc::new(Embeddings::open(&overrides.embeddings)?);
         let (embedded, left_out) = embeddings.add_to(&mut text_encoders)?;
         let (vae_files, vae_config) = overrides.vae_of(model)?;
         let vae_weights = open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?;
@@ -61,7 +63,7 @@ impl Pipeline {
         let control =
             |path: &PathBuf| Ok(Numbered::new(LoadedControl::load(path, &unet, stored(Part::Unet))?, &device));
         let controls = overrides.controls.iter().map(control).collect::<Result<_>>()?;
-        let files = model_files(&texts, unet_files, vae_files, kind.reading);
+        let files = model_files(&texts, unet_files.clone(), vae_files, kind.reading);
         let zeros = match model {
             Source::DemoModel => Vec::new(),
             _ => remarks_on_zeros(&files)?,
@@ -87,7 +89,8 @@ impl Pipeline {
             preview: None,
             refiner: None,
             // An OMS module was trained with the base's encoders as they were.
-            plain_texts: adapters.touch_text().then(|| (texts, Arc::new(embeddings))),
+            plain_texts: adapters.touch_text().then(|| (texts.clone(), Arc::clone(&embeddings))),
+            plain: Arc::new(Plain { texts, embeddings, unet_files, pool }),
             adapters: adapters.finish(&model.name())?,
             embeddings: embedded,
         });

@@ -10,3 +10,4 @@ pub(crate) mod oms_module;
 pub(crate) mod overrides;
 pub(crate) mod own_size;
 pub(crate) mod pipeline;
+pub(crate) mod switch;

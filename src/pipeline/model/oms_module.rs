@@ -250,7 +250,8 @@ impl Pipeline {
             }
             (OmsText::Base(_), Some((texts, embeddings))) => {
                 let text = self.device.weight_type(Part::Text);
-                let mut plain = load_text_encoders(texts, self.kind.reading, text, &mut Adapters::default())?;
+                let mut plain =
+                    load_text_encoders(texts, self.kind.reading, text, &mut Adapters::none(&self.plain.pool))?;
                 embeddings.add_to(&mut plain)?;
                 Some(plain.into_iter().map(|encoder| Numbered::new(encoder, &self.device)).collect())
             }

@@ -19,6 +19,7 @@ use crate::pipeline::model::kind::{Kind, Shown};
 use crate::pipeline::model::oms_module::{AttachedOms, OmsSource};
 use crate::pipeline::model::overrides::Overrides;
 use crate::pipeline::model::own_size;
+use crate::pipeline::model::switch::Plain;
 use crate::pipeline::request::Request;
 use crate::pipeline::request::control::is_between;
 use crate::record::Shape;
@@ -55,6 +56,8 @@ pub struct Loaded {
     pub(crate) oms: Option<AttachedOms>,
     /// The text encoders' files, where adapters changed what was loaded from them.
     pub(crate) plain_texts: Option<(Source, Arc<Embeddings>)>,
+    /// From which networks are loaded again, with other adapters.
+    pub(crate) plain: Arc<Plain>,
     pub(crate) adapters: Vec<AdapterReport>,
     /// The autoencoder of previews, where it is not the model's own.
     pub(crate) preview: Option<Arc<Numbered<Autoencoder>>>,
@@ -135,7 +138,7 @@ impl Pipeline {
             let prefer_f16 = self.device.weight_type(Part::of(name)).prefers_halves();
             Ok((*name, files.hash(stem, prefer_f16)?))
         };
-        let hashes = self.files.par_iter().map(hash).collect::<Result<_>>()?;
+        let hashes = self.device.backend().install(|| self.files.par_iter().map(hash).collect::<Result<_>>())?;
         Ok(self.hashes.get_or_init(|| hashes))
     }
 

@@ -1,8 +1,7 @@
 //! Memory of the host that a request takes there: what cannot be had is refused before anything is computed. Asking the system for it would
 //! end the process instead, or another one.
 
-use sysinfo::System;
-
+use crate::pipeline::device::residency::free_bytes;
 use crate::pipeline::model::pipeline::Pipeline;
 use crate::pipeline::run::stage::StagePlan;
 use crate::{Error, Result};
@@ -18,15 +17,6 @@ impl Pipeline {
         let Some(largest) = stages.iter().max_by_key(|stage| needs(stage)) else { return Ok(()) };
         check(largest.name, needs(largest), free_bytes())
     }
-}
-
-/// Bytes that the system can give, its swap too, within the limits of a container; `None` where it does not tell.
-fn free_bytes() -> Option<u64> {
-    let mut system = System::new();
-    system.refresh_memory();
-    let free = system.available_memory() + system.free_swap();
-    let allowed = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
-    (system.total_memory() > 0).then_some(free.min(allowed))
 }
 
 fn check(stage: &str, needs: u64, free: Option<u64>) -> Result<()> {
