@@ -47,6 +47,7 @@ impl Device {
     ///
     /// # Errors
     /// When `F16` is asked of a backend that stores f32 only.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn new(backend: Arc<dyn Backend>, precision: Precision) -> Result<Device> {
         let has_f16 = backend.caps().shader_f16;
         let storage = match precision {
@@ -75,11 +76,13 @@ impl Device {
     }
 
     /// The same device, with these tiles for its products in place of those that its file had.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn with_tuning(self, tuning: Tuning) -> Device {
         Device { tuning: tuning.into(), ..self }
     }
 
     /// Tiles that were measured on it.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn tuning(&self) -> &Tuning {
         &self.tuning
     }

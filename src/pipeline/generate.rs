@@ -20,6 +20,7 @@ const GROUP: usize = 4;
 
 /// One unit of finished work.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// All prompts went through the text encoders, and the picture to start from through its own.
     Encoded,

@@ -132,6 +132,7 @@ pub struct Hires {
 /// What a second pass enlarges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Upscale {
     /// The latents, bilinear; wants a strength of ½ or more.
     Latent,
@@ -424,6 +425,7 @@ fn finite_in(name: &str, value: f64, low: f64, high: f64) -> Result<()> {
 /// How activations are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Precision {
     /// f16 where the device has it, with a stage redone in f32 when it overflows; f32 elsewhere.
     #[default]

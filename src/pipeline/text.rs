@@ -291,6 +291,6 @@ impl<'p> Run<'p> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "demo"))]
 #[path = "text_tests.rs"]
 mod tests;

@@ -11,6 +11,7 @@ use crate::{Error, Result};
 
 /// Whether autoencoders run in bands (other programs say tiles): less device memory, the same picture, more host memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum VaeTiling {
     /// Where the whole exceeds the limit of memory, or what the device can bind with every tensor in the type that is best for it, or where the device has
     /// no memory for it.
@@ -47,6 +48,7 @@ impl fmt::Display for VaeTiling {
 
 /// A stage that runs in bands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Bands {
     /// How many of the network's levels, the finest first, are cut.
     pub levels: usize,
