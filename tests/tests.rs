@@ -1,5 +1,6 @@
 //! The one integration-test binary.
 
+mod api;
 #[cfg(all(feature = "demo", feature = "unstable"))]
 mod doctor;
 #[cfg(feature = "unstable")]
