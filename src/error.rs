@@ -83,6 +83,7 @@ pub enum Error {
 
 /// Where a file has its place in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Place {
     /// The model.
     Model,

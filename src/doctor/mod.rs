@@ -1,4 +1,5 @@
-//! What a driver gets right: each tier of kernels on an adapter, beside the host twin; limits tried for real; a picture beside the processor's.
+//! What a driver gets right: each tier of kernels on an adapter, beside the host twin; limits tried for real; a picture beside the
+//! processor's where the demo model is built in.
 //!
 //! | file | what it does |
 //! | --- | --- |

@@ -13,11 +13,15 @@ mod save;
 mod whole;
 
 pub use exif::Exif;
-pub use file::{check_folder, check_targets, write_file};
+pub use file::write_file;
+#[cfg_attr(not(feature = "unstable"), doc(hidden))]
+pub use file::{check_folder, check_targets};
+#[cfg_attr(not(feature = "unstable"), doc(hidden))]
 pub use leftovers::remove_own as remove_temporary_files;
 pub use letters::{draw_text, text_pixels, text_size};
 pub use metadata::{Metadata, XMP, read_metadata};
 pub use montage::{Stack, contact_sheet, side_by_side};
+#[cfg_attr(not(feature = "unstable"), doc(hidden))]
 pub use names::{check_names, is_windows_device, refused_by_windows};
 pub use photo::{Photo, open_photo, open_picture};
 pub use png::{png_text, read_png, write_png};

@@ -46,7 +46,7 @@ pub fn open_photo(path: &Path) -> Result<Photo> {
         ImageFormat::Jpeg => decode(path, JpegDecoder::new(Cursor::new(&bytes)))?,
         _ => decode(path, WebPDecoder::new(Cursor::new(&bytes)))?,
     };
-    Ok(Photo::from(picture))
+    Ok(Photo::from_decoded(picture))
 }
 
 /// The colours of [`open_photo`].
@@ -87,8 +87,8 @@ fn damaged(path: &Path, what: String) -> Error {
     Error::io(path, std::io::Error::new(std::io::ErrorKind::InvalidData, what))
 }
 
-impl From<DynamicImage> for Photo {
-    fn from(picture: DynamicImage) -> Self {
+impl Photo {
+    fn from_decoded(picture: DynamicImage) -> Self {
         let (width, height) = (picture.width() as usize, picture.height() as usize);
         let alpha: Option<Vec<u8>> =
             picture.color().has_alpha().then(|| picture.to_rgba8().pixels().map(|pixel| pixel.0[3]).collect());

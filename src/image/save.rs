@@ -21,6 +21,7 @@ const MAX_EXIF_IN_JPEG: usize = 65_535 - 2 - 6;
 
 /// What a picture's file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PictureFormat {
     /// Every bit; texts in chunks of their own.
     Png,

@@ -6,6 +6,7 @@ use super::{DType, Tuning};
 
 /// The kind of an adapter, in the order of preference for automatic choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AdapterKind {
     /// A GPU with memory of its own.
     Discrete,

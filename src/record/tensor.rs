@@ -2,6 +2,7 @@
 
 /// How elements are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum DType {
     /// IEEE single precision.
     F32,

@@ -10,6 +10,7 @@ use crate::{Error, Result};
 /// Which form of the step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OmsForm {
     /// Eq. 20: `x̃_T = √a·x̃_0 + √(1-a-σ²)·x_T^S + σ·z` with `σ = η·√(1-a)`. η = 0 re-uses the initial noise whole and draws nothing, η = 1 is
     /// eq. 17/18.

@@ -8,6 +8,7 @@ use crate::{Error, Result};
 /// How β runs from `beta_start` to `beta_end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum BetaSchedule {
     /// β linear in t (Ho et al., arXiv 2006.11239).
     Linear,

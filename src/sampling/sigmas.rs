@@ -11,6 +11,7 @@ use crate::{Error, Result};
 
 /// A rule for σ_1 > … > σ_N.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
 pub enum SigmaSchedule {
     /// At the timesteps of the spacing.
     #[default]

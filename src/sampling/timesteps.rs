@@ -7,6 +7,7 @@ use crate::{Error, Result};
 /// How timesteps are spread over the training range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TimestepSpacing {
     /// Multiples of ⌊T/N⌋ from 0, plus the offset: never reaches T-1.
     Leading,

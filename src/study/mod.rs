@@ -48,6 +48,7 @@ pub struct Study {
 }
 
 /// What [`Study::draw`] tells on its way.
+#[non_exhaustive]
 pub enum Told<'a> {
     /// The pipeline did one unit of work.
     Unit(&'a Event),

@@ -8,6 +8,7 @@ use crate::{Error, Result};
 
 /// Which marks in a prompt mean something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum PromptSyntax {
     /// None: the text as it is, cut after one chunk, as diffusers does.
     #[default]

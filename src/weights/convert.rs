@@ -15,6 +15,7 @@ use crate::{Error, Result};
 
 /// The element type of matrices and convolutions on the device. Biases and norms are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum WeightType {
     /// As exact as stored: f32 stays f32, f16 stays f16 and fp8 becomes f16, which holds all its values; matrices of q8_0 and q4_0 stay
     /// what they are; the rest becomes f32.

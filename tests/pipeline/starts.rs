@@ -88,7 +88,7 @@ fn pictures_are_drawn_in_groups() {
                     continue;
                 }
                 Event::OneMoreStep { image } | Event::Step { image, .. } | Event::Enlarged { image } => image,
-                other => panic!("{other:?}"),
+                other => panic!("{other:?} is not counted here"),
             };
             let group = drawn / request.batch * request.batch;
             assert!((group..group + request.batch).contains(&begun), "picture {begun} while {drawn} are drawn");

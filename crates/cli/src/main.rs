@@ -113,6 +113,7 @@ fn option_of(error: &Error) -> &'static str {
         Place::Control => " (--control)",
         Place::Embedding => " (--embedding)",
         Place::Oms => " (--oms)",
+        _ => "",
     }
 }
 

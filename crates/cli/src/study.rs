@@ -106,14 +106,12 @@ fn draw(args: &StudyArgs, study: &Study, pipeline: &Pipeline) -> Result<()> {
         Told::Unit(event) => progress.show(event),
         Told::Warning(warning) => progress.warn(&warning),
         Told::Note(note) => progress.say(&format!("note: {note}")),
-        Told::Saved { left, seconds_each } => {
-            if left > 0 && !std::mem::replace(&mut estimated, true) {
-                let seconds = left as f64 * seconds_each;
-                let time =
-                    if seconds < 100.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) };
-                progress.say(&format!("{seconds_each:.1} s a picture: about {time} for the {left} that are left"));
-            }
+        Told::Saved { left, seconds_each } if left > 0 && !std::mem::replace(&mut estimated, true) => {
+            let seconds = left as f64 * seconds_each;
+            let time = if seconds < 100.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) };
+            progress.say(&format!("{seconds_each:.1} s a picture: about {time} for the {left} that are left"));
         }
+        _ => {}
     })?;
     progress.finish();
     Ok(())

@@ -52,7 +52,7 @@ fn print(report: &TokenReport, named: bool) -> Result<()> {
 fn print_text(text: &TextReport, capacity: usize) -> Result<()> {
     let chunks = text.chunks.len();
     print_line(&format!("{} tokens, {chunks} chunk{} of {capacity}", text.count, if chunks == 1 { "" } else { "s" }))?;
-    for (i, ChunkReport { tokens, padding }) in text.chunks.iter().enumerate() {
+    for (i, ChunkReport { tokens, padding, .. }) in text.chunks.iter().enumerate() {
         print_line(&format!("chunk {}: {} kept, {padding} padded", i + 1, tokens.len()))?;
         if !tokens.is_empty() {
             print_line(&format!("  {}", words(tokens).join(" ")))?;

@@ -48,6 +48,7 @@ impl TokenMerging {
 
     /// # Errors
     /// As [`validate`](Self::validate); when fewer levels attend.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn check(self, config: &UnetConfig) -> Result<()> {
         self.validate()?;
         let most = attending(config).count();

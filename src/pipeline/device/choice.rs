@@ -155,6 +155,6 @@ fn preferred(adapters: Vec<AdapterInfo>) -> Vec<(AdapterInfo, Findings)> {
     ways.into_iter().map(|(adapter, findings)| (adapter, findings.unwrap_or_default())).collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "demo"))]
 #[path = "choice_tests.rs"]
 mod tests;

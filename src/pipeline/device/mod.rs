@@ -37,6 +37,7 @@ impl Backend for Paper {
 /// How activations are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Precision {
     /// f16 where the device has it, with a stage redone in f32 when it overflows; f32 elsewhere.
     #[default]
@@ -74,6 +75,7 @@ impl Device {
     ///
     /// # Errors
     /// When `F16` is asked of a backend that stores f32 only.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn new(backend: Arc<dyn Backend>, precision: Precision) -> Result<Device> {
         let has_f16 = backend.caps().shader_f16;
         let storage = match precision {
@@ -103,11 +105,13 @@ impl Device {
     }
 
     /// The same device, with these tiles for its products in place of those that its file had.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn with_tuning(self, tuning: Tuning) -> Device {
         Device { tuning: tuning.into(), ..self }
     }
 
     /// Tiles that were measured on it.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn tuning(&self) -> &Tuning {
         &self.tuning
     }

@@ -7,6 +7,7 @@ use crate::{Error, Result};
 
 /// Whether autoencoders run in bands (other programs say tiles): less device memory, the same picture, more host memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum VaeTiling {
     /// Where the whole exceeds the limit of memory, or what the device can bind with every tensor in the type that is best for it, or where the device has
     /// no memory for it.

@@ -68,6 +68,7 @@ impl WeightTypes {
 /// Whether weights pass through the device in every run, block by block, instead of staying on it. It changes no bit of a picture, and the time that
 /// the way there takes. The autoencoder's stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Streaming {
     /// Where a limit of memory asks for it: before weights are made as small as q4_0.
     #[default]

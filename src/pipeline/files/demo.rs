@@ -1,12 +1,19 @@
-//! The demo model inside the binary: a newcomer gets a picture with no download.
+//! The demo model inside the binary: a newcomer gets a picture with no download. Without the feature `demo`, its files are not there.
+
+use crate::Error;
 
 /// The files of `assets/demo`, by their path there.
+#[cfg(feature = "demo")]
 macro_rules! embed {
     ($($path:literal),* $(,)?) => {
         &[$(($path, include_bytes!(concat!("../../../assets/demo/", $path)).as_slice())),*]
     };
 }
 
+#[cfg(not(feature = "demo"))]
+const FILES: &[(&str, &[u8])] = &[];
+
+#[cfg(feature = "demo")]
 const FILES: &[(&str, &[u8])] = embed![
     "model/model_index.json",
     "model/scheduler/scheduler_config.json",
@@ -28,6 +35,14 @@ const FILES: &[(&str, &[u8])] = embed![
 /// The bytes of one embedded file.
 pub(crate) fn file(path: &str) -> Option<&'static [u8]> {
     FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| *bytes)
+}
+
+/// What is wrong where one of its files is asked for and not there.
+pub(super) fn lacks(path: &str) -> Error {
+    Error::Model(match cfg!(feature = "demo") {
+        true => format!("demo {path}: not part of the embedded model"),
+        false => "demo: this program was built without the demo model; name another model, or build it with the feature `demo`".into(),
+    })
 }
 
 /// Every word of the captions that it was trained on (`assets/demo/train/demo_data.py`).
@@ -136,7 +151,7 @@ pub(crate) fn remark(unknown: &[String]) -> Option<String> {
     ))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "demo"))]
 mod tests {
     use super::*;
     use crate::pipeline::files::source::Source;

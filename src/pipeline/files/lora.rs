@@ -11,6 +11,7 @@ use crate::weights::{AdapterFile, WeightFile};
 
 /// What an adapter file holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct LoraReport {
     /// `LoRA`, `DoRA`, `LoHa`, `LoKr`, `full differences`, or a kind that is not read: `OFT`, `GLoRA`, `IA3`.
     pub kind: &'static str,

@@ -22,6 +22,7 @@ impl SingleFile {
     ///
     /// # Errors
     /// When the file is damaged or of no kind that is known.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn open(path: impl Into<PathBuf>, patches: &Patches) -> Result<Arc<Self>> {
         Self::open_as(path, patches, Place::Model)
     }
@@ -46,6 +47,7 @@ impl SingleFile {
     }
 
     /// What was found in it.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
     }

@@ -19,6 +19,7 @@ pub(crate) const TEXT_STEM: &str = "model";
 
 /// A folder of model files, on disk or embedded.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// The folder with `model_index.json`.
     Folder(PathBuf),
@@ -135,7 +136,7 @@ impl Component {
             Component::Part(single, name) => single.read(name, file).ok_or_else(|| single.lacks(name)),
             Component::Embedded(path) => demo::file(&format!("{path}/{file}"))
                 .map(<[u8]>::to_vec)
-                .ok_or_else(|| Error::Model(format!("demo {path}/{file}: not part of the embedded model"))),
+                .ok_or_else(|| demo::lacks(&format!("{path}/{file}"))),
         }
     }
 
@@ -179,7 +180,10 @@ impl Component {
             true => [variant, plain, pickled_variant, pickles],
         };
         let found = order.into_iter().flatten().find(|file| self.has(file));
-        found.ok_or_else(|| Error::Model(self.missing_weights(stem)))
+        found.ok_or_else(|| match self {
+            Component::Embedded(path) => demo::lacks(&format!("{path}/{stem}")),
+            _ => Error::Model(self.missing_weights(stem)),
+        })
     }
 
     /// SHA-256 of the weights' file, in hexadecimal.

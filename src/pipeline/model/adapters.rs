@@ -28,6 +28,7 @@ pub struct Adapter {
 
 /// What became of an adapter.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct AdapterReport {
     /// The adapter.
     pub adapter: Adapter,

@@ -23,6 +23,7 @@ pub struct Embedding {
 
 /// An embedding that was loaded.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct EmbeddingReport {
     /// The file's name without ending, which stands for the vectors.
     pub name: String,

@@ -27,6 +27,7 @@ impl Source {
     ///
     /// # Errors
     /// When the file is missing, damaged or asks for what is not supported.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn scheduler(&self) -> Result<SchedulerConfig> {
         // What is no model says what it is, rather than that it has no scheduler.
         ModelIndex::read(&self.root())?;

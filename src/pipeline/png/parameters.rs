@@ -16,6 +16,7 @@ use crate::sampling::{PictureNoise, RngKind, SigmaSchedule, SolverKind};
 
 /// A finished picture.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Picture {
     /// The pixels.
     pub image: Rgb8Image,

@@ -29,6 +29,7 @@ const SIDES: [usize; 3] = [512, 768, 1024];
 
 /// What was found.
 #[derive(Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct Inspection {
     /// `model folder`, `component folder`, `OMS module`, `single file`, `autoencoder (for --vae)`, `tiny autoencoder (for --vae)`, `LoRA`,
     /// `ControlNet`, `embedding` or `tensors`.
@@ -65,6 +66,7 @@ pub struct Inspection {
 
 /// A network's tensors.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct ComponentReport {
     /// Its name in a diffusers folder.
     pub name: String,
@@ -82,6 +84,7 @@ pub struct ComponentReport {
 
 /// What an OMS module works on.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct OmsReport {
     /// Channels of the latents.
     pub latent_channels: usize,
@@ -95,6 +98,7 @@ pub struct OmsReport {
 
 /// What an embedding holds.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct EmbeddingShape {
     /// Vectors: places of tokens that its name takes.
     pub vectors: usize,
@@ -106,6 +110,7 @@ pub struct EmbeddingShape {
 
 /// Memory for one picture.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct MemoryReport {
     /// Pixels of each side.
     pub side: usize,

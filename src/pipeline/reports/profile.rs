@@ -72,6 +72,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the request cannot be had of the model.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn stage_names(&self, request: &Request) -> Result<Vec<&'static str>> {
         Ok(self.stages(request)?.iter().map(|stage| stage.name()).collect())
     }
@@ -80,6 +81,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the request has no stage of that name, cannot be had of the model, or the device fails or has no timestamps.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn profile(&self, request: &Request, stage: &str, runs: usize) -> Result<StageProfile> {
         let (device, stages) = (self.device(), self.stages(request)?);
         let names: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();

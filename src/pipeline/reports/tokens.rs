@@ -14,6 +14,7 @@ use crate::text::{Chunk, ClipTokenizer};
 
 /// A prompt as one tokenizer of a model reads it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TokenReport {
     /// The tokenizer's folder: `tokenizer`, or `tokenizer_2` of SDXL.
     pub tokenizer: &'static str,
@@ -27,6 +28,7 @@ pub struct TokenReport {
 
 /// The text of some steps.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TextReport {
     /// The steps that read it, from 1.
     pub steps: Vec<usize>,
@@ -42,6 +44,7 @@ pub struct TextReport {
 
 /// One row of the text encoder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ChunkReport {
     /// The prompt's tokens in it.
     pub tokens: Vec<TokenEntry>,
@@ -51,6 +54,7 @@ pub struct ChunkReport {
 
 /// One token.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TokenEntry {
     /// As the vocabulary writes it, or the name of an embedding with its vector's number; `</w>` ends a word.
     pub token: String,

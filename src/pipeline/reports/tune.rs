@@ -54,6 +54,7 @@ impl Pipeline {
     /// # Errors
     /// When the device is the host executor, which has no tiles to choose, when the request cannot be had of the model, or a product of the
     /// network does not run as it is.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn tune(
         &self,
         request: &Request,

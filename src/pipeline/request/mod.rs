@@ -143,6 +143,7 @@ impl Hires {
 /// What a second pass enlarges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Upscale {
     /// The latents, bilinear; wants a strength of ½ or more.
     Latent,

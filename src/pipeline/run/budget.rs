@@ -17,6 +17,7 @@ use crate::{Error, Result};
 
 /// Weights that would have been better, and how much memory they take.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TooLarge {
     /// The stage that does not fit.
     pub stage: &'static str,
@@ -32,6 +33,7 @@ pub struct TooLarge {
 
 /// What is done about weights that do not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Remedy {
     /// A smaller type.
     Smaller,

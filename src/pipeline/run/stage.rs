@@ -44,6 +44,7 @@ pub(crate) struct Stage {
 
 /// Work and memory of one stage, known before it runs.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StagePlan {
     /// Which network.
     pub name: &'static str,
@@ -56,14 +57,19 @@ pub struct StagePlan {
     /// Kernel launches of one whole run, without [`once`](Self::once).
     pub dispatches: usize,
     /// Bytes that the kernels of one whole run move, and the least that its layers could ([`Traffic`] says what is counted).
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub traffic: Traffic,
     /// What a run on kept features moves; zero where there is none.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub reusing: Traffic,
     /// What is computed in the first run and in each whose text or control pictures differ from those of the run before.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub once: Traffic,
     /// Its memory; in bands, that of its largest part, as one part is in memory at a time.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub memory: MemoryPlan,
     /// Bytes of its weights by element type, most first; of all parts.
+    #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub weights: Vec<(DType, u64)>,
     /// How it is cut, if it runs in bands.
     pub bands: Option<Bands>,

@@ -315,6 +315,6 @@ impl Run {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "demo"))]
 #[path = "text_tests.rs"]
 mod tests;

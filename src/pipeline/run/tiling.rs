@@ -11,6 +11,7 @@ use crate::{Error, Result};
 
 /// A stage that runs in bands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Bands {
     /// How many of the network's levels, the finest first, are cut.
     pub levels: usize,

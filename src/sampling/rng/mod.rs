@@ -34,6 +34,7 @@ use crate::{Error, Result};
 
 /// Whose random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum RngKind {
     /// PyTorch's CPU generator, one a picture: diffusers.
     #[default]

@@ -10,6 +10,7 @@ use crate::{Error, Result};
 
 /// Which solver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SolverKind {
     /// Denoising diffusion implicit models, any η.
     Ddim,

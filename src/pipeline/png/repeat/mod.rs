@@ -36,6 +36,7 @@ use crate::{Error, Result};
 
 /// Which program's parameters were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Program {
     /// This one.
     #[default]
@@ -70,6 +71,7 @@ impl fmt::Display for Program {
 
 /// What a picture says of its making.
 #[derive(Debug, Clone, Default, Deserialize)]
+#[non_exhaustive]
 pub struct Recipe {
     /// The request that draws it again; without the picture that it started from.
     pub request: Request,
