@@ -68,6 +68,7 @@ mod named;
 
 #[cfg(feature = "unstable")]
 pub mod doctor;
+mod engine;
 mod error;
 #[cfg(not(feature = "unstable"))]
 mod files;
@@ -116,10 +117,13 @@ mod weights;
 #[cfg(feature = "unstable")]
 pub mod weights;
 
+pub use engine::{Engine, Job, JobEvent, ModelKey};
 pub use error::{Error, Place, Result};
 pub use pipeline::{
-    Device, Event, Generation, OmsRequest, OmsSource, Overrides, Picture, Pipeline, Precision, Request, Source,
+    Device, Event, Generation, OmsRequest, OmsSource, Overrides, Picture, Pipeline, Precision, Request, Residency,
+    Source, Statistics,
 };
+pub use record::Cancel;
 pub use tier::Tier;
 #[cfg(feature = "unstable")]
 #[doc(hidden)]

@@ -23,6 +23,7 @@ pub(crate) mod run;
 pub use crate::models::TokenMerging;
 pub use crate::text::{Network, PromptSyntax, split_networks};
 pub use device::findings::{Findings, check_findings_place, findings_path, load_findings, save_findings};
+pub use device::kept::hash_file;
 pub use device::residency::{Residency, Statistics};
 pub use device::tuning_file::{check_tuning_place, load_tuning, save_tuning, tuning_path};
 pub use device::vae_tiling::VaeTiling;

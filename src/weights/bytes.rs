@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 
 use crate::files;
+use crate::record::Cancel;
 
 /// Bytes in memory, or in a file that is open.
 pub(super) enum Bytes {
@@ -75,9 +76,15 @@ impl Bytes {
     }
 
     /// SHA-256 of the bytes from `start` on.
-    pub(super) fn sha256(&self, start: usize) -> IoResult<impl AsRef<[u8]> + use<>> {
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); when `stop` asks.
+    pub(super) fn sha256(&self, start: usize, stop: Option<&Cancel>) -> IoResult<impl AsRef<[u8]> + use<>> {
         let mut hash = Sha256::new();
         for at in (start..self.len()).step_by(PIECE) {
+            if stop.is_some_and(Cancel::is_cancelled) {
+                return Err(ErrorKind::Interrupted.into());
+            }
             hash.update(self.read(at..(at + PIECE).min(self.len()))?);
         }
         Ok(hash.finalize())
@@ -149,6 +156,6 @@ mod tests {
         let error = bytes.read(10..20).expect_err("another size").to_string();
         assert!(error.contains("changed") && error.contains("100 bytes when it was opened, 101 now"), "{error}");
         file.set_len(5).expect("cut");
-        assert!(bytes.read(10..20).is_err() && bytes.sha256(0).is_err());
+        assert!(bytes.read(10..20).is_err() && bytes.sha256(0, None).is_err());
     }
 }

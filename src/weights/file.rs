@@ -10,6 +10,7 @@ use super::bytes::Bytes;
 use super::element::StoredType;
 use super::set::hex;
 use super::{gguf, header, torch};
+use crate::record::Cancel;
 use crate::{Error, Result};
 
 /// Where a tensor of a [`WeightFile`] lies, and what it is.
@@ -89,10 +90,24 @@ impl WeightFile {
 
     /// SHA-256 of the whole file, in hexadecimal, read once.
     pub(crate) fn sha256(&self) -> Result<&str> {
+        self.hash(None)
+    }
+
+    /// As [`sha256`](Self::sha256), given up when `stop` asks.
+    pub(crate) fn sha256_until(&self, stop: &Cancel) -> Result<&str> {
+        self.hash(Some(stop))
+    }
+
+    /// Takes the hash from who knows it.
+    pub(crate) fn know_sha256(&self, sha256: &str) {
+        self.sha256.get_or_init(|| sha256.to_owned());
+    }
+
+    fn hash(&self, stop: Option<&Cancel>) -> Result<&str> {
         if let Some(known) = self.sha256.get() {
             return Ok(known);
         }
-        let hash = hex(self.data.sha256(0).map_err(|e| self.unreadable(e))?.as_ref());
+        let hash = hex(self.data.sha256(0, stop).map_err(|e| self.unreadable(e))?.as_ref());
         Ok(self.sha256.get_or_init(|| hash))
     }
 
@@ -105,7 +120,7 @@ impl WeightFile {
         let head = self.data.head(8).map_err(|e| self.unreadable(e))?;
         let header = head.first_chunk().map_or(0, |length| u64::from_le_bytes(*length).saturating_add(8));
         let from = usize::try_from(header).unwrap_or(usize::MAX).min(self.byte_len());
-        Ok(hex(self.data.sha256(from).map_err(|e| self.unreadable(e))?.as_ref()))
+        Ok(hex(self.data.sha256(from, None).map_err(|e| self.unreadable(e))?.as_ref()))
     }
 
     /// Bytes of the whole file.

@@ -63,15 +63,20 @@ impl TensorSet {
         TensorSet { label: self.label.clone(), tensors: Arc::new(tensors) }
     }
 
+    /// The files that its tensors lie in, by name.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &WeightFile> {
+        let files: BTreeMap<&str, &Arc<WeightFile>> =
+            self.tensors.values().map(|view| (view.file.label(), &view.file)).collect();
+        files.into_values().map(|file| &**file)
+    }
+
     /// SHA-256 of the file, in hexadecimal: what model sites and AUTOMATIC1111 know a file by. Of several files it is that of
     /// their hashes after each other, by name.
     ///
     /// # Errors
     /// When a file cannot be read, or has changed since it was opened.
     pub fn sha256(&self) -> Result<String> {
-        let files: BTreeMap<&str, &Arc<WeightFile>> =
-            self.tensors.values().map(|view| (view.file.label(), &view.file)).collect();
-        let hashes = files.values().map(|file| file.sha256().map(str::to_owned)).collect::<Result<Vec<_>>>()?;
+        let hashes = self.files().map(|file| file.sha256().map(str::to_owned)).collect::<Result<Vec<_>>>()?;
         Ok(match hashes.as_slice() {
             [one] => one.clone(),
             many => hex(&Sha256::digest(many.concat())),

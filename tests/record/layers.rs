@@ -5,6 +5,7 @@ use std::path::Path;
 
 /// Each folder of `src` with the folders that it may import. `error`, `tier` and `files` are importable by all.
 const ALLOWED: &[(&str, &[&str])] = &[
+    ("engine", &["pipeline", "record"]),
     ("study", &["pipeline", "image", "sampling"]),
     ("doctor", &["pipeline", "ops", "record", "gpu"]),
     // `ops` for what is measured of a device: tiles and peaks.

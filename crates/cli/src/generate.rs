@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use chiaro::Result;
 use chiaro::image::{Rgb8Image, side_by_side};
-use chiaro::pipeline::{Event, Generation, Picture, Pipeline, Request, TooLarge};
+use chiaro::pipeline::{Event, Generation, Picture, Pipeline, Request, Residency, TooLarge};
 
 use super::compose::Order;
 use super::output::Output;
@@ -27,6 +27,10 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let count = request.count;
     request.previews &= args.model.preview.is_some();
     runs.push(request);
+    // A single request that runs each network once takes the least memory; others find their networks where they left them.
+    if runs.len() > 1 || count > order.request.batch || order.request.hires.is_some() {
+        pipeline.device().set_residency(Residency::On);
+    }
     let units = runs.iter().map(|r| pipeline.units(r)).sum();
     let progress = Progress::new(units, args.quiet, args.model.json);
     tell_beginning(args, &order, &pipeline, &too_large, &progress)?;

@@ -46,7 +46,9 @@ mod viewer;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chiaro::pipeline::{Device, Embedding, OmsRequest, OmsSource, Overrides, Pipeline, Request, Source, TooLarge};
+use chiaro::pipeline::{
+    Device, Embedding, OmsRequest, OmsSource, Overrides, Pipeline, Request, Source, TooLarge, hash_file,
+};
 use chiaro::{Error, Place, Result};
 
 use args::{
@@ -200,6 +202,10 @@ impl ModelArgs {
                 .with_weights(self.weights.unwrap_or_default())
                 .with_vae_tiling(self.vae_tiling)
                 .with_streaming(self.stream_weights.into())?;
+            let device = match hash_file() {
+                Some(path) => device.with_hash_file(path),
+                None => device,
+            };
             let (pipeline, too_large) = match self.vram {
                 Some(MemorySize(bytes)) => {
                     Pipeline::load_within(&model, &overrides, oms.as_ref(), device, request, bytes)?

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use chiaro::image::check_folder;
-use chiaro::pipeline::Pipeline;
+use chiaro::pipeline::{Pipeline, Residency};
 use chiaro::study::{Reference, Settings, Study, Told, parse_prompts};
 use chiaro::{Error, Result, files};
 use serde_json::json;
@@ -67,6 +67,7 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
     if !args.quiet {
         tell_remarks(&pipeline);
     }
+    pipeline.device().set_residency(Residency::On);
     draw(args, &study, &pipeline)?;
     let measured = study.report(reference.as_ref(), &command_line())?;
     let report = args.output.join("report.md");

@@ -13,12 +13,23 @@ use crate::{Error, Result, files};
 /// Where one sort of file is kept of an adapter with this driver: `sort` in the folder that `CHIARO_CACHE` names, else in `chiaro` in
 /// `XDG_CACHE_HOME`, else in `.cache/chiaro` of the home folder. `None` where the environment names no folder.
 pub(crate) fn path(adapter: &AdapterInfo, sort: &str) -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || var("HOME").or_else(|| var("USERPROFILE")).map(|home| home.join(".cache"));
-    let folder = var("CHIARO_CACHE").or_else(|| Some(var("XDG_CACHE_HOME").or_else(home)?.join("chiaro")))?;
+    let folder = folder()?;
     let hash = Sha256::digest(format!("{}\n{}\n{}", adapter.name, adapter.backend, adapter.driver));
     let hash: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     Some(folder.join(sort).join(format!("{hash}.json")))
+}
+
+/// Where the command keeps hashes of weight files ([`Device::with_hash_file`](crate::pipeline::Device::with_hash_file)): beside measured tiles. `None`
+/// where the environment names no folder.
+pub fn hash_file() -> Option<PathBuf> {
+    folder().map(|folder| folder.join("hashes.json"))
+}
+
+/// The folder that the environment names.
+fn folder() -> Option<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || var("HOME").or_else(|| var("USERPROFILE")).map(|home| home.join(".cache"));
+    var("CHIARO_CACHE").or_else(|| Some(var("XDG_CACHE_HOME").or_else(home)?.join("chiaro")))
 }
 
 /// A few kilobytes are kept of a device; anything larger is something else.

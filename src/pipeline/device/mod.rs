@@ -9,6 +9,7 @@ pub(crate) mod tuning_file;
 pub(crate) mod vae_tiling;
 pub(crate) mod weight_types;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -66,6 +67,8 @@ pub struct Device {
     may_widen: bool,
     /// Devices and tiers that were passed over, and why.
     remarks: Vec<String>,
+    /// Where hashes of weight files are kept.
+    hash_file: Option<PathBuf>,
     /// What stays on it; clones of the device have it in common.
     programs: Arc<Programs>,
 }
@@ -100,6 +103,7 @@ impl Device {
             streamed: [false; Part::COUNT],
             may_widen: precision == Precision::Auto && storage == DType::F16,
             remarks: Vec::new(),
+            hash_file: None,
             programs: Arc::default(),
         })
     }
@@ -136,6 +140,7 @@ impl Device {
             streamed: [false; Part::COUNT],
             may_widen: false,
             remarks: Vec::new(),
+            hash_file: None,
             programs: Arc::default(),
         }
     }
@@ -242,6 +247,16 @@ impl Device {
     /// Bytes within which a recording of this part keeps its constants.
     pub(crate) fn memory_limit(&self, part: Part) -> Option<u64> {
         self.streams(part).then(|| self.budget.unwrap_or(0))
+    }
+
+    /// The same device; hashes of the weight files of models that are loaded for it are kept in this file, so that they are computed once. Without
+    /// one they are computed anew in each process, beside the work.
+    pub fn with_hash_file(self, path: PathBuf) -> Device {
+        Device { hash_file: Some(path), ..self }
+    }
+
+    pub(crate) fn hash_file(&self) -> Option<&PathBuf> {
+        self.hash_file.as_ref()
     }
 
     /// Lets compiled networks stay or not, of all models that were loaded for this device and its clones. What is in use goes on.

@@ -186,11 +186,6 @@ impl Component {
         })
     }
 
-    /// SHA-256 of the weights' file, in hexadecimal.
-    pub(crate) fn hash(&self, stem: &str, prefer_f16: bool) -> Result<String> {
-        self.weights(stem, prefer_f16)?.sha256()
-    }
-
     /// Whether any form of the weights is there.
     pub(crate) fn has_weights(&self, stem: &str) -> bool {
         if let Component::Part(single, name) = self {

@@ -1,7 +1,7 @@
 //! Files → networks.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::models::{Autoencoder, Network, Unet, UnetConfig};
 use crate::pipeline::device::Device;
@@ -13,6 +13,7 @@ use crate::pipeline::model::adapters::Adapters;
 use crate::pipeline::model::control::LoadedControl;
 use crate::pipeline::model::embeddings::Embeddings;
 use crate::pipeline::model::encoders::load_text_encoders;
+use crate::pipeline::model::hashes::Hashes;
 use crate::pipeline::model::kind::{ModelIndex, Reading};
 use crate::pipeline::model::oms_module::{OmsModule, OmsSource};
 use crate::pipeline::model::overrides::Overrides;
@@ -79,7 +80,7 @@ impl Pipeline {
             prediction: overrides.prediction,
             assumptions: overrides.assumptions(model).into_iter().chain(left_out).chain(zeros).collect(),
             files,
-            hashes: OnceLock::new(),
+            hashes: Hashes::new(Vec::new(), None),
             text_encoders,
             kind,
             unet,
@@ -95,6 +96,7 @@ impl Pipeline {
             adapters: adapters.finish(&model.name())?,
             embeddings: embedded,
         });
+        pipeline.renew_hashes();
         if let Some(source) = oms {
             let module = OmsModule::load(source, &pipeline.device)?;
             pipeline.attach_oms(Arc::new(module))?;

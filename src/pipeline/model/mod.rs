@@ -4,6 +4,7 @@ pub(crate) mod adapters;
 pub(crate) mod control;
 pub(crate) mod embeddings;
 pub(crate) mod encoders;
+pub(crate) mod hashes;
 pub(crate) mod kind;
 pub(crate) mod load;
 pub(crate) mod oms_module;

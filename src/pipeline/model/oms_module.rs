@@ -1,7 +1,7 @@
 //! OMS modules: files → the network and what reads its prompt. One module serves several models of a process.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -277,8 +277,8 @@ impl Pipeline {
         }
         self.files.retain(|(component, ..)| *component != "oms_module");
         self.files.push(("oms_module", module.files.clone(), DIFFUSION_STEM));
-        self.hashes = OnceLock::new();
         self.oms = Some(attached);
+        self.renew_hashes();
         Ok(())
     }
 

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, OnceLock};
-
-use rayon::prelude::*;
+use std::sync::Arc;
 
 use crate::models::{Autoencoder, Unet};
 use crate::pipeline::device::Device;
@@ -15,6 +13,7 @@ use crate::pipeline::model::adapters::AdapterReport;
 use crate::pipeline::model::control::Control;
 use crate::pipeline::model::embeddings::{EmbeddingReport, Embeddings};
 use crate::pipeline::model::encoders::Encoder;
+use crate::pipeline::model::hashes::{Hashes, Named};
 use crate::pipeline::model::kind::{Kind, Shown};
 use crate::pipeline::model::oms_module::{AttachedOms, OmsSource};
 use crate::pipeline::model::overrides::Overrides;
@@ -45,7 +44,7 @@ pub struct Loaded {
     pub(crate) assumptions: Vec<String>,
     /// Component, folder and stem of each weight file.
     pub(crate) files: Vec<(&'static str, Component, &'static str)>,
-    pub(crate) hashes: OnceLock<BTreeMap<&'static str, String>>,
+    pub(crate) hashes: Arc<Hashes>,
     pub(crate) kind: Kind,
     /// One, or the two of SDXL.
     pub(crate) text_encoders: Vec<Encoder>,
@@ -126,20 +125,20 @@ impl Pipeline {
         &self.embeddings
     }
 
-    /// SHA-256 of each weight file by component, read on first use.
+    /// SHA-256 of each weight file by component. They are computed on a thread from when a request starts; this waits for them.
     ///
     /// # Errors
     /// When a file cannot be read any more.
     pub fn hashes(&self) -> Result<&BTreeMap<&'static str, String>> {
-        if let Some(known) = self.hashes.get() {
-            return Ok(known);
-        }
-        let hash = |(name, files, stem): &(&'static str, Component, &str)| {
-            let prefer_f16 = self.device.weight_type(Part::of(name)).prefers_halves();
-            Ok((*name, files.hash(stem, prefer_f16)?))
+        self.hashes.wait()
+    }
+
+    /// Hashes of the files that it has now, none of them computed.
+    pub(crate) fn renew_hashes(&mut self) {
+        let named = |(name, files, stem): &(&'static str, Component, &'static str)| -> Named {
+            (name, files.clone(), stem, self.device.weight_type(Part::of(name)).prefers_halves())
         };
-        let hashes = self.device.backend().install(|| self.files.par_iter().map(hash).collect::<Result<_>>())?;
-        Ok(self.hashes.get_or_init(|| hashes))
+        self.hashes = Hashes::new(self.files.iter().map(named).collect(), self.device.hash_file().cloned());
     }
 
     /// Whether an OMS module is there.

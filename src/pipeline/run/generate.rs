@@ -22,7 +22,7 @@ use crate::pipeline::run::resize;
 use crate::pipeline::run::stage::{OpenStage, Stage};
 use crate::pipeline::run::starts::{Image, blank};
 use crate::pipeline::run::text::{Encoded, KnownTexts};
-use crate::record::Cancel;
+use crate::record::{Cancel, caught};
 use crate::{Error, Result};
 
 /// A request under way.
@@ -87,6 +87,7 @@ impl Pipeline {
         warnings.extend(itinerary.passes[0].text.warnings().iter().cloned());
         // What cannot be drawn is told now, not after the first network has run.
         blank(&request, itinerary.groups[0].clone())?;
+        self.hashes.begin();
         let made = itinerary.passes.iter().map(Made::new).collect::<Result<_>>()?;
         Ok(Generation {
             pipeline: self.clone(),
@@ -155,7 +156,7 @@ impl Generation {
         device.backend().install(|| {
             self.cancel.check()?;
             let Some(leg) = self.legs.front().cloned() else { return Ok(None) };
-            let event = self.work(&leg)?;
+            let event = caught("generate", || self.work(&leg))?;
             self.done += 1;
             if self.done == leg.units() {
                 self.done = 0;

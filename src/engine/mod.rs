@@ -1,0 +1,147 @@
+//! What stays: a device with the models that are loaded on it, and jobs that draw with them.
+//!
+//! An [`Engine`] is what an application, a server or a list of prompts keeps for as long as it runs. It opens a device once and lets compiled networks
+//! and their weights stay there within a limit ([`Residency`]), so that the second picture costs its arithmetic alone. Jobs run on threads of their
+//! own, in turns on the device; a caller that wants to drive one itself asks [`Pipeline::generate`].
+
+mod job;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::Result;
+use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Request, Residency, Source, Statistics};
+
+pub use job::{Job, JobEvent};
+
+/// What a model is loaded from.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ModelKey {
+    /// The model.
+    pub model: Source,
+    /// Parts from elsewhere, adapters, ControlNets.
+    pub overrides: Overrides,
+    /// One More Step's module.
+    pub oms: Option<OmsSource>,
+}
+
+impl ModelKey {
+    /// A model as its files have it.
+    pub fn new(model: Source) -> Self {
+        ModelKey { model, overrides: Overrides::default(), oms: None }
+    }
+
+    /// The same with One More Step.
+    pub fn with_oms(self, oms: OmsSource) -> Self {
+        ModelKey { oms: Some(oms), ..self }
+    }
+
+    /// The same with parts from elsewhere.
+    pub fn with_overrides(self, overrides: Overrides) -> Self {
+        ModelKey { overrides, ..self }
+    }
+
+    /// Whether the other model differs in nothing but its adapters.
+    fn is_but_for_adapters(&self, other: &ModelKey) -> bool {
+        let bare = |key: &ModelKey| {
+            let overrides = Overrides { adapters: Vec::new(), ..key.overrides.clone() };
+            ModelKey { overrides, ..key.clone() }
+        };
+        bare(self) == bare(other)
+    }
+}
+
+/// A device, the models that are loaded for it, and what of them stays on it.
+pub struct Engine {
+    device: Device,
+    /// The most recently used last.
+    models: Mutex<Vec<(ModelKey, Pipeline)>>,
+    most_models: usize,
+}
+
+/// Models whose files stay open.
+const MOST_MODELS: usize = 8;
+
+impl Engine {
+    /// An engine on an opened device. Compiled networks stay within `residency`; all models of the device count together.
+    pub fn new(device: Device, residency: Residency) -> Self {
+        device.set_residency(residency);
+        Engine { device, models: Mutex::default(), most_models: MOST_MODELS }
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The model: loaded now, or as it was loaded before. One that differs from a loaded one in its adapters alone shares all else with it. Of the
+    /// models that nobody uses the least recently used is given up when there are more than eight.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load_with`].
+    pub fn load(&self, key: &ModelKey) -> Result<Pipeline> {
+        let known = {
+            let mut models = self.lock();
+            if let Some(at) = models.iter().position(|(known, _)| known == key) {
+                let model = models.remove(at);
+                models.push(model.clone());
+                return Ok(model.1);
+            }
+            models.iter().rev().find(|(known, _)| known.is_but_for_adapters(key)).map(|(_, pipeline)| pipeline.clone())
+        };
+        // Without the lock: another thread may load another model meanwhile, or this one twice.
+        let pipeline = match known {
+            Some(known) => known.with_adapters(&key.overrides.adapters)?,
+            None => Pipeline::load_with(&key.model, &key.overrides, key.oms.as_ref(), self.device.clone())?,
+        };
+        let mut models = self.lock();
+        models.push((key.clone(), pipeline.clone()));
+        let surplus = models.len().saturating_sub(self.most_models);
+        let gone: Vec<_> = models.drain(..surplus).collect();
+        drop(models);
+        drop(gone);
+        Ok(pipeline)
+    }
+
+    /// Gives up a model, unless a job still uses it.
+    pub fn unload(&self, key: &ModelKey) {
+        let mut models = self.lock();
+        let gone: Vec<_> = models.extract_if(.., |(known, _)| known == key).collect();
+        drop(models);
+        drop(gone);
+    }
+
+    /// Draws a request of a model on a thread of the job's own. `told` hears of everything on that thread.
+    ///
+    /// # Errors
+    /// As [`Pipeline::generate`].
+    pub fn start(
+        &self,
+        pipeline: &Pipeline,
+        request: Request,
+        told: impl FnMut(JobEvent) + Send + 'static,
+    ) -> Result<Job> {
+        Job::start(pipeline.generate(request)?, told)
+    }
+
+    /// What the device did so far and holds now.
+    pub fn statistics(&self) -> Statistics {
+        self.device.statistics()
+    }
+
+    /// Gives up what stays on the device and is not in use.
+    pub fn release(&self) {
+        self.device.release();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(ModelKey, Pipeline)>> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Engines are shared between threads as they are.
+const _: fn() = || {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Arc<Engine>>();
+    shared::<Job>();
+};
