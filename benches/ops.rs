@@ -1,8 +1,10 @@
-//! Kernels at SD1.5's layer shapes (256×256 pixels, two rows), each checked against the host executor before it is timed.
+//! Kernels at SD1.5's layer shapes (256×256 pixels, two rows of the network), each checked against the host executor before it is timed.
 //!
 //! `CHIARO_BENCH_DEVICES=cpu,0 cargo bench --bench ops`; `CHIARO_BENCH_ONLY=conv3x3` takes the cases whose name has that. The share is of a
 //! large product that the same run measures. For what computes on the host's cores, GFLOP per second of processor time stand beside it (Linux):
-//! what other programs take from the cores does not count there. `CHIARO_BENCH_PRECISION=f16` keeps activations in half precision. On a GPU with
+//! what other programs take from the cores does not count there. `CHIARO_BENCH_ROWS=8` has so many rows (four pictures under guidance); names tell those of
+//! two.
+//! `CHIARO_BENCH_PRECISION=f16` keeps activations in half precision. On a GPU with
 //! timestamps the time is the device's own, on others transfers of input and result are part of it.
 
 mod support;
@@ -52,12 +54,17 @@ const ATTENTIONS: &[(usize, usize, usize, usize, usize)] = &[
     (1, 1024, 1024, 1, 512),
 ];
 
+/// Rows that are computed together, of a case that has `own`.
+fn rows(own: usize) -> usize {
+    support::setting("CHIARO_BENCH_ROWS", own)
+}
+
 fn attention(&(images, queries, keys, heads, head_dim): &(usize, usize, usize, usize, usize)) -> Case {
     Case {
         name: format!("attention {heads}×{head_dim}, {queries} of {keys}"),
         input: Shape::tokens(images, queries, heads * head_dim),
         record: Box::new(move |rec, x| {
-            let context = Shape::tokens(images, keys, heads * head_dim);
+            let context = Shape::tokens(rows(images), keys, heads * head_dim);
             let (k, v) = (rec.input("k", context), rec.input("v", context));
             ops::attention(rec, x, k, v, Attention { heads, causal: false })
         }),
@@ -168,7 +175,7 @@ fn convolutions() -> impl Iterator<Item = Case> {
 fn product(rows: usize, inner: usize, columns: usize) -> Case {
     Case {
         name: format!("matmul {rows}×{inner}×{columns}"),
-        input: Shape::tokens(1, rows, inner),
+        input: Shape::tokens(2, rows / 2, inner),
         record: Box::new(move |rec, x| {
             let w = weight(rec, &[columns, inner]);
             ops::matmul(rec, x, w, Epilogue::default())
@@ -197,7 +204,7 @@ fn filled(role: &Role, len: usize) -> Option<(String, Vec<f32>)> {
 
 fn recording(case: &Case, caps: &Caps) -> chiaro::Result<Recording> {
     let mut rec = Recording::new(caps);
-    let x = rec.input("x", case.input);
+    let x = rec.input("x", Shape { n: rows(case.input.n), ..case.input });
     let out = (case.record)(&mut rec, x)?;
     rec.output("out", out);
     Ok(rec)

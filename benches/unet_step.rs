@@ -1,6 +1,8 @@
 //! One step of the UNet on each device, and whether the devices agree.
 //!
 //! `CHIARO_BENCH_DEVICES=cpu,llvmpipe CHIARO_BENCH_MODEL=folder CHIARO_BENCH_SIZE=256 CHIARO_BENCH_GUIDANCE=1 cargo bench --bench unet_step`
+//!
+//! `CHIARO_BENCH_BATCH=4` steps so many pictures in one forward.
 
 mod support;
 
@@ -12,7 +14,10 @@ use chiaro::sampling::SolverKind;
 fn main() -> chiaro::Result<()> {
     let size = std::env::var_os("CHIARO_BENCH_SIZE").map(|_| support::setting("CHIARO_BENCH_SIZE", 256));
     let steps = support::setting("CHIARO_BENCH_STEPS", 4);
+    let batch = support::setting("CHIARO_BENCH_BATCH", 1);
     let request = Request {
+        count: batch,
+        batch,
         prompt: "a lighthouse at night".into(),
         width: size,
         height: size,

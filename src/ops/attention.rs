@@ -7,6 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::attention_coop::Matrices;
 use super::attention_host::host;
+use super::tuning::CHOSEN_FOR;
 use super::{expect, expect_quads, expect_view};
 use crate::Result;
 use crate::record::{AdapterKind, Caps, DType, Kernel, Recording, Tensor, Variant};
@@ -51,7 +52,7 @@ pub fn attention(rec: &mut Recording, q: Tensor, k: Tensor, v: Tensor, attention
     let one_type = [k, v].iter().all(|operand| rec.dtype(*operand) == rec.dtype(q));
     let quad_bytes = if one_type { rec.dtype(q).bytes(4) as u32 } else { 16 };
     let split = !one_type || rec.dtype(q) == DType::F32;
-    let way = Way::choose(&rec.caps, head_dim, queries, q.shape.n * heads, quad_bytes, split);
+    let way = Way::choose(&rec.caps, head_dim, queries, CHOSEN_FOR * heads, quad_bytes, split);
     let mut variant = Variant { constants: way.constants(), ..Variant::default() };
     if let Way::Matrices(matrices) = way {
         variant.flags.extend(matrices.flags());
@@ -127,7 +128,7 @@ enum Way {
 }
 
 impl Way {
-    /// `heads` is their number in all images, `quad_bytes` what four values take in workgroup memory, `split` whether an operand is f32.
+    /// `heads` is their number in [`CHOSEN_FOR`] images, `quad_bytes` what four values take in workgroup memory, `split` whether an operand is f32.
     fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize, quad_bytes: u32, split: bool) -> Self {
         let direct = Direct::choose(caps, head_dim, queries).map(Way::Direct);
         let matrices = || match caps.kind {

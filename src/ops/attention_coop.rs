@@ -22,7 +22,8 @@ const MOST_CHANNELS: [usize; 2] = [160, 96];
 
 impl Matrices {
     /// As many strips as leave enough workgroups to keep a GPU busy, or else the fewest. `None` where the device has no matrices, where
-    /// activations are f32 (operands are rounded to f16, or cut into two), and for larger heads. `heads` is their number in all images.
+    /// activations are f32 (operands are rounded to f16, or cut into two), and for larger heads. `heads` is their number in all images that
+    /// it is chosen for.
     pub(super) fn choose(caps: &Caps, head_dim: usize, queries: usize, heads: usize, split: bool) -> Option<Self> {
         let size = caps.matrix_size().filter(|_| caps.storage == DType::F16)?;
         if head_dim > MOST_CHANNELS[usize::from(split)] {

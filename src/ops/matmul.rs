@@ -31,7 +31,7 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
     expect_blocks("matmul", rec, weight, inner)?;
     let shape = Shape { c: columns, ..x.shape };
     let rows = x.shape.rows();
-    let product = Product::choose(rec, "matmul", x, weight, Extents { rows, columns, runs: 1, run: inner });
+    let product = Product::choose(rec, "matmul", x, weight, Extents::of(shape, 1, inner));
     let mut variant = product.variant(rec, weight);
     let mut reads = vec![("x", x), ("weight", weight)];
     epilogue.bind("matmul", shape, &mut variant, &mut reads)?;

@@ -5,7 +5,11 @@ use super::{Conv2d, Epilogue, conv2d, matmul};
 use crate::Result;
 use crate::record::{Caps, Constant, DType, Recording, Shape, Tensor, Tuning};
 
-/// Results and terms of a product.
+/// Images that every way of computing is chosen for, however many a recording has: one picture under guidance. Sums are added up in another order
+/// in other tiles, so a choice that saw the whole batch would give a picture other bits in other company.
+pub(super) const CHOSEN_FOR: usize = 2;
+
+/// Results and terms of a product of [`CHOSEN_FOR`] images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Extents {
     pub(super) rows: usize,
@@ -16,6 +20,11 @@ pub(super) struct Extents {
 }
 
 impl Extents {
+    /// Of results `out` and sums of `runs` times `run` terms.
+    pub(super) fn of(out: Shape, runs: usize, run: usize) -> Self {
+        Extents { rows: CHOSEN_FOR * out.h * out.w, columns: out.c, runs, run }
+    }
+
     pub(super) fn terms(self) -> usize {
         self.runs * self.run
     }
@@ -31,7 +40,8 @@ pub(super) struct ProductClass {
 }
 
 impl ProductClass {
-    /// Products share a tile if their extents agree up to the next power of two: `conv2d f16 f16 4096x512x4096`.
+    /// Products share a tile if their extents agree up to the next power of two: `conv2d f16 f16 4096x512x4096`. Rows are those of
+    /// [`CHOSEN_FOR`] images.
     pub(super) fn key(&self) -> String {
         let Extents { rows, columns, .. } = self.extents;
         let [rows, columns, terms] = [rows, columns, self.extents.terms()].map(usize::next_power_of_two);
@@ -83,7 +93,7 @@ impl Trial {
             "conv2d" if 2 * out.h <= x.shape.h + 1 && x.shape.h > 1 => (2, None),
             _ => (1, None),
         };
-        let extents = Extents { rows: out.rows(), columns, runs: side * side, run: x.shape.c };
+        let extents = Extents::of(Shape { c: columns, ..out }, side * side, x.shape.c);
         let class = ProductClass { kernel, x: rec.dtype(x), weight: rec.dtype(weight), extents };
         Trial { class, x: x.shape, kernel: side, stride, upsample_to, flops }
     }

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::simd::{Block, Level, Operand, PITCH, Shared, expand, tiles, wide};
 use crate::record::{Cancel, HostWeight};
+use super::tuning::CHOSEN_FOR;
 
 /// Tiles of a task, whole multiples of the rows that are multiplied at a time. What is made of them stays in a second cache of 1 MiB.
 const TILES: usize = 60;
@@ -90,7 +91,7 @@ impl Images {
     }
 
     /// Tiles of all images.
-    pub(super) fn tiles(&self) -> usize {
+    fn tiles(&self) -> usize {
         self.count * self.down() * self.across()
     }
 
@@ -121,9 +122,10 @@ impl Images {
 }
 
 /// Whether it takes less time than a product of patches, as measured with shapes of Stable Diffusion 1.5 (docs/PERFORMANCE.md): few tiles do not
-/// repay the transformed weights, few channels or columns not the transformed tiles.
+/// repay the transformed weights, few channels or columns not the transformed tiles. How many images there are makes no difference: it rounds
+/// differently from patches.
 pub(super) fn pays(images: &Images, columns: usize) -> bool {
-    images.channels >= 128 && columns >= 128 && images.tiles() >= 24
+    images.channels >= 128 && columns >= 128 && CHOSEN_FOR * images.down() * images.across() >= 24
 }
 
 /// The convolution of `x` with `weight` (`[columns, 3, 3, channels]`), one pixel of padding on each side. `finish(row, column, block)` completes

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "benches/ops.rs includes the table, so its items are public")]
 
 pub mod cases;
+mod company;
 mod errors;
 mod merging;
 mod parts;

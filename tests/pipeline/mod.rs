@@ -3,6 +3,7 @@
 mod adapter_files;
 mod adapters;
 mod budget;
+mod company;
 mod controls;
 mod deep_cache;
 mod embeddings;
