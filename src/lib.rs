@@ -59,7 +59,8 @@
         dead_code,
         unreachable_pub,
         unused_imports,
-        reason = "the build with the runtime in sight tells what is of no use"
+        rustdoc::private_intra_doc_links,
+        reason = "the build with the runtime in sight tells what is of no use, and there the links lead somewhere"
     )
 )]
 

@@ -23,6 +23,7 @@ mod sampling;
 #[cfg(all(feature = "demo", feature = "study", feature = "unstable"))]
 mod study;
 #[cfg(feature = "unstable")]
+#[cfg_attr(not(feature = "demo"), allow(dead_code, reason = "tests of pictures use the rest"))]
 mod support;
 #[cfg(not(feature = "unstable"))]
 #[path = "support/stable.rs"]

@@ -1,5 +1,6 @@
 //! What a program can name of the library: `docs/api.txt`, which a change has to change too, and what threads may share.
 
+mod dependencies;
 mod list;
 mod threads;
 mod tree;
