@@ -66,5 +66,5 @@ pub mod text;
 mod tier;
 pub mod weights;
 
-pub use error::{Error, Place, Result};
+pub use error::{Error, ErrorCode, Place, Remedy, Result};
 pub use tier::{Tier, Tiers};

@@ -28,6 +28,7 @@ mod progress;
 mod pull;
 mod pull_args;
 mod refusal;
+mod remedies;
 mod report;
 mod samplers;
 mod schedule;
@@ -62,7 +63,7 @@ pub use shortcut_args::{Shares, ShortcutArgs};
 pub use show::ShowArg;
 
 use crate::pipeline::{Device, Embedding, OmsRequest, OmsSource, Overrides, Pipeline, Request, Source, TooLarge};
-use crate::{Error, Place, Result};
+use crate::{Error, ErrorCode, Result};
 
 /// The name of the model, and of the module, inside the program.
 const DEMO: &str = "demo";
@@ -96,24 +97,9 @@ pub fn main() -> ExitCode {
         // The reader of a pipe has gone: nothing is left to say, and no one to say it to.
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            progress::tell(&format!("chiaro: {error}{}", option_of(&error)));
-            if matches!(error, Error::Request(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+            progress::tell(&format!("chiaro: {}", remedies::told(&error)));
+            if error.code() == ErrorCode::Request { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
-    }
-}
-
-/// The option that takes what was given to another, in brackets.
-fn option_of(error: &Error) -> &'static str {
-    let Error::Misplaced { belongs: Some(place), .. } = error else { return "" };
-    match place {
-        Place::Model => " (--model)",
-        Place::Unet => " (--unet)",
-        Place::Vae => " (--vae)",
-        Place::TextEncoder => " (--text-encoder)",
-        Place::Adapter => " (--lora)",
-        Place::Control => " (--control)",
-        Place::Embedding => " (--embedding)",
-        Place::Oms => " (--oms)",
     }
 }
 

@@ -267,9 +267,9 @@ impl<'p> Generation<'p> {
             }
             Upscale::Image => {
                 let enlarged = second.drawn.drain(..).map(|picture| picture.image.resized(size.0, size.1));
-                Start::Pixels(
-                    enlarged.map(|image| image.data.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect()).collect(),
-                )
+                let values =
+                    |image: crate::image::Rgb8Image| image.data.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect();
+                Start::Pixels(enlarged.map(|image| image.map(values)).collect::<Result<_>>()?)
             }
         };
         let skip = second.hires.skip(second.request.num_inference_steps);

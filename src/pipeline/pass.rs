@@ -263,7 +263,7 @@ impl<'p> Pass<'p> {
         let outputs =
             module.run(&[(names::SAMPLE, &inputs), (names::ENCODER_HIDDEN_STATES, encoded.oms())], &mut self.notes)?;
         let rows = latent_rows(&outputs[names::OUT], shape);
-        let v = guide(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), request.guidance_scale);
+        let v = guide(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), request.guidance_scale)?;
         let z = request.form.draws_noise().then(|| one.noise.randn(v.len()));
         one.latents = oms::x_t(request.form, &v, &one.latents, z.as_deref(), alpha_bar)?;
         // The picture's trace is the module's, not the start picture's.
@@ -375,7 +375,7 @@ impl<'p> Pass<'p> {
                         (self.request.image_guidance_scale, self.request.guidance_scale);
                     guide_by_picture([neither, picture, both], picture_weight, text_weight)
                 }
-                _ => guide(&own, self.request.guidance_scale),
+                _ => guide(&own, self.request.guidance_scale)?,
             };
             if let [_, .., conditional] = own[..] {
                 rescale_guidance(&mut model_output, conditional, self.request.guidance_rescale);

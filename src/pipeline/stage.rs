@@ -213,7 +213,7 @@ impl<'m> Stage<'m> {
         };
         let refused = match device.backend().compile(recording) {
             Ok(program) => return Ok((program, None)),
-            Err(Error::Device(refused)) if device.vae_tiling() == VaeTiling::Auto => refused,
+            Err(refused) if refused.is_too_large() && device.vae_tiling() == VaeTiling::Auto => refused,
             Err(error) => return Err(error),
         };
         match self.form(&device.clone().with_vae_tiling(VaeTiling::On), storage) {
@@ -221,7 +221,7 @@ impl<'m> Stage<'m> {
                 let note = format!("{} in bands, {bands}: {refused}", self.name);
                 Ok((banded(device, caps, chain, plan), Some(note)))
             }
-            _ => Err(Error::Device(refused)),
+            _ => Err(refused),
         }
     }
 }

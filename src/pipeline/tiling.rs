@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Device;
 use crate::record::{Caps, Chain, ChainPlan, MemoryPlan, Recording, plan};
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 /// Whether autoencoders run in bands (other programs say tiles): less device memory, the same picture, more host memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -121,9 +121,7 @@ pub(super) fn choose<'m>(
     let tiling = device.vae_tiling();
     let Some(cut) = chains.filter(|_| tiling == VaeTiling::On || (tiling == VaeTiling::Auto && !fits)) else {
         return match whole {
-            Err(Error::Device(refused)) if chains.is_some() => {
-                Err(Error::Device(format!("{refused}, or --vae-tiling auto")))
-            }
+            Err(refused) if chains.is_some() && refused.is_too_large() => Err(refused.advise([Remedy::Bands])),
             whole => whole.map(|(plan, recording)| Form::Whole(Box::new(recording), plan)),
         };
     };

@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 fn allowed(from: &str, to: &str) -> bool {
     from == to
-        || matches!(to, "error" | "Error" | "Place" | "Result" | "Tier" | "Tiers" | "files")
+        || matches!(to, "error" | "Error" | "ErrorCode" | "Place" | "Remedy" | "Result" | "Tier" | "Tiers" | "files")
         || ALLOWED.iter().any(|(folder, targets)| *folder == from && targets.contains(&to))
 }
 
