@@ -119,7 +119,7 @@ mod weights;
 pub mod weights;
 
 pub use engine::{Engine, Job, JobEvent, ModelKey};
-pub use error::{Error, Place, Result};
+pub use error::{Error, ErrorCode, Place, Remedy, Result};
 pub use pipeline::{
     Device, Event, Generation, OmsRequest, OmsSource, Overrides, Picture, Pipeline, Precision, Request, Residency,
     Source, Statistics,

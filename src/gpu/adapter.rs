@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::record::{AdapterKind, Caps, DType, MatrixShape};
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 /// One way to reach one GPU.
 #[derive(Debug, Clone)]
@@ -50,13 +50,11 @@ impl std::fmt::Display for AdapterInfo {
 
 pub(super) fn with_storage(caps: &Caps, storage: DType) -> Result<Caps> {
     if storage == DType::F16 && !caps.shader_f16 {
-        return Err(Error::Device(format!(
-            "{}: expected 16-bit types in shaders (SHADER_F16) for f16 storage, the device has none; choose --precision f32",
-            caps.name
-        )));
+        let what = "expected 16-bit types in shaders (SHADER_F16) for f16 storage, the device has none";
+        return Err(Error::unsupported(&caps.name, what).advise([Remedy::SinglePrecision]));
     }
     if storage.is_quantized() {
-        return Err(Error::Device(format!(
+        return Err(Error::Request(format!(
             "{}: expected f32 or f16 for storage, got {}; only weights are quantised",
             caps.name,
             storage.name()
@@ -179,10 +177,9 @@ fn choose(mut adapters: Vec<AdapterInfo>, wanted: Option<&str>) -> Result<Option
             Some(wanted) => {
                 let list: Vec<String> = adapters.iter().map(ToString::to_string).collect();
                 let there_is = if list.is_empty() { "no GPU driver was found".into() } else { list.join(", ") };
-                Err(Error::Request(format!(
-                    "--device {wanted}: expected the number or a part of the name of a device, or vulkan, metal or dx12; there is: {there_is}; \
-                     --device cpu needs no GPU"
-                )))
+                let what = "the number or a part of the name of a device, or vulkan, metal or dx12";
+                let error = Error::Request(format!("device {wanted}: expected {what}; there is: {there_is}"));
+                Err(error.advise([Remedy::Processor]))
             }
         },
     }
@@ -338,6 +335,6 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_what_there_is() {
         let error = choose(Vec::new(), Some("radeon")).unwrap_err().to_string();
-        assert!(error.contains("--device radeon") && error.contains("no GPU driver was found"), "{error}");
+        assert!(error.contains("device radeon") && error.contains("no GPU driver was found"), "{error}");
     }
 }

@@ -49,7 +49,7 @@ impl GpuBackend {
         self.shared.constants.bytes()
     }
 
-    /// Gives the device and all its memory up. Whatever is asked of it later fails with `Error::Device`.
+    /// Gives the device and all its memory up. Whatever is asked of it later fails with [`Error::DeviceLost`](crate::Error::DeviceLost).
     pub fn destroy(&self) {
         self.shared.gpu.destroy();
     }

@@ -165,10 +165,10 @@ impl Gpu {
     }
 
     /// # Errors
-    /// When the device was lost, or failed outside of any [`scoped`](Self::scoped) call.
+    /// [`Error::DeviceLost`] when the device was lost, or failed outside of any [`scoped`](Self::scoped) call.
     pub(super) fn check(&self) -> Result<()> {
         match self.fault.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            Some(fault) => Err(self.error(fault)),
+            Some(fault) => Err(Error::device_lost(&self.caps.name, one_line(fault))),
             None => Ok(()),
         }
     }
@@ -188,15 +188,19 @@ impl Gpu {
         let errors = [internal.pop(), memory.pop(), validation.pop()].map(pollster::block_on);
         match errors.into_iter().flatten().next() {
             Some(wgpu::Error::OutOfMemory { .. }) => Err(self.out_of_memory(&what())),
-            Some(error) => Err(self.error(format!("{}: {}", what(), one_line(&error.to_string())))),
+            // What is asked of a device that is gone is refused for many reasons.
+            Some(error) => Err(self.unreported(format!("{}: {}", what(), one_line(&error.to_string())))),
             None => self.check().map(|()| value),
         }
     }
 
     fn out_of_memory(&self, what: &str) -> Error {
-        self.error(format!(
-            "{what}: out of device memory; choose a smaller size or batch, --precision f16, or --device cpu"
-        ))
+        Error::out_of_memory(&self.caps.name, one_line(what), None, None)
+    }
+
+    /// An error that names the device and what it has not.
+    pub(super) fn unsupported(&self, what: impl std::fmt::Display) -> Error {
+        Error::unsupported(&self.caps.name, one_line(&what.to_string()))
     }
 
     /// Counts a call, and says whether the fault that the device pretends to have is one of this call.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::device::Gpu;
 use super::upload::Upload;
-use crate::Result;
 use crate::record::{Constant, Held, Layout, MemoryPlan, Recording, Resident, Role, caught};
+use crate::{Error, Result};
 
 /// What the executor does with a buffer.
 #[derive(Clone, Copy)]
@@ -34,7 +34,12 @@ impl Buffer {
         what: impl FnOnce() -> String,
         descriptor: &wgpu::BufferDescriptor<'_>,
     ) -> Result<Self> {
-        let raw = gpu.scoped(what, || gpu.device.create_buffer(descriptor))?;
+        let raw = gpu.scoped(what, || gpu.device.create_buffer(descriptor)).map_err(|mut error| {
+            if let Error::OutOfMemory { wanted, .. } = &mut error {
+                *wanted = Some(descriptor.size);
+            }
+            error
+        })?;
         let held = gpu.memory.hold(raw.size());
         Ok(Buffer { raw, _held: held })
     }
@@ -57,7 +62,7 @@ pub(super) fn buffer(gpu: &Gpu, label: &str, bytes: usize, purpose: Use) -> Resu
     };
     let size = bytes.next_multiple_of(4).max(4) as u64;
     let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
-    Buffer::new(gpu, || format!("{label}, {} MiB", size.div_ceil(1 << 20)), &descriptor)
+    Buffer::new(gpu, || label.to_owned(), &descriptor)
 }
 
 /// A constant on the device.

@@ -54,11 +54,12 @@ impl Pipelines {
     }
 }
 
-/// Whatever is wrong with a kernel is [`Error::Kernel`].
+/// Whatever is wrong with a kernel is [`Error::Kernel`]; a device that is gone, or has no memory, says nothing of the kernel.
 fn compile(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipeline> {
     compile_text(gpu, kernel, variant).map_err(|error| match error {
-        // A device that is gone says nothing of the kernel.
-        Error::Device(message) if gpu.check().is_ok() => Error::Kernel { tier: tier_of(kernel, variant), message },
+        Error::Device(message) => {
+            Error::Kernel { tier: tier_of(kernel, variant), kernel: kernel.stem.to_owned(), message }
+        }
         error => error,
     })
 }
@@ -66,12 +67,12 @@ fn compile(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipeline> {
 fn compile_text(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipeline> {
     let stem = kernel.stem;
     if needs_f16(variant) && !gpu.caps.shader_f16 {
-        return Err(
-            gpu.error(format!("kernel {stem}: the recording needs 16-bit types in shaders, the device has none"))
-        );
+        let what = "the recording needs 16-bit types in shaders, the device has none";
+        return Err(gpu.unsupported(format!("kernel {stem}: {what}")));
     }
     if needs_matrices(variant) && gpu.caps.matrix_size().is_none() {
-        return Err(gpu.error(format!("kernel {stem}: the recording needs cooperative matrices, the device has none")));
+        let what = "the recording needs cooperative matrices, the device has none";
+        return Err(gpu.unsupported(format!("kernel {stem}: {what}")));
     }
     let mut wgsl = expand(kernel, variant)?;
     if let Some(fault) = gpu.options.fault {

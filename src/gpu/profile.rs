@@ -26,7 +26,7 @@ impl GpuProgram {
     fn execute_timed(&mut self, ranges: &[Range<usize>]) -> Result<Vec<DispatchTime>> {
         let shared = Arc::clone(&self.shared);
         let gpu = &shared.gpu;
-        let period = gpu.timestamp_period.ok_or_else(|| gpu.error("the device has no timestamps"))?;
+        let period = gpu.timestamp_period.ok_or_else(|| gpu.unsupported("the device has no timestamps"))?;
         let queries = 2 * TIMED_TOGETHER.min(self.steps.len().max(1)) as u32;
         let bytes = 8 * queries as usize;
         let readback = buffer(gpu, "timestamps", bytes, Use::Readback)?;

@@ -164,7 +164,7 @@ impl Upload {
             usage: wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: true,
         };
-        let buffer = Buffer::new(gpu, || format!("staging memory, {} MiB", size.div_ceil(1 << 20)), &descriptor)?;
+        let buffer = Buffer::new(gpu, || "staging memory".into(), &descriptor)?;
         self.made += 1;
         Ok(Stage { buffer, used: 0, copies: Vec::new(), pending: None })
     }

@@ -100,17 +100,35 @@ impl Photo {
 impl Rgb8Image {
     /// The picture at another size (Lanczos of 3 lobes), not cropped.
     ///
-    /// # Panics
-    /// When the number of values is not that of the size, or a side is beyond 2³².
-    pub fn resized(&self, width: usize, height: usize) -> Rgb8Image {
-        if (width, height) == (self.width, self.height) {
-            return self.clone();
+    /// # Errors
+    /// When the number of values is not that of the size, a size is nothing, or it is of more than 2²⁶ pixels.
+    pub fn resized(&self, width: usize, height: usize) -> Result<Rgb8Image> {
+        let side = |side: usize| u32::try_from(side).ok().filter(|side| *side > 0);
+        let is_sane = width.checked_mul(height).is_some_and(|pixels| pixels <= MAX_PIXELS);
+        let sides = (side(self.width), side(self.height), side(width), side(height));
+        let covered = self.width.checked_mul(self.height).and_then(|pixels| pixels.checked_mul(3));
+        let (Some(own_width), Some(own_height), Some(new_width), Some(new_height)) = sides else {
+            return Err(self.cannot_be(width, height));
+        };
+        if !is_sane || covered != Some(self.data.len()) {
+            return Err(self.cannot_be(width, height));
         }
-        let side = |side: usize| u32::try_from(side).expect("a picture's side fits 32 bits");
-        let own = RgbImage::from_raw(side(self.width), side(self.height), self.data.clone());
-        let own = own.expect("the values cover the picture");
-        let data = resize(&own, side(width), side(height), FilterType::Lanczos3).into_raw();
-        Rgb8Image { width, height, data }
+        if (width, height) == (self.width, self.height) {
+            return Ok(self.clone());
+        }
+        let own = RgbImage::from_raw(own_width, own_height, self.data.clone());
+        let own = own.ok_or_else(|| self.cannot_be(width, height))?;
+        let data = resize(&own, new_width, new_height, FilterType::Lanczos3).into_raw();
+        Ok(Rgb8Image { width, height, data })
+    }
+
+    fn cannot_be(&self, width: usize, height: usize) -> Error {
+        Error::Request(format!(
+            "picture: expected one of {}×{} pixels, three values each, to make {width}×{height} of, got {} values",
+            self.width,
+            self.height,
+            self.data.len()
+        ))
     }
 
     /// The largest middle part of the picture with the proportions of `width`:`height`.
@@ -118,7 +136,7 @@ impl Rgb8Image {
         let across = self.width.min((self.height * width).div_ceil(height.max(1))).max(1);
         let down = self.height.min((self.width * height).div_ceil(width.max(1))).max(1);
         let (left, top) = ((self.width - across) / 2, (self.height - down) / 2);
-        let rows = self.data.chunks_exact(3 * self.width).skip(top).take(down);
+        let rows = self.data.chunks_exact(3 * self.width.max(1)).skip(top).take(down);
         let data = rows.flat_map(|row| &row[3 * left..3 * (left + across)]).copied().collect();
         Rgb8Image { width: across, height: down, data }
     }

@@ -57,7 +57,7 @@ impl GroupNorm {
     /// When the weight cannot be read.
     pub fn moments(&self, map: &FeatureMap) -> Result<Vec<f32>> {
         let norm = ops::GroupNorm { groups: self.groups, eps: self.eps, silu: true };
-        Ok(ops::group_moments(map, &self.weight.values()?, norm))
+        ops::group_moments(map, &self.weight.values()?, norm)
     }
 
     fn record(&self, rec: &mut Recording, x: Tensor, silu: bool) -> Result<Tensor> {

@@ -95,14 +95,14 @@ fn apply(rec: &mut Recording, reads: &[(&'static str, Tensor)], work: &Division,
 /// What [`group_norm_by`] takes, `[2, c]`, of a map in host memory: the mean of each channel's group, then
 /// `gamma / √(var + eps)`. Sums are f64 and joined in the order of rows, so the result does not depend on the number of cores.
 ///
-/// # Panics
+/// # Errors
 /// When gamma has not one value per channel, or the groups do not divide them.
-pub fn group_moments(map: &FeatureMap, gamma: &[f32], norm: GroupNorm) -> Vec<f32> {
+pub fn group_moments(map: &FeatureMap, gamma: &[f32], norm: GroupNorm) -> Result<Vec<f32>> {
     let channels = map.shape().c;
-    assert!(
-        gamma.len() == channels && channels.is_multiple_of(norm.groups),
-        "gamma and groups fit {channels} channels"
-    );
+    let fit = gamma.len() == channels && norm.groups > 0 && channels.is_multiple_of(norm.groups);
+    expect("group_moments", "gamma", fit, || {
+        format!("{channels} values in groups of one size, got {} in {} groups", gamma.len(), norm.groups)
+    })?;
     let of_group = channels / norm.groups;
     let mut totals: Vec<Moments> = (0..norm.groups).map(|_| Moments::default()).collect();
     for row in map.map_rows(|row| row_moments(row, channels)) {
@@ -112,7 +112,7 @@ pub fn group_moments(map: &FeatureMap, gamma: &[f32], norm: GroupNorm) -> Vec<f3
     }
     let mean = |c: usize| totals[c / of_group].mean as f32;
     let scale = |c: usize| (f64::from(gamma[c]) / totals[c / of_group].deviation(norm.eps)) as f32;
-    (0..channels).map(mean).chain((0..channels).map(scale)).collect()
+    Ok((0..channels).map(mean).chain((0..channels).map(scale)).collect())
 }
 
 /// Moments of each channel over some pixels `[pixels, channels]`.

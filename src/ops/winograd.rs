@@ -11,8 +11,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::simd::{Block, Level, Operand, PITCH, Shared, expand, tiles, wide};
-use crate::record::{Cancel, HostWeight};
 use super::tuning::CHOSEN_FOR;
+use crate::record::{Cancel, HostWeight};
 
 /// Tiles of a task, whole multiples of the rows that are multiplied at a time. What is made of them stays in a second cache of 1 MiB.
 const TILES: usize = 60;

@@ -114,7 +114,10 @@ pub trait Program: Send {
     /// # Errors
     /// As [`run`](Self::run), when the device has no timestamps, and when the program is more than one recording. Where it is not overridden, always.
     fn run_profiled(&mut self, _inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
-        Err(Error::Device("expected a program that times its dispatches, got one of several recordings or none".into()))
+        Err(Error::unsupported(
+            "profile",
+            "expected a program that times its dispatches, got one of several recordings or none",
+        ))
     }
 
     /// Bytes that the program holds on the device: tensors, constants and parameters. Constants shared with another

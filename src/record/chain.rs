@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::{
     Backend, Caps, ChainPlan, DType, DispatchTime, FeatureMap, Outputs, Program, Reach, Recording, Run, Shape, Tensor,
 };
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 /// Names inside a part's recording.
 const MAP: &str = "map";
@@ -228,9 +228,8 @@ impl Program for ChainProgram<'_> {
     }
 
     fn run_profiled(&mut self, _: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
-        Err(Error::Device(
-            "expected one program to time by dispatch, got one in bands; --vae-tiling off keeps it whole".into(),
-        ))
+        let what = "expected one program to time by dispatch, got one in bands";
+        Err(Error::unsupported(&self.caps.name, what).advise([Remedy::Whole]))
     }
 
     fn allocated_bytes(&self) -> u64 {

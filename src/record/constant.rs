@@ -50,9 +50,9 @@ pub struct Constant {
 }
 
 impl Constant {
-    /// A constant of f32 values.
+    /// A constant of f32 values, as many as its shape has. That is checked where it is read: another number is an error of whoever
+    /// [`compile`](super::Backend::compile)s a recording with it.
     pub fn from_f32(label: impl Into<String>, shape: &[usize], values: &[f32]) -> Arc<Self> {
-        assert_eq!(shape.iter().product::<usize>(), values.len(), "a constant's shape covers its values");
         Arc::new(Constant {
             label: label.into(),
             shape: shape.to_vec(),
@@ -61,9 +61,8 @@ impl Constant {
         })
     }
 
-    /// A constant of half-precision values, rounded to nearest even.
+    /// A constant of half-precision values, rounded to nearest even; their number is checked as by [`from_f32`](Self::from_f32).
     pub fn from_f32_as_f16(label: impl Into<String>, shape: &[usize], values: &[f32]) -> Arc<Self> {
-        assert_eq!(shape.iter().product::<usize>(), values.len(), "a constant's shape covers its values");
         let halves: Vec<half::f16> = values.iter().map(|&v| half::f16::from_f32(v)).collect();
         Arc::new(Constant {
             label: label.into(),
@@ -83,7 +82,6 @@ impl Constant {
         values: &[f32],
         dtype: DType,
     ) -> Result<Arc<Self>> {
-        assert_eq!(shape.iter().product::<usize>(), values.len(), "a constant's shape covers its values");
         let data = Box::new(quantize(dtype, values)?);
         Ok(Arc::new(Constant { label: label.into(), shape: shape.to_vec(), dtype, data }))
     }

@@ -244,10 +244,6 @@ fn too_large(recording: &Recording, index: usize, bytes: usize) -> Error {
             .map_or_else(|| "a tensor".into(), |d| format!("the output of {}", d.label)),
     };
     let caps = &recording.caps;
-    Error::Device(format!(
-        "{}: {what} needs {} MiB in one binding, the device allows {} MiB; choose a smaller size, --precision f16, or --device cpu",
-        caps.name,
-        bytes.div_ceil(1 << 20),
-        caps.max_binding_bytes.min(caps.max_buffer_bytes) >> 20
-    ))
+    let allowed = caps.max_binding_bytes.min(caps.max_buffer_bytes);
+    Error::too_large(&caps.name, what, bytes as u64, allowed)
 }

@@ -1,15 +1,23 @@
 //! Classifier-free guidance (Ho and Salimans, arXiv 2207.12598); eq. 21 of the OMS paper has the same form.
 
+use crate::{Error, Result};
+
 /// `uncond + weight · (cond - uncond)` of two rows `[unconditional, conditional]`; a single row is returned as it is.
-pub fn guide(rows: &[&[f32]], weight: f64) -> Vec<f32> {
+///
+/// # Errors
+/// When there is another number of rows, or they differ in length.
+pub fn guide(rows: &[&[f32]], weight: f64) -> Result<Vec<f32>> {
     match rows {
-        [uncond, cond] => uncond
+        [uncond, cond] if uncond.len() == cond.len() => Ok(uncond
             .iter()
             .zip(*cond)
             .map(|(&u, &c)| (f64::from(u) + weight * (f64::from(c) - f64::from(u))) as f32)
-            .collect(),
-        [one] => one.to_vec(),
-        _ => panic!("guidance takes one or two rows, got {}", rows.len()),
+            .collect()),
+        [one] => Ok(one.to_vec()),
+        _ => {
+            let lengths: Vec<usize> = rows.iter().map(|row| row.len()).collect();
+            Err(Error::shape("guide", format!("expected one row, or two of one length, got {lengths:?}")))
+        }
     }
 }
 

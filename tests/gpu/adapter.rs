@@ -1,6 +1,6 @@
-use chiaro::Error;
 use chiaro::gpu::{GpuBackend, GpuOptions, adapters, choose_adapter};
 use chiaro::record::{AdapterKind, Backend, Caps, DType};
+use chiaro::{ErrorCode, Remedy};
 
 use crate::support::adapter::{open_restricted, test_adapter};
 
@@ -24,7 +24,9 @@ fn software_is_never_chosen_by_itself() {
 fn an_unknown_name_is_answered_with_the_list() {
     let error = choose_adapter(Some("no such device")).unwrap_err();
     let there = test_adapter().name;
-    assert!(matches!(&error, Error::Request(m) if m.contains("no such device") && m.contains(&there)), "{error}");
+    let told = error.to_string();
+    assert!(told.contains("no such device") && told.contains(&there) && !told.contains("--"), "{told}");
+    assert_eq!((error.code(), error.remedies()), (ErrorCode::Request, vec![Remedy::Processor]));
 }
 
 #[test]
@@ -34,6 +36,6 @@ fn a_restricted_device_has_webgpu_limits_and_no_features() {
     let webgpu = Caps { name: caps.name.clone(), kind: caps.kind, ..Caps::webgpu() };
     assert_eq!(*caps, webgpu);
     let options = GpuOptions { restrict_to_webgpu: true, ..GpuOptions::default() };
-    let error = GpuBackend::open(&test_adapter(), DType::F16, options).err().expect("f16 needs a feature").to_string();
-    assert!(error.contains("SHADER_F16"), "{error}");
+    let error = GpuBackend::open(&test_adapter(), DType::F16, options).err().expect("f16 needs a feature");
+    assert!(error.code() == ErrorCode::Unsupported && error.to_string().contains("SHADER_F16"), "{error}");
 }

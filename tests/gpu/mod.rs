@@ -3,3 +3,4 @@
 mod adapter;
 mod executor;
 mod faults;
+mod injected;

@@ -125,7 +125,8 @@ fn expected(golden: &Golden, run: &Value, folder: &Path) -> Vec<f32> {
     let rows = to_channels_first(&outputs[names::OUT], 2, 4, 16 * 16);
     let rows: Vec<&[f32]> = rows.chunks(x.len()).collect();
     let alpha_bar = run["alpha_bar_used"].as_f64().expect("a number");
-    oms::x_t(OmsForm::Official, &guide(&rows, 2.0), x, Some(z), alpha_bar).unwrap_or_else(|e| panic!("{e}"))
+    oms::x_t(OmsForm::Official, &guide(&rows, 2.0).expect("two rows"), x, Some(z), alpha_bar)
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 #[test]

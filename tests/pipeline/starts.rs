@@ -167,7 +167,7 @@ fn a_second_pass_keeps_the_picture() {
         let hires = Some(Hires { scale: 1.5, strength: 0.3, steps: None, upscale });
         let large = draw(&pipeline, &Request { hires, ..first.clone() }).pop().expect("one picture");
         assert_eq!((large.image.width, large.image.height), (96, 96));
-        let shrunk = large.image.resized(64, 64);
+        let shrunk = large.image.resized(64, 64).expect("a size");
         let difference: f64 =
             shrunk.data.iter().zip(&small.image.data).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>()
                 / shrunk.data.len() as f64;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use chiaro::Error;
 use chiaro::image::Rgb8Image;
 use chiaro::models::{AutoencoderKl, AutoencoderKlConfig};
 use chiaro::pipeline::{
@@ -10,6 +9,7 @@ use chiaro::pipeline::{
 };
 use chiaro::record::{Backend, Caps, ChainPlan, DType, HostBackend, Program, Recording, plan};
 use chiaro::weights::{WeightFile, WeightType, Weights};
+use chiaro::{Error, ErrorCode, Remedy};
 
 use super::budget::{Model, Planner, models, ordinary};
 use crate::support::adapter;
@@ -94,9 +94,9 @@ fn what_a_device_cannot_bind_is_cut() {
     for (model, precision, side) in
         [(sd15, Precision::F32, 768), (sdxl, Precision::F32, 1024), (sdxl, Precision::F16, 1280)]
     {
-        let error =
-            stages(model, on_paper(small.clone(), precision, VaeTiling::Off), side).expect_err("too large").to_string();
-        assert!(error.contains("in one binding") && error.contains("--vae-tiling"), "{error}");
+        let error = stages(model, on_paper(small.clone(), precision, VaeTiling::Off), side).expect_err("too large");
+        assert!(error.to_string().contains("in one binding"), "{error}");
+        assert!(error.remedies().contains(&Remedy::Bands) && error.code() == ErrorCode::Unsupported, "{error:?}");
         let cut = stages(model, on_paper(small.clone(), precision, VaeTiling::Auto), side)
             .unwrap_or_else(|e| panic!("{side}: {e}"));
         let decoder = cut.iter().find(|stage| stage.name == "VAE decoder").expect("a decoder");
@@ -165,7 +165,7 @@ impl Backend for Small {
     fn compile(&self, recording: Recording) -> chiaro::Result<Box<dyn Program>> {
         match plan(&recording)?.peak_bytes() {
             bytes if bytes <= self.1 => self.0.compile(recording),
-            bytes => Err(Error::Device(format!("out of device memory for {bytes} bytes"))),
+            bytes => Err(Error::out_of_memory("small", "the plan", Some(bytes), Some(self.1))),
         }
     }
 }

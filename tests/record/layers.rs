@@ -37,7 +37,7 @@ const DOORS: &[(&str, &[&str])] = &[("cli", &["study", "doctor", "pipeline", "im
 
 fn allowed(from: &str, to: &str) -> bool {
     from == to
-        || matches!(to, "error" | "Error" | "Place" | "Result" | "Tier" | "Tiers" | "files")
+        || matches!(to, "error" | "Error" | "ErrorCode" | "Place" | "Remedy" | "Result" | "Tier" | "Tiers" | "files")
         || ALLOWED.iter().chain(DOORS).any(|(folder, targets)| *folder == from && targets.contains(&to))
 }
 

@@ -27,7 +27,8 @@ fn every_step_of_the_reference() {
             case.split("_t").nth(1).and_then(|t| t.split('_').next()).and_then(|t| t.parse().ok()).expect("a timestep");
         let schedule =
             chiaro::sampling::NoiseSchedule::new(&chiaro::sampling::SchedulerConfig::default()).expect("SD's");
-        let got = oms::x_t(form, &guide(&rows, weight), &x, Some(&z), schedule.alpha_bar(timestep)).expect("in range");
+        let got = oms::x_t(form, &guide(&rows, weight).expect("two rows"), &x, Some(&z), schedule.alpha_bar(timestep))
+            .expect("in range");
         let want = golden.f32s(&name);
         let largest = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
         assert_close(&format!("{name} ({meaning})"), &got, &want, 1e-6 * f64::from(largest));

@@ -28,6 +28,7 @@ mod progress;
 mod pull;
 mod pull_args;
 mod refusal;
+mod remedies;
 mod report;
 mod samplers;
 mod schedule;
@@ -49,7 +50,7 @@ use std::process::ExitCode;
 use chiaro::pipeline::{
     Device, Embedding, OmsRequest, OmsSource, Overrides, Pipeline, Request, Source, TooLarge, hash_file,
 };
-use chiaro::{Error, Place, Result};
+use chiaro::{Error, ErrorCode, Result};
 
 use args::{
     Cli, Command, InspectArgs, ModelArgs, ModelsArgs, PlanArgs, PrecisionArg, ReadingArgs, SamplersArgs, ScheduleArgs,
@@ -97,25 +98,9 @@ fn main() -> ExitCode {
         // The reader of a pipe has gone: nothing is left to say, and no one to say it to.
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            progress::tell(&format!("chiaro: {error}{}", option_of(&error)));
-            if matches!(error, Error::Request(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+            progress::tell(&format!("chiaro: {}", remedies::told(&error)));
+            if error.code() == ErrorCode::Request { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
-    }
-}
-
-/// The option that takes what was given to another, in brackets.
-fn option_of(error: &Error) -> &'static str {
-    let Error::Misplaced { belongs: Some(place), .. } = error else { return "" };
-    match place {
-        Place::Model => " (--model)",
-        Place::Unet => " (--unet)",
-        Place::Vae => " (--vae)",
-        Place::TextEncoder => " (--text-encoder)",
-        Place::Adapter => " (--lora)",
-        Place::Control => " (--control)",
-        Place::Embedding => " (--embedding)",
-        Place::Oms => " (--oms)",
-        _ => "",
     }
 }
 

@@ -35,7 +35,8 @@ impl GenerateArgs {
             let fit = |picture: &Rgb8Image| picture.cropped_to(width, height).resized(width, height);
             let told = recipe.and_then(|recipe| recipe.image.as_ref()).map(|told| told.strength);
             let strength = self.start.strength.or(told).unwrap_or(InitImage::STRENGTH);
-            request.image = Some(InitImage::new(&fit(&image), mask.as_ref().map(fit).as_ref(), strength)?);
+            request.image =
+                Some(InitImage::new(&fit(&image)?, mask.as_ref().map(fit).transpose()?.as_ref(), strength)?);
             (request.width, request.height) = (Some(width), Some(height));
             return Ok(());
         }

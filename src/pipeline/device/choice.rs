@@ -112,10 +112,8 @@ impl<T, F: FnMut(Device) -> Result<T>> Trials<F> {
                 Err(error) => return Trial::Done(Err(error)),
             };
             match (self.attempt)(device) {
-                Err(Error::Kernel { tier: Tier::Single, message }) => {
-                    return Trial::Useless(Error::Kernel { tier: Tier::Single, message });
-                }
-                Err(Error::Kernel { tier, message }) if tiers.has(tier) => {
+                Err(error @ Error::Kernel { tier: Tier::Single, .. }) => return Trial::Useless(error),
+                Err(Error::Kernel { tier, message, .. }) if tiers.has(tier) => {
                     self.remarks.push(format!("without {tier}: {message}"));
                     tiers = tiers.without(tier);
                 }

@@ -51,7 +51,7 @@ fn pixels(control: &ControlRequest, config: &ControlNetConfig, latents: Shape) -
         )));
     }
     let factor = config.pixels_per_latent();
-    let scaled = image.resized(latents.w * factor, latents.h * factor);
+    let scaled = image.resized(latents.w * factor, latents.h * factor)?;
     let [first, last] = if config.is_bgr { [2, 0] } else { [0, 2] };
     let pixel = |p: &[u8]| [p[first], p[1], p[last], 0].map(|v| f32::from(v) / 255.0);
     Ok(scaled.data.chunks_exact(3).flat_map(pixel).collect())

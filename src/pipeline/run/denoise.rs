@@ -57,7 +57,7 @@ impl Generation {
         let outputs = module.run(&inputs, &mut self.notes)?;
         self.open = Some(module);
         let rows = latent_rows(&outputs[names::OUT], shape);
-        let v = guide(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), request.guidance_scale);
+        let v = guide(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), request.guidance_scale)?;
         let z = request.form.draws_noise().then(|| one.noise.randn(v.len()));
         one.latents = oms::x_t(request.form, &v, &one.latents, z.as_deref(), solver.alpha_bar_first())?;
         // The picture's trace is the module's, not the start picture's.
@@ -190,7 +190,7 @@ impl Pass {
                     let weights = (request.image_guidance_scale, request.guidance_scale);
                     guide_by_picture([neither, picture, both], weights.0, weights.1)
                 }
-                _ => guide(&own, request.guidance_scale),
+                _ => guide(&own, request.guidance_scale)?,
             };
             if let [_, .., conditional] = own[..] {
                 rescale_guidance(&mut model_output, conditional, request.guidance_rescale);

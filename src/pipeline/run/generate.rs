@@ -246,7 +246,7 @@ impl Generation {
         self.enlarged = match self.itinerary.upscale {
             Some(Upscale::Image) => {
                 let unit = |image: Rgb8Image| image.data.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect();
-                self.drawn.drain(..).map(|drawn| unit(drawn.resized(size.0, size.1))).collect()
+                self.drawn.drain(..).map(|drawn| drawn.resized(size.0, size.1).map(unit)).collect::<Result<_>>()?
             }
             _ => {
                 let from = self.pipeline.latent_shape(self.itinerary.passes[leg.pass - 1].size);

@@ -11,7 +11,7 @@ use crate::record::{
     Cancel, Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Outputs, Program, Recording, Run, StreamPlan,
     Traffic, plan,
 };
-use crate::{Error, Result};
+use crate::{Error, ErrorCode, Result};
 
 /// Makes a stage's recording for given capabilities.
 type Record = Box<dyn Fn(&Caps) -> Result<Recording> + Send>;
@@ -274,7 +274,7 @@ impl Stage {
         let needed = plan.peak_bytes() - (plan.constant_bytes as u64).min(plan.peak_bytes()) + missing;
         let _weights = self.make_room(device, needed);
         let refused = match device.backend().compile(recording) {
-            Err(error) if is_out_of_memory(&error) => error,
+            Err(error) if error.is_too_large() => error,
             compiled => return compiled.map(|program| (program, None)),
         };
         if device.programs().evict(true).is_some() {
@@ -297,10 +297,6 @@ impl Stage {
             None => Weights::new(),
         }
     }
-}
-
-fn is_out_of_memory(error: &Error) -> bool {
-    matches!(error, Error::Device(_))
 }
 
 fn banded(device: &Device, caps: Caps, chain: Chain<'static>, plan: ChainPlan) -> Box<dyn Program> {
@@ -411,7 +407,10 @@ impl OpenStage {
         let outputs = self.load(&lease, 0).and_then(|()| {
             let mut program = lease.take().expect("it was just loaded, and it is this job's turn");
             let outputs = program.execute(inputs, Run { reuse, cancel: Some(&self.cancel) });
-            lease.give(program);
+            match &outputs {
+                Err(error) if error.code() == ErrorCode::DeviceLost => self.device.programs().abandon(),
+                _ => lease.give(program),
+            }
             outputs
         });
         self.lease = Some(lease);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::pipeline::device::Device;
 use crate::pipeline::device::vae_tiling::VaeTiling;
 use crate::record::{Caps, Chain, ChainPlan, MemoryPlan, Recording, plan};
-use crate::{Error, Result};
+use crate::{Remedy, Result};
 
 /// A stage that runs in bands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -86,9 +86,7 @@ pub(crate) fn choose(
     let tiling = device.vae_tiling();
     let Some(cut) = chains.filter(|_| tiling == VaeTiling::On || (tiling == VaeTiling::Auto && !fits)) else {
         return match whole {
-            Err(Error::Device(refused)) if chains.is_some() => {
-                Err(Error::Device(format!("{refused}, or --vae-tiling auto")))
-            }
+            Err(refused) if chains.is_some() && refused.is_too_large() => Err(refused.advise([Remedy::Bands])),
             whole => whole.map(|(plan, recording)| Form::Whole(Box::new(recording), plan)),
         };
     };
