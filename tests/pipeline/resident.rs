@@ -51,7 +51,7 @@ struct Case {
 }
 
 fn cases(device: &Device, folder: &Path) -> Vec<Case> {
-    let oms = OmsSource { module: Source::Folder(committed().join("oms")), text_encoder: None };
+    let oms = OmsSource::folder(committed().join("oms"));
     let with_oms = |request: Request| Request { oms: Some(OmsRequest::default()), ..request };
     let load = |source: &Source, overrides: &Overrides, oms: Option<&OmsSource>| {
         Pipeline::load_with(source, overrides, oms, device.clone()).unwrap_or_else(|e| panic!("{source}: {e}"))

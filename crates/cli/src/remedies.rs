@@ -1,6 +1,11 @@
 //! Errors as this command tells them: what to do about them in its options.
 
+use std::borrow::Cow;
+
+use chiaro::order::with_options;
 use chiaro::{Error, Place, Remedy};
+
+use super::models;
 
 /// The message, and the options that may help.
 pub(super) fn told(error: &Error) -> String {
@@ -16,7 +21,7 @@ pub(super) fn told(error: &Error) -> String {
         Some((last, [one])) => format!("; choose {one} or {last}"),
         Some((last, others)) => format!("; choose {}, or {last}", others.join(", ")),
     };
-    format!("{error}{}{choice}", option_of(error))
+    format!("{}{}{choice}", with_options(&error.to_string()), option_of(error))
 }
 
 fn option(remedy: &Remedy) -> String {
@@ -33,10 +38,14 @@ fn option(remedy: &Remedy) -> String {
     }
 }
 
-/// The option that takes what was given to another, in brackets.
-fn option_of(error: &Error) -> &'static str {
-    let Error::Misplaced { belongs: Some(place), .. } = error.cause() else { return "" };
-    match place {
+/// The option that takes what was given to another, in brackets; how to get what is not here.
+fn option_of(error: &Error) -> Cow<'static, str> {
+    let place = match error.cause() {
+        Error::Misplaced { belongs: Some(place), .. } => place,
+        Error::NotFound { name, .. } => return format!("; {}", models::remedy(name)).into(),
+        _ => return "".into(),
+    };
+    let option = match place {
         Place::Model => " (--model)",
         Place::Unet => " (--unet)",
         Place::Vae => " (--vae)",
@@ -46,7 +55,8 @@ fn option_of(error: &Error) -> &'static str {
         Place::Embedding => " (--embedding)",
         Place::Oms => " (--oms)",
         _ => "",
-    }
+    };
+    option.into()
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! `chiaro tokens`.
 
 use chiaro::Result;
+use chiaro::order::{embeddings, source};
 use chiaro::pipeline::{
     ChunkReport, Places, PromptSyntax, Request, TextReport, TokenEntry, TokenReport, token_reports,
 };
 use serde_json::json;
 
-use super::{TokensArgs, embeddings, model_source, print_json, print_line};
+use super::{TokensArgs, print_json, print_line};
 
 pub(super) fn run(args: &TokensArgs) -> Result<()> {
     let default = Request::default();
@@ -18,10 +19,11 @@ pub(super) fn run(args: &TokensArgs) -> Result<()> {
         num_inference_steps: args.steps.unwrap_or(default.num_inference_steps),
         ..default
     };
-    let model = model_source(args.model.as_deref())?;
+    let places = Places::from_env();
+    let model = source(args.model.as_deref(), &places)?;
     let texts: Vec<&str> =
         [Some(&request.prompt), request.prompt_2.as_ref()].into_iter().flatten().map(String::as_str).collect();
-    let found = Places::from_env().embeddings_in(&texts);
+    let found = places.embeddings_in(&texts);
     let reports = token_reports(&model, &embeddings(&args.embedding, &found), &request)?;
     if args.json {
         return print_json(&json!({ "syntax": request.prompt_syntax.to_string(), "tokenizers": reports }));

@@ -12,7 +12,7 @@ pub(crate) mod weight_types;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::pipeline::device::programs::Programs;
 use crate::pipeline::device::residency::{Residency, Statistics, free_bytes};
@@ -36,7 +36,7 @@ impl Backend for Paper {
 }
 
 /// How activations are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Precision {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::record::DType;
 use crate::weights::WeightType;
 use crate::{Error, Result};
@@ -67,7 +69,8 @@ impl WeightTypes {
 
 /// Whether weights pass through the device in every run, block by block, instead of staying on it. It changes no bit of a picture, and the time that
 /// the way there takes. The autoencoder's stay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Streaming {
     /// Where a limit of memory asks for it: before weights are made as small as q4_0.
@@ -135,6 +138,8 @@ impl FromStr for WeightTypes {
         Ok(types)
     }
 }
+
+serde_by_name!(WeightTypes);
 
 #[cfg(test)]
 mod tests {
