@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chiaro::image::Rgb8Image;
 use chiaro::pipeline::{
     Adapter, ControlRequest, Device, OmsRequest, OmsSource, Overrides, Pipeline, Precision, Request, Residency, Source,
-    Statistics,
+    Statistics, VaeTiling,
 };
 use chiaro::record::{Backend, DType, HostBackend};
 
@@ -73,6 +73,15 @@ fn cases(device: &Device, folder: &Path) -> Vec<Case> {
             pipeline: load(&Source::Folder(base.path().to_owned()), &refined, None),
             request: Request { refiner_start: 0.5, num_inference_steps: 4, ..request("a house") },
             _files: vec![base, second],
+        },
+        Case {
+            name: "demo in bands",
+            pipeline: {
+                let device = device.clone().with_vae_tiling(VaeTiling::On);
+                Pipeline::load(&Source::DemoModel, None, device).expect("the demo model")
+            },
+            request: request("a red ball"),
+            _files: Vec::new(),
         },
         Case {
             name: "demo with OMS",

@@ -114,6 +114,10 @@ impl OpenStage {
             return Err(Error::Device(format!("{}: could not be compiled in f32 before", self.stage.name)));
         };
         let outputs = self.load(&lease, 0).and_then(|()| {
+            // What runs in bands takes its memory now, part by part.
+            let plan = self.stage.may_be_cut().then(|| self.stage.plan(&self.device).ok()).flatten();
+            let bands = plan.filter(|plan| plan.bands.is_some());
+            let _weights = bands.map(|plan| self.stage.make_room(&self.device, plan.peak_bytes()));
             let mut program = lease.take().expect("it was just loaded, and it is this job's turn");
             let outputs = program.execute(inputs, Run { reuse, cancel: Some(&self.cancel) });
             match &outputs {

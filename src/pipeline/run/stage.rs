@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::Result;
 use crate::pipeline::device::Device;
 use crate::pipeline::device::programs::{Lease, Weights};
+use crate::pipeline::device::residency::Residency;
 use crate::pipeline::device::vae_tiling::VaeTiling;
 use crate::pipeline::device::weight_types::Part;
 use crate::pipeline::run::tiling::{Bands, Chains, Form, choose};
@@ -135,6 +136,11 @@ impl Stage {
         self.runs
     }
 
+    /// Whether it has a form in bands.
+    pub(super) fn may_be_cut(&self) -> bool {
+        self.chains.is_some()
+    }
+
     /// What users know it by.
     pub(crate) fn name(&self) -> &'static str {
         self.name
@@ -257,7 +263,7 @@ impl Stage {
         let caps = device.caps_with(storage);
         let recording = match form {
             Form::Whole(recording, _) => *recording,
-            Form::Banded(chain, plan, _) => return Ok((banded(device, caps, chain, plan), None)),
+            Form::Banded(chain, plan, _) => return Ok((self.banded(device, caps, chain, plan), None)),
         };
         let missing = device.backend().missing_constant_bytes(&recording);
         let plan = plan(&recording)?;
@@ -274,23 +280,31 @@ impl Stage {
         match self.form(&device.clone().with_vae_tiling(VaeTiling::On), storage) {
             Ok(Form::Banded(chain, plan, bands)) if device.vae_tiling() == VaeTiling::Auto => {
                 let note = format!("{} in bands, {bands}: {refused}", self.name);
-                Ok((banded(device, caps, chain, plan), Some(note)))
+                Ok((self.banded(device, caps, chain, plan), Some(note)))
             }
             _ => Err(refused),
         }
     }
 
+    /// A program in bands, whose weights stay if programs do and the limit has room for all of them.
+    fn banded(&self, device: &Device, caps: Caps, chain: Chain<'static>, plan: ChainPlan) -> Box<dyn Program> {
+        let all: u64 = weights(&plan).iter().map(|(_, bytes)| bytes).sum();
+        let fits = device.resident_limit().is_none_or(|limit| plan.peak_bytes() + all <= limit);
+        let program = ChainProgram::new(device.backend_arc(), caps, chain, plan);
+        if device.residency() != Residency::Off && fits {
+            Box::new(program.keeping_weights())
+        } else {
+            Box::new(program)
+        }
+    }
+
     /// Lets others make room for so many bytes, where there is a limit.
-    fn make_room(&self, device: &Device, needed: u64) -> Weights {
+    pub(super) fn make_room(&self, device: &Device, needed: u64) -> Weights {
         match device.resident_limit() {
             Some(limit) => device.programs().make_room(device.backend(), needed, limit, &self.identity.networks),
             None => Weights::new(),
         }
     }
-}
-
-fn banded(device: &Device, caps: Caps, chain: Chain<'static>, plan: ChainPlan) -> Box<dyn Program> {
-    Box::new(ChainProgram::new(device.backend_arc(), caps, chain, plan))
 }
 
 /// Bytes of all parts' weights by element type.
