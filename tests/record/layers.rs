@@ -147,3 +147,24 @@ fn only_gpu_names_wgpu() {
         assert!(!text.contains("wgpu::"), "{} names wgpu", file.display());
     }
 }
+
+/// A file that one can keep in mind.
+#[test]
+fn no_file_is_long() {
+    let mut long = Vec::new();
+    for folder in ["src", "shaders", "crates/cli/src"] {
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).expect("a source folder is readable") {
+                let path = entry.expect("a folder entry is readable").path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|e| e == "rs" || e == "wgsl") {
+                    let lines = std::fs::read_to_string(&path).expect("a source file is text").lines().count();
+                    long.extend((lines > 450).then(|| format!("{} has {lines} lines", path.display())));
+                }
+            }
+        }
+    }
+    assert!(long.is_empty(), "{long:#?}");
+}
