@@ -104,6 +104,21 @@ fn every_public_type_is_shared_by_threads() {
         chiaro::reports::TokenEntry,
         chiaro::reports::TokenReport,
         chiaro::reports::TooLarge,
+        chiaro::order::AdapterJob,
+        chiaro::order::Asked,
+        chiaro::order::ControlJob,
+        chiaro::order::DeviceJob,
+        chiaro::order::Field,
+        chiaro::order::File,
+        chiaro::order::ImageJob,
+        chiaro::order::Job,
+        chiaro::order::Kind,
+        chiaro::order::Load,
+        chiaro::order::LoadKey,
+        chiaro::order::ModelJob,
+        chiaro::order::Order,
+        chiaro::order::Preset,
+        chiaro::order::Range,
     ];
     #[cfg(feature = "study")]
     let checked = [checked, of_studies()].concat();
