@@ -213,7 +213,7 @@ fn a_limit_holds_for_all_models_together() {
         for round in 0..3 {
             for (case, wanted) in cases.iter().zip(&wanted).flat_map(|pair| [pair, pair]) {
                 let mut generation = case.pipeline.generate(case.request.clone()).expect("the request fits");
-                while let Some(event) = generation.next() {
+                for event in generation.by_ref() {
                     if let chiaro::pipeline::Event::Picture(picture) = event.expect("it goes on") {
                         assert_eq!(picture.image.data, *wanted, "{}, {on}, round {round}", case.name);
                     }
