@@ -1,6 +1,7 @@
 //! The one error type. A message reads *where: what was expected, what came*, on one line. Programs act on its [`code`](Error::code); what the
 //! user could do is told apart from the message, as [`Remedy`]s, since only who takes the request knows what its options are called.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use crate::Tier;
@@ -12,9 +13,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A request that cannot be carried out as asked: an option out of range, an impossible pair.
-    #[error("{0}")]
-    Request(String),
+    /// A request that cannot be carried out as asked: a field out of range, an impossible pair.
+    #[error("{}{message}", before(field.as_deref()))]
+    #[non_exhaustive]
+    Request {
+        /// Which field of the request, where it is one.
+        field: Option<Cow<'static, str>>,
+        /// What was expected, and what came.
+        message: String,
+    },
     /// A model file or folder that is missing, damaged, foreign or not supported.
     #[error("{0}")]
     Model(String),
@@ -101,14 +108,17 @@ pub enum Error {
         message: String,
     },
     /// A stage produced a value that is not finite.
-    #[error("{stage}: produced {count} values that are not finite{hint}")]
+    #[error("{stage}: produced {count} values that are not finite{detail}")]
+    #[non_exhaustive]
     NonFinite {
         /// Which stage of the pipeline.
         stage: String,
         /// How many values were NaN or infinite.
         count: usize,
-        /// What to do about it, starting with "; ", or empty.
-        hint: String,
+        /// In which type, and what that says, starting with " in ", or empty.
+        detail: String,
+        /// What to do about it.
+        remedies: Vec<Remedy>,
     },
     /// A fault of this program: something in it panicked. What it was doing is given up; what was there before is as it was.
     #[error("{place}: a fault of this program: {}", one_line(message))]
@@ -176,6 +186,8 @@ pub enum Remedy {
     HalfPrecision,
     /// Activations in f32.
     SinglePrecision,
+    /// Activations in what the device is best with, and in f32 where that overflows.
+    AutomaticPrecision,
     /// Decode and encode pictures in bands.
     Bands,
     /// Decode and encode pictures whole.
@@ -186,6 +198,39 @@ pub enum Remedy {
     Processor,
     /// The device, without what it gets wrong.
     WithoutTier(Tier),
+    /// A GPU in place of the processor.
+    Gpu,
+    /// One of the devices that are listed.
+    Devices,
+    /// A larger limit of memory.
+    LargerLimit,
+    /// No limit of memory.
+    NoLimit,
+    /// Weights that stay on the device.
+    NoStreaming,
+    /// The request without One More Step.
+    WithoutOms,
+    /// What has this place, from a file or folder of its own.
+    Name(Place),
+    /// Files of a repository of Hugging Face's hub.
+    Fetch {
+        /// Owner and name.
+        repository: String,
+        /// Folders in it that are enough; empty where all of it is wanted.
+        parts: Vec<&'static str>,
+    },
+    /// One of the samplers that are listed.
+    Samplers,
+    /// Another name for a file.
+    OtherName,
+    /// That a file is replaced.
+    Overwrite,
+    /// A folder for what is kept of devices.
+    CacheFolder,
+    /// What was found of the device, found again.
+    Examine,
+    /// The device's tiles, measured again.
+    Tune,
 }
 
 impl std::fmt::Display for Remedy {
@@ -199,12 +244,30 @@ impl std::fmt::Display for Remedy {
             Remedy::OtherDevice => f.write_str("another device"),
             Remedy::Processor => f.write_str("the processor"),
             Remedy::WithoutTier(tier) => write!(f, "the device without {tier}"),
+            Remedy::AutomaticPrecision => f.write_str("automatic precision"),
+            Remedy::Gpu => f.write_str("a GPU"),
+            Remedy::Devices => f.write_str("one of the devices that are listed"),
+            Remedy::LargerLimit => f.write_str("a larger limit of memory"),
+            Remedy::NoLimit => f.write_str("no limit of memory"),
+            Remedy::NoStreaming => f.write_str("weights that stay on the device"),
+            Remedy::WithoutOms => f.write_str("no One More Step"),
+            Remedy::Name(place) => write!(f, "{} of another file or folder", place.expected()),
+            Remedy::Fetch { repository, parts } if parts.is_empty() => write!(f, "a download of {repository}"),
+            Remedy::Fetch { repository, parts } => {
+                write!(f, "a download of {} of {repository}", parts.join(" and "))
+            }
+            Remedy::Samplers => f.write_str("one of the samplers that are listed"),
+            Remedy::OtherName => f.write_str("another name"),
+            Remedy::Overwrite => f.write_str("that it is replaced"),
+            Remedy::CacheFolder => f.write_str("a folder for what is kept of devices"),
+            Remedy::Examine => f.write_str("another examination of the device"),
+            Remedy::Tune => f.write_str("another measurement of its tiles"),
         }
     }
 }
 
 /// Where a file has its place in a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Place {
     /// The model.
@@ -223,6 +286,8 @@ pub enum Place {
     Embedding,
     /// An OMS module beside a model.
     Oms,
+    /// The text encoder that an OMS module was trained with, where its own files have none.
+    OmsTextEncoder,
 }
 
 impl Place {
@@ -237,6 +302,7 @@ impl Place {
             Place::Control => "a ControlNet",
             Place::Embedding => "an embedding",
             Place::Oms => "an OMS module",
+            Place::OmsTextEncoder => "an OMS module's text encoder",
         }
     }
 
@@ -250,11 +316,22 @@ impl Place {
             Place::Control => "; load it beside a model, as a ControlNet",
             Place::Embedding => "; load it beside a model, as an embedding",
             Place::Oms => "; load it beside a model, as its OMS module",
+            Place::OmsTextEncoder => "; load it as the text encoder of an OMS module",
         }
     }
 }
 
 impl Error {
+    /// A field of the request with a value that it cannot have: `expected 1 to 1000, got 0`.
+    pub fn request(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Error::Request { field: Some(field.into()), message: message.into() }
+    }
+
+    /// A request that cannot be carried out, for no field of its own.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Error::Request { field: None, message: message.into() }
+    }
+
     /// An I/O failure at `path`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Io { path: path.as_ref().display().to_string(), source }
@@ -300,6 +377,7 @@ impl Error {
         match &mut self {
             Error::OutOfMemory { remedies, .. }
             | Error::Unsupported { remedies, .. }
+            | Error::NonFinite { remedies, .. }
             | Error::Advised { remedies, .. } => {
                 remedies.extend(more);
                 self
@@ -311,7 +389,9 @@ impl Error {
     /// What can be done about it, best first; empty where nothing is known.
     pub fn remedies(&self) -> Vec<Remedy> {
         match self {
-            Error::OutOfMemory { remedies, .. } | Error::Unsupported { remedies, .. } => remedies.clone(),
+            Error::OutOfMemory { remedies, .. }
+            | Error::Unsupported { remedies, .. }
+            | Error::NonFinite { remedies, .. } => remedies.clone(),
             Error::Kernel { tier: Tier::Single, .. } => vec![Remedy::OtherDevice, Remedy::Processor],
             Error::Kernel { tier, .. } => vec![Remedy::WithoutTier(*tier), Remedy::OtherDevice, Remedy::Processor],
             Error::Advised { error, remedies } => error.remedies().into_iter().chain(remedies.clone()).collect(),
@@ -327,10 +407,18 @@ impl Error {
         }
     }
 
+    /// The field of the request that is at fault, as messages name it; `None` where it is none, or not one alone.
+    pub fn field(&self) -> Option<&str> {
+        match self.cause() {
+            Error::Request { field, .. } => field.as_deref(),
+            _ => None,
+        }
+    }
+
     /// What kind of error it is.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Error::Request(_) => ErrorCode::Request,
+            Error::Request { .. } => ErrorCode::Request,
             Error::Model(_) | Error::Misplaced { .. } => ErrorCode::Model,
             Error::Io { .. } => ErrorCode::Io,
             Error::OutOfMemory { .. } => ErrorCode::OutOfMemory,
@@ -349,6 +437,11 @@ impl Error {
     pub fn is_too_large(&self) -> bool {
         matches!(self.cause(), Error::OutOfMemory { .. } | Error::Unsupported { wanted: Some(_), .. })
     }
+}
+
+/// `steps: `
+fn before(field: Option<&str>) -> String {
+    field.map_or(String::new(), |field| format!("{field}: "))
 }
 
 /// `, 12 MiB wanted, 8 MiB there`
@@ -378,11 +471,11 @@ mod tests {
 
     #[test]
     fn advice_changes_neither_message_nor_code() {
-        let error = || Error::Request("size: expected less".into());
+        let error = || Error::request("size", "expected less");
         let advised = error().advise([Remedy::SmallerSize]).advise([Remedy::Processor]);
         assert_eq!((advised.to_string(), advised.code()), (error().to_string(), ErrorCode::Request));
         assert_eq!(advised.remedies(), [Remedy::SmallerSize, Remedy::Processor]);
-        assert!(matches!(advised.cause(), Error::Request(_)) && error().remedies().is_empty());
+        assert!(matches!(advised.cause(), Error::Request { .. }) && error().remedies().is_empty());
         let memory = Error::out_of_memory("gpu", "weights", Some(3 << 20), None).advise([Remedy::Bands]);
         assert!(memory.is_too_large() && memory.remedies().ends_with(&[Remedy::Bands]));
         assert_eq!(memory.to_string(), "gpu: weights: out of device memory, 3 MiB wanted");

@@ -219,10 +219,10 @@ impl ClipTextModel {
         self.check_tokens(batch * tokens, tokens)?;
         let count = self.layers.len();
         if states.skip > count {
-            return Err(Error::Request(format!(
-                "clip skip: expected at most {count}, the layers of this text encoder, got {}; choose fewer",
-                states.skip
-            )));
+            return Err(Error::request(
+                "clip skip",
+                format!("expected at most {count}, the layers of this text encoder, got {}; choose fewer", states.skip),
+            ));
         }
         let mut recording = new_recording(caps, taps);
         let rec = &mut recording;
@@ -298,7 +298,7 @@ impl ClipTextModel {
         if tokens > 0 && tokens <= most && ids.is_multiple_of(tokens) {
             return Ok(());
         }
-        Err(Error::Request(format!(
+        Err(Error::refused(format!(
             "text encoder: expected sequences of 1 to {most} tokens, got {ids} ids in rows of {tokens}; pad or truncate them"
         )))
     }

@@ -52,7 +52,7 @@ impl Order {
             (false, _) => None,
         };
         if args.refiner_start.is_some() && model.refiner.is_none() {
-            return Err(Error::Request("--refiner-start: needs a second model, add --refiner DIR".into()));
+            return Err(Error::refused("--refiner-start: needs a second model, add --refiner DIR"));
         }
         // Other programs' nets have no hash and the picture that they saw is not here: they are told, and left out unless they are typed.
         let own = recipe.as_ref().filter(|recipe| recipe.program == Program::Chiaro);
@@ -157,8 +157,8 @@ impl Order {
 fn refuse_empty_prompt(args: &GenerateArgs, request: &Request) -> Result<()> {
     let is_empty = args.prompt.as_ref().is_some_and(|prompt| prompt.trim().is_empty());
     if is_empty && request.image.is_none() && request.controls.is_empty() {
-        return Err(Error::Request(
-            "prompt: expected words, got none; say what to draw, or name a picture to start from with --image".into(),
+        return Err(Error::refused(
+            "prompt: expected words, got none; say what to draw, or name a picture to start from with --image",
         ));
     }
     Ok(())
@@ -178,7 +178,7 @@ fn refuse_unused_oms_options(args: &GenerateArgs, has_oms: bool) -> Result<()> {
     ];
     match unused.into_iter().find(|(_, given)| *given) {
         Some((option, _)) => {
-            Err(Error::Request(format!("{option}: needs a module, add --oms DIR (or --oms demo with the demo model)")))
+            Err(Error::refused(format!("{option}: needs a module, add --oms DIR (or --oms demo with the demo model)")))
         }
         None => Ok(()),
     }
@@ -192,7 +192,7 @@ fn like(typed: &ModelArgs, recipe: &Recipe) -> Result<ModelArgs> {
         model.model = recipe.model.as_deref().and_then(|name| found(name, Places::find));
         if model.model.is_none() {
             let name = recipe.model.as_deref().unwrap_or("not named in it");
-            return Err(Error::Request(format!(
+            return Err(Error::refused(format!(
                 "--like: the picture's model ({name}) is needed, name its folder or file with --model"
             )));
         }
@@ -208,7 +208,7 @@ fn like(typed: &ModelArgs, recipe: &Recipe) -> Result<ModelArgs> {
             None => Some("off".into()),
             Some("demo") => Some("demo".into()),
             Some(name) => {
-                return Err(Error::Request(format!(
+                return Err(Error::refused(format!(
                     "--like: the picture's OMS module ({name}) is needed, name its folder with --oms, or leave it out with --oms off"
                 )));
             }
@@ -245,7 +245,7 @@ fn unknown_names(args: &GenerateArgs, recipe: &Recipe) -> Result<Vec<String>> {
     for (what, name, typed, option) in unknown {
         match name {
             Some(name) if !typed => {
-                return Err(Error::Request(format!(
+                return Err(Error::refused(format!(
                     "--like: {}'s {what} {name:?} is not here, choose one with {option} (`chiaro samplers` lists all)",
                     recipe.program
                 )));
@@ -337,8 +337,8 @@ fn hires(args: &StartArgs, base: Option<Hires>) -> Result<Option<Hires>> {
     let asked = args.hires.is_some() || base.is_some();
     let parts = args.hires_strength.is_some() || args.hires_steps.is_some() || args.hires_upscale.is_some();
     if parts && !asked {
-        return Err(Error::Request(
-            "--hires-strength, --hires-steps, --hires-upscale: say how much larger with --hires".into(),
+        return Err(Error::refused(
+            "--hires-strength, --hires-steps, --hires-upscale: say how much larger with --hires",
         ));
     }
     let base = base.unwrap_or(first);

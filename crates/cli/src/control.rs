@@ -64,10 +64,10 @@ impl ControlArgs {
         let starts = each("--control-start", &self.control_start, count)?;
         let ends = each("--control-end", &self.control_end, count)?;
         if count == 0 && self.control_guess {
-            return Err(Error::Request("--control-guess: has no meaning without --control".into()));
+            return Err(Error::refused("--control-guess: has no meaning without --control"));
         }
         if let (Some(first), true) = (repeated.first(), self.control_image.is_empty() && count > 0) {
-            return Err(Error::Request(format!(
+            return Err(Error::refused(format!(
                 "--like: the picture was drawn with one that its ControlNet {} saw, name that with --control-image, or leave it out with \
                  --control off",
                 first.name
@@ -95,7 +95,7 @@ impl ControlArgs {
                 .iter()
                 .map(|control| {
                     places.find_control(&control.name).map_err(|error| {
-                        Error::Request(format!(
+                        Error::refused(format!(
                             "--like: the picture's ControlNet {} is needed, name it with --control, or leave it out with --control off \
                              ({error})",
                             control.name
@@ -129,11 +129,11 @@ fn distinct_nets(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<usize>) {
 fn each<'a, T>(option: &str, values: &'a [T], count: usize) -> Result<Vec<Option<&'a T>>> {
     match values {
         [] => Ok(vec![None; count]),
-        _ if count == 0 => Err(Error::Request(format!("{option}: has no meaning without --control"))),
+        _ if count == 0 => Err(Error::refused(format!("{option}: has no meaning without --control"))),
         [one] => Ok(vec![Some(one); count]),
         several if several.len() == count => Ok(several.iter().map(Some).collect()),
         several => {
-            Err(Error::Request(format!("{option}: expected one, or {count} as of --control, got {}", several.len())))
+            Err(Error::refused(format!("{option}: expected one, or {count} as of --control, got {}", several.len())))
         }
     }
 }

@@ -11,6 +11,7 @@ use super::compose::Order;
 use super::output::Output;
 use super::preview::Previews;
 use super::progress::Progress;
+use super::remedies::with_options;
 use super::report::Report;
 use super::{GenerateArgs, interrupt};
 
@@ -142,7 +143,7 @@ fn tell_beginning(
         progress.say(&format!("note: {note}"));
     }
     if !order.not_repeated.is_empty() {
-        progress.line(&format!("not repeated: {}", order.not_repeated.join(", ")));
+        progress.line(&with_options(&format!("not repeated: {}", order.not_repeated.join(", "))));
     }
     for difference in order.differences(pipeline)? {
         progress.warn(&difference);
@@ -158,7 +159,7 @@ fn tell_warnings(runs: &[Run], progress: &Progress) {
     let mut said: Vec<&String> = Vec::new();
     for warning in runs.iter().flat_map(|run| run.generation.warnings()) {
         if !said.contains(&warning) {
-            progress.warn(warning);
+            progress.warn(&with_options(warning));
             said.push(warning);
         }
     }

@@ -17,6 +17,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
     }
     let format = found.format.filter(|format| *format != "safetensors");
     let kind = format.map_or_else(|| found.kind.to_owned(), |format| format!("{} ({format})", found.kind));
+    let kind = if found.kind.ends_with("autoencoder") { kind + " (for --vae)" } else { kind };
     let what = match found.family {
         Some(family) => format!("{kind}, {family}"),
         None => kind,

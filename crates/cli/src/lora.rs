@@ -56,7 +56,7 @@ impl ModelArgs {
                 continue;
             }
             let path = self.find_lora(&wanted.name).map_err(|error| {
-                Error::Request(format!(
+                Error::refused(format!(
                     "--like: the picture's adapter {} is needed, name its file with --lora ({error})",
                     wanted.name
                 ))
@@ -108,7 +108,7 @@ impl ModelArgs {
         match (found.as_slice(), &self.lora_dir) {
             ([one], _) => Ok((*one).clone()),
             ([], None) => {
-                Err(Error::Request(format!("<lora:{name}>: say where {name}.safetensors is with --lora-dir DIR")))
+                Err(Error::refused(format!("<lora:{name}>: say where {name}.safetensors is with --lora-dir DIR")))
             }
             ([], Some(folder)) => {
                 let alike = |file: &PathBuf| strsim::jaro_winkler(&stem(file).to_lowercase(), &name.to_lowercase());
@@ -116,11 +116,11 @@ impl ModelArgs {
                 let nearest = near.max_by(|a, b| a.0.total_cmp(&b.0));
                 let hint = nearest.map_or_else(String::new, |(_, near)| format!("; did you mean {near}?"));
                 let folder = folder.display();
-                Err(Error::Request(format!("<lora:{name}>: no {name}.safetensors in {folder} or beside --lora{hint}")))
+                Err(Error::refused(format!("<lora:{name}>: no {name}.safetensors in {folder} or beside --lora{hint}")))
             }
             (several, _) => {
                 let list: Vec<String> = several.iter().map(|file| file.display().to_string()).collect();
-                Err(Error::Request(format!("<lora:{name}>: expected one file, found {}; use --lora", list.join(", "))))
+                Err(Error::refused(format!("<lora:{name}>: expected one file, found {}; use --lora", list.join(", "))))
             }
         }
     }
@@ -172,7 +172,7 @@ fn split_tags(prompt: &str) -> Result<(String, Vec<Tag>)> {
 /// another, each also by name (`te=0.5:unet=0.7`). It passes over other names, and so does this.
 fn read_tag(network: &Network) -> Result<Tag> {
     let refuse = |found: &str| {
-        Error::Request(format!(
+        Error::refused(format!(
             "<{}:{}>: expected <lora:NAME:WEIGHT>, <lora:NAME:TEXT:UNET> or <lora:NAME:te=TEXT:unet=UNET> with numbers, got {found:?}",
             network.kind,
             network.arguments.join(":")

@@ -111,9 +111,8 @@ fn pull(args: &PullArgs) -> Result<()> {
 
 #[cfg(not(feature = "pull"))]
 fn pull(_args: &PullArgs) -> Result<()> {
-    Err(Error::Request(
-        "pull: this program was built without network code; `cargo install --path crates/cli --features pull` builds it with it"
-            .into(),
+    Err(Error::refused(
+        "pull: this program was built without network code; `cargo install --path crates/cli --features pull` builds it with it",
     ))
 }
 
@@ -145,13 +144,13 @@ impl ModelArgs {
         let source = match self.oms.as_deref() {
             Some("off") => None,
             Some(DEMO) => Some(Source::DemoOms),
-            Some("") => return Err(Error::Request("--oms: expected a folder, demo or off, got nothing".into())),
+            Some("") => return Err(Error::refused("--oms: expected a folder, demo or off, got nothing")),
             Some(name) => Some(Source::Folder(models::find(name)?)),
             None if self.source_is_demo() => Some(Source::DemoOms),
             None => None,
         };
         if source.is_none() && self.oms_text_encoder.is_some() {
-            return Err(Error::Request("--oms-text-encoder: has no meaning without --oms DIR".into()));
+            return Err(Error::refused("--oms-text-encoder: has no meaning without --oms DIR"));
         }
         // The demo module has its own.
         let named = self.oms_text_encoder.as_deref().filter(|_| source != Some(Source::DemoOms));

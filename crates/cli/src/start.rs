@@ -59,21 +59,19 @@ impl GenerateArgs {
         let told = recipe.and_then(|recipe| recipe.image.as_ref());
         let Some(path) = &self.start.image else {
             return match told {
-                Some(_) => {
-                    Err(Error::Request("--like: the picture started from another one, name that with --image".into()))
-                }
+                Some(_) => Err(Error::refused("--like: the picture started from another one, name that with --image")),
                 None => Ok(None),
             };
         };
         if told.is_some_and(|told| told.mask) && self.start.mask.is_none() {
-            return Err(Error::Request("--like: the picture was repainted with a mask, name that with --mask".into()));
+            return Err(Error::refused("--like: the picture was repainted with a mask, name that with --mask"));
         }
         let image = colours("--image", open_photo(path)?, notes);
         let mask = self.start.mask.as_deref().map(|path| Ok::<_, Error>(mask(open_photo(path)?, notes))).transpose()?;
         if let Some(mask) = &mask
             && (mask.width, mask.height) != (image.width, image.height)
         {
-            return Err(Error::Request(format!(
+            return Err(Error::refused(format!(
                 "--mask: expected the size of --image, {}x{}, got {}x{}",
                 image.width, image.height, mask.width, mask.height
             )));
@@ -129,7 +127,7 @@ impl Sizes<'_> {
         }
         for (which, side) in [("wide", across), ("high", down)] {
             if side < LEAST {
-                return Err(Error::Request(format!(
+                return Err(Error::refused(format!(
                     "{}: {} is {side} pixels {which}; ask for a size with --width and --height",
                     self.option,
                     self.path.display()

@@ -6,6 +6,7 @@ use chiaro::pipeline::{
 };
 use serde_json::json;
 
+use super::remedies::with_options;
 use super::{TokensArgs, embeddings, model_source, print_json, print_line};
 
 pub(super) fn run(args: &TokensArgs) -> Result<()> {
@@ -33,7 +34,7 @@ pub(super) fn run(args: &TokensArgs) -> Result<()> {
             print(report, reports.len() > 1)?;
         }
     }
-    reports[0].remarks.iter().try_for_each(|remark| print_line(&format!("warning: {remark}")))
+    reports[0].remarks.iter().try_for_each(|remark| print_line(&format!("warning: {}", with_options(remark))))
 }
 
 fn print(report: &TokenReport, named: bool) -> Result<()> {

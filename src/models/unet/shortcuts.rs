@@ -32,16 +32,16 @@ pub struct TokenMerging {
 
 impl TokenMerging {
     /// # Errors
-    /// [`Error::Request`] naming the option, when the ratio or the levels are out of range.
+    /// [`Error::Request`] naming the field, when the ratio or the levels are out of range.
     pub fn validate(self) -> Result<()> {
         if !(self.ratio > 0.0 && self.ratio <= 0.75) {
-            return Err(Error::Request(format!(
-                "token-merging: expected a share above 0 and up to 0.75, got {}",
-                self.ratio
-            )));
+            return Err(Error::request(
+                "token-merging",
+                format!("expected a share above 0 and up to 0.75, got {}", self.ratio),
+            ));
         }
         if self.levels == 0 {
-            return Err(Error::Request("token-merging: expected 1 level or more, got 0".into()));
+            return Err(Error::request("token-merging", "expected 1 level or more, got 0"));
         }
         Ok(())
     }
@@ -53,10 +53,10 @@ impl TokenMerging {
         self.validate()?;
         let most = attending(config).count();
         if self.levels > most {
-            return Err(Error::Request(format!(
-                "token-merging: expected 1 to {most} levels for this model, got {}",
-                self.levels
-            )));
+            return Err(Error::request(
+                "token-merging",
+                format!("expected 1 to {most} levels for this model, got {}", self.levels),
+            ));
         }
         Ok(())
     }

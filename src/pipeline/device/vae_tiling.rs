@@ -27,7 +27,7 @@ impl FromStr for VaeTiling {
             "auto" => Ok(VaeTiling::Auto),
             "on" => Ok(VaeTiling::On),
             "off" => Ok(VaeTiling::Off),
-            _ => Err(Error::Request(format!("--vae-tiling: expected auto, on or off, got {text:?}"))),
+            _ => Err(Error::request("vae-tiling", format!("expected auto, on or off, got {text:?}"))),
         }
     }
 }

@@ -172,10 +172,10 @@ impl Adapters {
         let open = |adapter: &Adapter| {
             for weight in [Some(adapter.weight), adapter.text_encoder_weight].into_iter().flatten() {
                 if !weight.is_finite() {
-                    return Err(Error::Request(format!(
-                        "lora: {}: expected a finite weight, got {weight}",
-                        adapter.path.display()
-                    )));
+                    return Err(Error::request(
+                        "lora",
+                        format!("{}: expected a finite weight, got {weight}", adapter.path.display()),
+                    ));
                 }
             }
             let file = open_file(&adapter.path)?;

@@ -59,7 +59,7 @@ impl LoadedControl {
     pub(crate) fn notice(&self) -> Option<String> {
         let first = self.foreign.first()?;
         Some(format!(
-            "{}: {} tensors are of no ControlNet, such as {first} (chiaro inspect lists them)",
+            "{}: {} tensors are of no ControlNet, such as {first} (an inspection lists them)",
             self.tensors.label(),
             self.foreign.len()
         ))

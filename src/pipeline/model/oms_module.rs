@@ -19,7 +19,7 @@ use crate::pipeline::model::load::load_unet;
 use crate::pipeline::model::pipeline::Pipeline;
 use crate::pipeline::request::OmsRequest;
 use crate::weights::WeightType;
-use crate::{Error, Place, Result};
+use crate::{Error, Place, Remedy, Result};
 
 /// An OMS module's folder, and where its text encoder is if not beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,8 +195,8 @@ impl OmsModule {
     pub(crate) fn notice(&self) -> Option<String> {
         let lost = self.lost_pointer.as_ref()?;
         Some(format!(
-            "{}: its text encoder is said to be that of {lost:?}, which is not here; the model's own reads its prompt. Name another with \
-             --oms-text-encoder DIR",
+            "{}: its text encoder is said to be that of {lost:?}, which is not here; the model's own reads its prompt (`model.oms_text_encoder` \
+             names another)",
             self.label
         ))
     }
@@ -206,19 +206,21 @@ impl OmsModule {
         if wanted == width {
             return Ok(());
         }
-        Err(Error::Model(match &self.lost_pointer {
-            Some(lost) => format!(
-                "{}: the module's text encoder is that of {lost}, which is not here, and the model's own gives states of width {width} in place of \
-                 {wanted}; `chiaro pull {} text_encoder tokenizer` fetches it, or name its folder with --oms-text-encoder",
-                self.label,
-                successor(lost).as_ref().unwrap_or(lost)
-            ),
-            None => format!(
-                "{}: the module takes text states of width {wanted}, its text encoder gives {width}; name the folder of the right one with \
-                 --oms-text-encoder",
+        let named = Remedy::Name(Place::OmsTextEncoder);
+        let Some(lost) = &self.lost_pointer else {
+            let message = format!(
+                "{}: the module takes text states of width {wanted}, its text encoder gives {width}",
                 self.label
-            ),
-        }))
+            );
+            return Err(Error::Model(message).advise([named]));
+        };
+        let repository = successor(lost).unwrap_or_else(|| lost.clone());
+        Err(Error::Model(format!(
+            "{}: the module's text encoder is that of {lost}, which is not here, and the model's own gives states of width {width} in place of \
+             {wanted}",
+            self.label
+        ))
+        .advise([Remedy::Fetch { repository, parts: vec!["text_encoder", "tokenizer"] }, named]))
     }
 }
 
@@ -233,7 +235,7 @@ impl Pipeline {
         for (part, stored) in module.weights {
             let asked = self.device.weight_type(part);
             if asked != stored {
-                return Err(Error::Request(format!(
+                return Err(Error::refused(format!(
                     "{label}: the module was loaded with weights {}, this device asks for {}; load it for this device",
                     name(stored),
                     name(asked)
@@ -243,10 +245,10 @@ impl Pipeline {
         let plain_text = match (&module.text_encoders, &self.plain_texts) {
             (OmsText::Base(count), _) if self.text_encoders.len() < *count => {
                 return Err(Error::Model(format!(
-                    "{label}: the module reads its prompt with SDXL's two text encoders, {} has one; name the folder of an SDXL model with \
-                     --oms-text-encoder",
+                    "{label}: the module reads its prompt with SDXL's two text encoders, {} has one; those of an SDXL model are right",
                     self.label
-                )));
+                ))
+                .advise([Remedy::Name(Place::OmsTextEncoder)]));
             }
             (OmsText::Base(_), Some((texts, embeddings))) => {
                 let text = self.device.weight_type(Part::Text);
@@ -338,11 +340,11 @@ fn resolve(source: &OmsSource, name: &str, is_there: impl Fn(&Component) -> bool
         return Ok(there);
     }
     Err(Error::Model(format!(
-        "{}: points to {:?}, which is no folder here with the files of {name}; download it and name it with {}",
+        "{}: points to {:?}, which is no folder here with the files of {name}; download it",
         here.label("config.json"),
-        pointer.path.unwrap_or_default(),
-        if name == "oms_module" { "--oms" } else { "--oms-text-encoder DIR" }
-    )))
+        pointer.path.unwrap_or_default()
+    ))
+    .advise([Remedy::Name(if name == "oms_module" { Place::Oms } else { Place::OmsTextEncoder })]))
 }
 
 /// Refuses a folder or file that is something else.

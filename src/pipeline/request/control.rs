@@ -38,19 +38,19 @@ impl Default for ControlRequest {
 
 impl ControlRequest {
     /// # Errors
-    /// [`Error::Request`] naming the option, its range and what came.
+    /// [`Error::Request`] naming the field, its range and what came.
     pub(crate) fn validate(&self) -> Result<()> {
-        let refuse = |what: String| Err(Error::Request(what));
+        let refuse = |field: &'static str, what: String| Err(Error::request(field, what));
         if !(self.weight.is_finite() && self.weight.abs() <= 100.0) {
-            return refuse(format!("control-weight: expected a number from -100 to 100, got {}", self.weight));
+            return refuse("control-weight", format!("expected a number from -100 to 100, got {}", self.weight));
         }
         for (name, share) in [("control-start", self.start), ("control-end", self.end)] {
             if !(0.0..=1.0).contains(&share) {
-                return refuse(format!("{name}: expected a share of the steps from 0 to 1, got {share}"));
+                return refuse(name, format!("expected a share of the steps from 0 to 1, got {share}"));
             }
         }
         if self.start >= self.end {
-            return refuse(format!("control-start: expected less than its end {}, got {}", self.end, self.start));
+            return refuse("control-start", format!("expected less than its end {}, got {}", self.end, self.start));
         }
         Ok(())
     }

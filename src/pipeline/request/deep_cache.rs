@@ -30,20 +30,21 @@ impl DeepCache {
     }
 
     /// # Errors
-    /// [`Error::Request`] naming the option, its range and what came.
+    /// [`Error::Request`] naming the field, its range and what came.
     pub(crate) fn validate(self, controlled: bool) -> Result<()> {
         if !(1..=1000).contains(&self.interval) {
-            return Err(Error::Request(format!(
-                "deep-cache: expected an interval from 1 to 1000, got {}",
-                self.interval
-            )));
+            return Err(Error::request(
+                "deep-cache",
+                format!("expected an interval from 1 to 1000, got {}", self.interval),
+            ));
         }
         if self.depth == 0 {
-            return Err(Error::Request("deep-cache: expected a depth of 1 or more, got 0".into()));
+            return Err(Error::request("deep-cache", "expected a depth of 1 or more, got 0"));
         }
         if self.interval > 1 && controlled {
-            return Err(Error::Request(
-                "deep-cache: does not go with ControlNets, which add to what is kept; leave one of them out".into(),
+            return Err(Error::request(
+                "deep-cache",
+                "does not go with ControlNets, which add to what is kept; leave one of them out",
             ));
         }
         Ok(())

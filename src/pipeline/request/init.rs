@@ -35,10 +35,13 @@ impl InitImage {
         if let Some(mask) = mask
             && (mask.width, mask.height) != (image.width, image.height)
         {
-            return Err(Error::Request(format!(
-                "mask: expected the picture's size {}x{}, got {}x{}",
-                image.width, image.height, mask.width, mask.height
-            )));
+            return Err(Error::request(
+                "mask",
+                format!(
+                    "expected the picture's size {}x{}, got {}x{}",
+                    image.width, image.height, mask.width, mask.height
+                ),
+            ));
         }
         // Luma weights of ITU-R BT.601, as PIL's conversion to grey has them.
         let grey = |p: &[u8]| (0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2])) / 255.0;
@@ -66,32 +69,28 @@ impl InitImage {
     /// [`Error::Request`] saying what was expected.
     pub(crate) fn validate(&self) -> Result<()> {
         if !(self.strength > 0.0 && self.strength <= 1.0) {
-            return Err(Error::Request(format!(
-                "strength: expected a number above 0 and up to 1, got {}",
-                self.strength
-            )));
+            return Err(Error::request(
+                "strength",
+                format!("expected a number above 0 and up to 1, got {}", self.strength),
+            ));
         }
         let pixels = self.width * self.height;
         if self.rgb.len() != 3 * pixels {
-            return Err(Error::Request(format!(
-                "image: expected {}x{}x3 values, got {}",
-                self.width,
-                self.height,
-                self.rgb.len()
-            )));
+            return Err(Error::request(
+                "image",
+                format!("expected {}x{}x3 values, got {}", self.width, self.height, self.rgb.len()),
+            ));
         }
         if let Some(mask) = &self.mask
             && mask.len() != pixels
         {
-            return Err(Error::Request(format!(
-                "mask: expected the picture's {}x{} values, got {}",
-                self.width,
-                self.height,
-                mask.len()
-            )));
+            return Err(Error::request(
+                "mask",
+                format!("expected the picture's {}x{} values, got {}", self.width, self.height, mask.len()),
+            ));
         }
         if self.rgb.iter().chain(self.mask.iter().flatten()).any(|v| !(0.0..=1.0).contains(v)) {
-            return Err(Error::Request("image: expected values from 0 to 1 in the picture and its mask".into()));
+            return Err(Error::request("image", "expected values from 0 to 1 in the picture and its mask"));
         }
         Ok(())
     }

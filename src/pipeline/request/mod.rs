@@ -245,44 +245,46 @@ impl Request {
     /// Checks everything that can be checked without a model.
     ///
     /// # Errors
-    /// [`Error::Request`] naming the option, its range and what came.
+    /// [`Error::Request`] naming the field, its range and what came.
     pub fn validate(&self) -> Result<()> {
         for (name, side) in [("width", self.width), ("height", self.height)] {
             if let Some(side) = side
                 && (!(64..=MAX_SIDE).contains(&side) || !side.is_multiple_of(8))
             {
                 let near = (side.clamp(64, MAX_SIDE) + 4) / 8 * 8;
-                return Err(Error::Request(format!(
-                    "{name}: expected a multiple of 8 from 64 to {MAX_SIDE}, got {side}; the nearest is {near}"
-                )));
+                return Err(Error::request(
+                    name,
+                    format!("expected a multiple of 8 from 64 to {MAX_SIDE}, got {side}; the nearest is {near}"),
+                ));
             }
         }
         if !(1..=1000).contains(&self.num_inference_steps) {
-            return Err(Error::Request(format!("steps: expected 1 to 1000, got {}", self.num_inference_steps)));
+            return Err(Error::request("steps", format!("expected 1 to 1000, got {}", self.num_inference_steps)));
         }
         if !(1..=10_000).contains(&self.count) {
-            return Err(Error::Request(format!("count: expected 1 to 10000, got {}", self.count)));
+            return Err(Error::request("count", format!("expected 1 to 10000, got {}", self.count)));
         }
         if !(1..=64).contains(&self.batch) {
-            return Err(Error::Request(format!("batch: expected 1 to 64, got {}", self.batch)));
+            return Err(Error::request("batch", format!("expected 1 to 64, got {}", self.batch)));
         }
         finite_in("guidance", self.guidance_scale, 0.0, 100.0)?;
         let (start, end) = self.guidance_interval;
         finite_in("guidance-interval", start, 0.0, 1.0)?;
         finite_in("guidance-interval", end, 0.0, 1.0)?;
         if start >= end {
-            return Err(Error::Request(format!(
-                "guidance-interval: expected two shares of the steps, the first below the second, got {start} and {end}"
-            )));
+            return Err(Error::request(
+                "guidance-interval",
+                format!("expected two shares of the steps, the first below the second, got {start} and {end}"),
+            ));
         }
         finite_in("image-guidance", self.image_guidance_scale, 1.0, 100.0)?;
         finite_in("aesthetic-score", self.aesthetic_score, 0.0, 10.0)?;
         finite_in("negative-aesthetic-score", self.negative_aesthetic_score, 0.0, 10.0)?;
         if !(self.refiner_start > 0.0 && self.refiner_start < 1.0) {
-            return Err(Error::Request(format!(
-                "refiner-start: expected a number above 0 and below 1, got {}",
-                self.refiner_start
-            )));
+            return Err(Error::request(
+                "refiner-start",
+                format!("expected a number above 0 and below 1, got {}", self.refiner_start),
+            ));
         }
         if let Some(cache) = &self.deep_cache {
             cache.validate(!self.controls.is_empty())?;
@@ -293,35 +295,36 @@ impl Request {
         if let Some(ratio) = self.dynamic_thresholding
             && !(ratio > 0.0 && ratio <= 1.0)
         {
-            return Err(Error::Request(format!(
-                "dynamic-thresholding: expected a fraction above 0 and up to 1, got {ratio}"
-            )));
+            return Err(Error::request(
+                "dynamic-thresholding",
+                format!("expected a fraction above 0 and up to 1, got {ratio}"),
+            ));
         }
         if let Some(hires) = &self.hires {
             if !(hires.scale > 1.0 && hires.scale <= 4.0) {
-                return Err(Error::Request(format!(
-                    "hires: expected a scale above 1 and up to 4, got {}",
-                    hires.scale
-                )));
+                return Err(Error::request(
+                    "hires",
+                    format!("expected a scale above 1 and up to 4, got {}", hires.scale),
+                ));
             }
             if !(hires.strength > 0.0 && hires.strength <= 1.0) {
-                return Err(Error::Request(format!(
-                    "hires-strength: expected a number above 0 and up to 1, got {}",
-                    hires.strength
-                )));
+                return Err(Error::request(
+                    "hires-strength",
+                    format!("expected a number above 0 and up to 1, got {}", hires.strength),
+                ));
             }
             if self.image.as_ref().is_some_and(|image| image.mask.is_some()) {
-                return Err(Error::Request("hires: does not go with a mask".into()));
+                return Err(Error::request("hires", "does not go with a mask"));
             }
         }
         if let Some(image) = &self.image {
             image.validate()?;
         }
         if self.controls.len() > MAX_CONTROLS {
-            return Err(Error::Request(format!(
-                "control: expected at most {MAX_CONTROLS}, got {}",
-                self.controls.len()
-            )));
+            return Err(Error::request(
+                "control",
+                format!("expected at most {MAX_CONTROLS}, got {}", self.controls.len()),
+            ));
         }
         self.controls.iter().try_for_each(ControlRequest::validate)?;
         if let Some(eta) = self.eta {
@@ -335,10 +338,10 @@ impl Request {
         }
         for text in self.prompts() {
             if text.len() > MAX_PROMPT_BYTES {
-                return Err(Error::Request(format!(
-                    "prompt: expected at most {MAX_PROMPT_BYTES} bytes, got {}",
-                    text.len()
-                )));
+                return Err(Error::request(
+                    "prompt",
+                    format!("expected at most {MAX_PROMPT_BYTES} bytes, got {}", text.len()),
+                ));
             }
         }
         let told = [
@@ -348,21 +351,22 @@ impl Request {
         ];
         for (name, (down, across), least) in told {
             if !(least..=MAX_TOLD).contains(&down) || !(least..=MAX_TOLD).contains(&across) {
-                return Err(Error::Request(format!(
-                    "{name}: expected {least} to {MAX_TOLD} pixels, got {down} down and {across} across"
-                )));
+                return Err(Error::request(
+                    name,
+                    format!("expected {least} to {MAX_TOLD} pixels, got {down} down and {across} across"),
+                ));
             }
         }
         if let Some((index, of)) = self.place
             && (self.count != 1 || index >= of || of > 10_000)
         {
-            return Err(Error::Request(format!("place: expected one picture of a batch, got {index} of {of}")));
+            return Err(Error::request("place", format!("expected one picture of a batch, got {index} of {of}")));
         }
         if let Some(variation) = &self.variation {
             finite_in("variation-strength", variation.strength, 0.0, 1.0)?;
         }
         if self.latents.is_some() && self.count != 1 {
-            return Err(Error::Request("latents: given noise makes one picture, set count to 1".into()));
+            return Err(Error::request("latents", "given noise makes one picture, set count to 1"));
         }
         Ok(())
     }
@@ -426,9 +430,9 @@ impl Request {
     }
 }
 
-fn finite_in(name: &str, value: f64, low: f64, high: f64) -> Result<()> {
+fn finite_in(name: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
     if value.is_finite() && (low..=high).contains(&value) {
         return Ok(());
     }
-    Err(Error::Request(format!("{name}: expected a number from {low} to {high}, got {value}")))
+    Err(Error::request(name, format!("expected a number from {low} to {high}, got {value}")))
 }

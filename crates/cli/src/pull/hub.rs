@@ -63,7 +63,7 @@ impl Hub {
         let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let endpoint = var("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into());
         if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
-            return Err(Error::Request(format!(
+            return Err(Error::refused(format!(
                 "HF_ENDPOINT: expected an address with http:// or https://, got {endpoint:?}"
             )));
         }
@@ -72,7 +72,7 @@ impl Hub {
             Some(text) => match text.parse::<u32>() {
                 Ok(seconds @ 1..=3600) => Duration::from_secs(seconds.into()),
                 _ => {
-                    return Err(Error::Request(format!(
+                    return Err(Error::refused(format!(
                         "HF_HUB_DOWNLOAD_TIMEOUT: expected seconds from 1 to 3600, got {text:?}"
                     )));
                 }

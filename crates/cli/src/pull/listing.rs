@@ -95,7 +95,7 @@ impl Listing {
                 None => self.siblings.iter().filter(below).collect(),
             };
             if found.is_empty() {
-                return Err(Error::Request(format!("{name}: the repository has no such file; {}", list(&names))));
+                return Err(Error::refused(format!("{name}: the repository has no such file; {}", list(&names))));
             }
             wanted.extend(found);
         }
@@ -136,7 +136,7 @@ impl<'a> Choice<'a> {
         let models: Vec<&str> =
             self.names.iter().copied().filter(single).filter(|name| self.takes(name) && !is_shard(name)).collect();
         if models.len() > 1 {
-            return Err(Error::Request(format!(
+            return Err(Error::refused(format!(
                 "the repository has {} models in single files; name the one that is wanted behind the repository: {}",
                 models.len(),
                 list(&models)

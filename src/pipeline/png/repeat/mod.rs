@@ -195,11 +195,11 @@ const MAKE: u16 = 0x010f;
 pub fn read_recipe(path: &Path) -> Result<Recipe> {
     let said = read_metadata(path)?;
     let at = |e: Error| match e {
-        Error::Request(message) => Error::Request(format!("{}: {message}", path.display())),
+        error @ Error::Request { .. } => Error::refused(format!("{}: {error}", path.display())),
         other => other,
     };
     recipe(&said).map_err(at)?.ok_or_else(|| {
-        Error::Request(format!("{}: holds no parameters; was it saved by another program?", path.display()))
+        Error::refused(format!("{}: holds no parameters; was it saved by another program?", path.display()))
     })
 }
 
@@ -211,7 +211,7 @@ fn recipe(said: &Metadata) -> Result<Option<Recipe>> {
     };
     if let Some(json) = said.text(OWN).or_else(|| exif(DESCRIPTION, OWN)) {
         let read = serde_json::from_str(json);
-        return read.map(Some).map_err(|e| Error::Request(format!("its parameters cannot be read: {e}")));
+        return read.map(Some).map_err(|e| Error::refused(format!("its parameters cannot be read: {e}")));
     }
     if let Some(json) = said.text("invokeai_metadata") {
         return invokeai::read(json).map(Some);
@@ -232,8 +232,8 @@ fn recipe(said: &Metadata) -> Result<Option<Recipe>> {
     let drawn = said.text("workflow").or_else(|| exif(MAKE, "workflow"));
     if let Some(text) = text {
         return match json(&text) {
-            Some(Value::Object(map)) if map.contains_key("sui_image_params") => Err(Error::Request(
-                "SwarmUI's parameters are not read; type them (it can save the graph of ComfyUI, which is)".into(),
+            Some(Value::Object(map)) if map.contains_key("sui_image_params") => Err(Error::refused(
+                "SwarmUI's parameters are not read; type them (it can save the graph of ComfyUI, which is)",
             )),
             Some(Value::Object(map)) => fooocus::read(map).map(Some),
             // Nodes that write AUTOMATIC1111's text beside the graph may write it badly.
@@ -286,7 +286,7 @@ fn finite(text: &str) -> String {
 
 /// Says that a program's picture cannot be repeated.
 fn cannot(program: Program, why: impl fmt::Display) -> Error {
-    Error::Request(format!("{program}'s picture cannot be repeated: {why}"))
+    Error::refused(format!("{program}'s picture cannot be repeated: {why}"))
 }
 
 /// A file's name without folders and ending, as this program calls models and adapters.
