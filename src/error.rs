@@ -25,6 +25,17 @@ pub enum Error {
     /// A model file or folder that is missing, damaged, foreign or not supported.
     #[error("{0}")]
     Model(String),
+    /// A name of a model, a part or a net that leads nowhere.
+    #[error("{name}: no such file or folder{searched}{near}")]
+    #[non_exhaustive]
+    NotFound {
+        /// The name, or the path.
+        name: String,
+        /// Where it was looked for, beginning with ", nor in ", or empty.
+        searched: String,
+        /// Names like it, beginning with "; near names: ", or empty.
+        near: String,
+    },
     /// A file or folder that is sound, but not what it was given as.
     #[error("{path}: expected {expected}, got {found}{}", .belongs.map_or("", Place::words))]
     Misplaced {
@@ -419,7 +430,7 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Error::Request { .. } => ErrorCode::Request,
-            Error::Model(_) | Error::Misplaced { .. } => ErrorCode::Model,
+            Error::Model(_) | Error::NotFound { .. } | Error::Misplaced { .. } => ErrorCode::Model,
             Error::Io { .. } => ErrorCode::Io,
             Error::OutOfMemory { .. } => ErrorCode::OutOfMemory,
             Error::Device(_) => ErrorCode::Device,

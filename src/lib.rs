@@ -39,6 +39,7 @@
 //! | `crates/cli` | the command: parse, print, exit code |
 //! | `study` | many pictures: statistics, charts, a report |
 //! | `doctor` | what a driver gets right |
+//! | [`order`] | what options mean: a job → what to load, and the request |
 //! | `pipeline` | request → pictures; loading; memory |
 //! | `models`, `sampling`, `text`, `image` | siblings: none imports another |
 //! | `nn`, `weights` | layers under checkpoint names; named tensors from files |
@@ -93,6 +94,7 @@ pub mod nn;
 mod ops;
 #[cfg(feature = "unstable")]
 pub mod ops;
+pub mod order;
 #[cfg(not(feature = "unstable"))]
 mod pipeline;
 #[cfg(feature = "unstable")]
@@ -161,7 +163,7 @@ pub mod recipe {
     //! A picture, of this program or another, read as the request that made it.
 
     pub use crate::pipeline::{
-        Program, Recipe, RecipeAdapter, RecipeControl, RecipeEmbedding, RecipeImage, read_recipe,
+        Program, Recipe, RecipeAdapter, RecipeControl, RecipeEmbedding, RecipeImage, read_recipe, recipe_in,
     };
 }
 

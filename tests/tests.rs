@@ -15,6 +15,8 @@ mod mutations;
 #[cfg(feature = "unstable")]
 mod ops;
 #[cfg(all(feature = "demo", feature = "unstable"))]
+mod order;
+#[cfg(all(feature = "demo", feature = "unstable"))]
 mod pipeline;
 #[cfg(feature = "unstable")]
 mod record;

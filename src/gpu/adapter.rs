@@ -178,7 +178,7 @@ fn choose(mut adapters: Vec<AdapterInfo>, wanted: Option<&str>) -> Result<Option
                 let list: Vec<String> = adapters.iter().map(ToString::to_string).collect();
                 let there_is = if list.is_empty() { "no GPU driver was found".into() } else { list.join(", ") };
                 let what = "the number or a part of the name of a device, or vulkan, metal or dx12";
-                let error = Error::request("device", format!("{wanted}: expected {what}; there is: {there_is}"));
+                let error = Error::request("device.name", format!("{wanted}: expected {what}; there is: {there_is}"));
                 Err(error.advise([Remedy::Processor]))
             }
         },

@@ -1,7 +1,6 @@
 //! What a PNG, JPEG or WebP file says beside its pixels, which are not decoded.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use flate2::Crc;
@@ -45,8 +44,19 @@ pub fn read_metadata(path: &Path) -> Result<Metadata> {
     check_names(path)?;
     let file = files::open(path).map_err(|e| Error::io(path, e))?;
     let about = file.metadata().map_err(|e| Error::io(path, e))?;
-    let mut walk =
-        Walk { path, file: BufReader::new(file), length: about.len(), left: MAX_BYTES, found: Metadata::default() };
+    read_from(path, BufReader::new(file), about.len())
+}
+
+/// As [`read_metadata`], of a file's bytes; `path` is what messages call it.
+///
+/// # Errors
+/// As [`read_metadata`].
+pub fn metadata_in(path: &Path, bytes: &[u8]) -> Result<Metadata> {
+    read_from(path, Cursor::new(bytes), bytes.len() as u64)
+}
+
+fn read_from(path: &Path, file: impl Read + Seek, length: u64) -> Result<Metadata> {
+    let mut walk = Walk { path, file, length, left: MAX_BYTES, found: Metadata::default() };
     let mut first = [0; 12];
     walk.fill(&mut first)?;
     match first {
@@ -65,9 +75,9 @@ fn damaged(path: &Path, what: &str) -> Error {
 }
 
 /// A way through a file's blocks.
-struct Walk<'a> {
+struct Walk<'a, R> {
     path: &'a Path,
-    file: BufReader<File>,
+    file: R,
     /// The file's length.
     length: u64,
     /// Bytes that may still be kept.
@@ -75,7 +85,7 @@ struct Walk<'a> {
     found: Metadata,
 }
 
-impl Walk<'_> {
+impl<R: Read + Seek> Walk<'_, R> {
     fn cut(&self) -> Error {
         damaged(self.path, "the picture is cut short; copy or download it again")
     }

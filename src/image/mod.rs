@@ -19,11 +19,11 @@ pub use file::{check_folder, check_targets};
 #[cfg_attr(not(feature = "unstable"), doc(hidden))]
 pub use leftovers::remove_own as remove_temporary_files;
 pub use letters::{draw_text, text_pixels, text_size};
-pub use metadata::{Metadata, XMP, read_metadata};
+pub use metadata::{Metadata, XMP, metadata_in, read_metadata};
 pub use montage::{Stack, contact_sheet, side_by_side};
 #[cfg_attr(not(feature = "unstable"), doc(hidden))]
 pub use names::{check_names, is_windows_device, refused_by_windows};
-pub use photo::{Photo, open_photo, open_picture};
+pub use photo::{Photo, decode_photo, open_photo, open_picture};
 pub use png::{png_text, read_png, write_png};
 pub use save::{PictureFormat, encode_picture, write_picture};
 

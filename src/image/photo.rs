@@ -33,18 +33,25 @@ pub struct Photo {
 /// # Errors
 /// When the file cannot be read, is of another kind, damaged, cut short or too large.
 pub fn open_photo(path: &Path) -> Result<Photo> {
-    let bytes = read(path)?;
-    let format = match image::guess_format(&bytes) {
+    decode_photo(path, &read(path)?)
+}
+
+/// As [`open_photo`], of a file's bytes; `path` is what messages call it.
+///
+/// # Errors
+/// As [`open_photo`].
+pub fn decode_photo(path: &Path, bytes: &[u8]) -> Result<Photo> {
+    let format = match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => format,
         _ => return Err(damaged(path, "expected a PNG, JPEG or WebP picture".into())),
     };
-    if is_cut(format, &bytes) {
+    if is_cut(format, bytes) {
         return Err(damaged(path, "the picture is cut short; copy or download it again".into()));
     }
     let picture = match format {
-        ImageFormat::Png => decode_png(path, &bytes)?,
-        ImageFormat::Jpeg => decode(path, JpegDecoder::new(Cursor::new(&bytes)))?,
-        _ => decode(path, WebPDecoder::new(Cursor::new(&bytes)))?,
+        ImageFormat::Png => decode_png(path, bytes)?,
+        ImageFormat::Jpeg => decode(path, JpegDecoder::new(Cursor::new(bytes)))?,
+        _ => decode(path, WebPDecoder::new(Cursor::new(bytes)))?,
     };
     Ok(Photo::from_decoded(picture))
 }

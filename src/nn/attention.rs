@@ -52,8 +52,8 @@ impl SelfAttention {
         let heads = heads_of(channels, attention.heads)?;
         let qkv = Linear::load_fused(w, &[names.q, names.k, names.v], channels, channels, bias)?;
         Ok(SelfAttention {
-            qkv: heads.widen_rows(qkv, true),
-            out: heads.widen_columns(Linear::load(&w.at(names.out), channels, channels)?),
+            qkv: heads.widen_rows(w, qkv, true),
+            out: heads.widen_columns(w, Linear::load(&w.at(names.out), channels, channels)?),
             width: heads.width(),
             attention,
         })
@@ -110,9 +110,9 @@ impl CrossAttention {
         let to_q = Linear::load_without_bias(&w.at(names.q), channels, channels)?;
         let to_kv = Linear::load_fused(w, &[names.k, names.v], context, channels, false)?;
         Ok(CrossAttention {
-            to_q: heads.widen_rows(to_q, true),
-            to_kv: heads.widen_rows(to_kv, false),
-            out: heads.widen_columns(Linear::load(&w.at(names.out), channels, channels)?),
+            to_q: heads.widen_rows(w, to_q, true),
+            to_kv: heads.widen_rows(w, to_kv, false),
+            out: heads.widen_columns(w, Linear::load(&w.at(names.out), channels, channels)?),
             heads,
         })
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Linear;
 use crate::Result;
 use crate::record::{Constant, ConstantData, DType};
+use crate::weights::Weights;
 
 /// Heads and their channels.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +33,7 @@ impl Heads {
 
     /// Widens the rows of projections that lie below each other. The first of them is scaled if it makes the queries:
     /// the kernel divides by the square root of the padded width, attention by that of the true one.
-    pub(super) fn widen_rows(self, layer: Linear, queries_first: bool) -> Linear {
+    pub(super) fn widen_rows(self, w: &Weights, layer: Linear, queries_first: bool) -> Linear {
         if self.are_whole() {
             return layer;
         }
@@ -41,19 +42,22 @@ impl Heads {
             let inner = if base.shape.len() == 1 { 1 } else { base.shape[base.shape.len() - 1] };
             let parts = base.len() / inner / (self.count * self.channels);
             let shape = [parts * self.width(), inner][..base.shape.len()].to_vec();
-            constant(base, shape, Widened { heads: self, run: inner, repeats: parts, scale })
+            let widened = Widened { heads: self, run: inner, repeats: parts, scale };
+            w.made_of(base, "wide rows", |base| constant(base, shape, widened))
         };
         Linear { weight: widen(layer.weight), bias: layer.bias.map(widen), ..layer }
     }
 
     /// Widens the columns of the projection behind the attention.
-    pub(super) fn widen_columns(self, layer: Linear) -> Linear {
+    pub(super) fn widen_columns(self, w: &Weights, layer: Linear) -> Linear {
         if self.are_whole() {
             return layer;
         }
         let rows = layer.weight.shape[0];
         let widened = Widened { heads: self, run: 1, repeats: rows, scale: 1.0 };
-        Linear { weight: constant(layer.weight, vec![rows, self.width()], widened), ..layer }
+        let shape = vec![rows, self.width()];
+        let weight = w.made_of(layer.weight, "wide columns", |base| constant(base, shape, widened));
+        Linear { weight, ..layer }
     }
 }
 

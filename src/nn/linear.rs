@@ -75,8 +75,8 @@ impl Linear {
         let half = out as u32;
         let mut rows: Vec<u32> = (0..half).step_by(2).flat_map(|i| [i, i + 1, half + i, half + i + 1]).collect();
         rows.extend(rows.len() as u32..weight.shape[0] as u32);
-        let bias = bias.map(|bias| bias.reordered(rows.clone()));
-        Ok(Linear { weight: weight.reordered(rows), bias, gated: true })
+        let paired = |base: Arc<Constant>| w.made_of(base, "gated", |base| base.reordered(rows.clone()));
+        Ok(Linear { weight: paired(weight), bias: bias.map(paired), gated: true })
     }
 
     /// `x` is `[n, h, w, in]`, any channel view; the result `[n, h, w, out]`.

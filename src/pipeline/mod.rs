@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `files` | a model's files: a folder, inside the binary, or seen in a single file; names → places; what a file is |
 //! | `device` | where to compute, with which storage; how weights are kept; what is known of an adapter: tiles, faults |
-//! | `request` | what a caller asks for, and whether it can be had |
+//! | `request` | what a caller asks for, and whether it can be had; a row for each field: names, range, default |
 //! | `model` | files → networks; parts from elsewhere; what LoRA and its relatives change; One More Step's module, ControlNets, embeddings |
 //! | `png` | what goes into the PNG; a picture, of this program or another → the request that made it |
 //! | `run` | prompts → states; one network at fixed shapes; the stages of a request in their order; noise → pictures, step by step; what fits |
@@ -39,13 +39,17 @@ pub use model::oms_module::{OmsModule, OmsPart, OmsSource, oms_parts};
 pub use model::overrides::Overrides;
 pub use model::pipeline::Pipeline;
 pub use png::parameters::Picture;
-pub use png::repeat::{Program, Recipe, RecipeAdapter, RecipeControl, RecipeEmbedding, RecipeImage, read_recipe};
+pub use png::repeat::{
+    Program, Recipe, RecipeAdapter, RecipeControl, RecipeEmbedding, RecipeImage, read_recipe, recipe_in,
+};
 pub use reports::inspect::{ComponentReport, EmbeddingShape, Inspection, MemoryReport, OmsReport, inspect};
 pub use reports::profile::{DispatchProfile, Peaks, StageProfile};
 pub use reports::tokens::{ChunkReport, TextReport, TokenEntry, TokenReport, token_reports};
 pub use reports::tune::{TuneReport, TunedClass};
 pub use request::control::ControlRequest;
 pub use request::deep_cache::DeepCache;
+pub use request::field_kinds::{Kind, Range};
+pub use request::fields::{CONTROL_WEIGHT, Field, REQUEST, SHARE, STRENGTH};
 pub use request::init::InitImage;
 pub use request::{Hires, OmsRequest, Request, Upscale};
 pub use run::budget::{Remedy, TooLarge};

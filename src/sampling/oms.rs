@@ -31,6 +31,14 @@ impl Default for OmsForm {
 }
 
 impl OmsForm {
+    /// η, where the form has one.
+    pub fn eta(self) -> Option<f64> {
+        match self {
+            OmsForm::Paper { eta } => Some(eta),
+            OmsForm::PaperSde | OmsForm::Official => None,
+        }
+    }
+
     /// Whether the step draws fresh noise z.
     pub fn draws_noise(self) -> bool {
         !matches!(self, OmsForm::Paper { eta } if eta == 0.0)

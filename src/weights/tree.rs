@@ -179,6 +179,19 @@ impl Weights {
         self.packed(&[name], &[out, inner, kernel, kernel], padded, None)
     }
 
+    /// What `make` makes of a constant of this tree; `how` tells it from what else is made of it. Networks that share their constants share this too.
+    pub(crate) fn made_of(
+        &self,
+        base: Arc<Constant>,
+        how: &str,
+        make: impl FnOnce(Arc<Constant>) -> Arc<Constant>,
+    ) -> Arc<Constant> {
+        match &self.shared.pool {
+            Some(pool) => pool.made_of(base, how, make),
+            None => make(base),
+        }
+    }
+
     /// A table whose rows the host looks up; it never goes to a device.
     ///
     /// # Errors

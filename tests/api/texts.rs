@@ -11,12 +11,15 @@ use super::tree::Tree;
 /// The doctor's texts are kept in its findings, which only this project's command shows.
 const EXEMPT: &str = "doctor";
 
+/// Rows of the table of fields have lines for the command's `--help`, which the command prints as they are.
+const ROWS: &str = "fields";
+
 #[test]
 fn no_text_names_options_or_commands() {
     let tree = Tree::read(&Path::new(crate::ROOT).join("src"));
     let mut read = 0;
     let mut found = Vec::new();
-    for (module, items) in tree.0.iter().filter(|(module, _)| module.first().is_none_or(|first| first != EXEMPT)) {
+    for (module, items) in tree.0.iter().filter(|(module, _)| is_read(module)) {
         // A module's items have an entry of their own.
         for item in items.iter().filter(|item| !matches!(item, Item::Mod(_))) {
             for text in texts(&item.to_token_stream().to_string()) {
@@ -29,6 +32,10 @@ fn no_text_names_options_or_commands() {
     }
     assert!(found.is_empty(), "the command's words in texts of the library, see `Remedy`: {found:#?}");
     assert!(read > 1000, "only {read} texts were read");
+}
+
+fn is_read(module: &[String]) -> bool {
+    module.first().is_none_or(|first| first != EXEMPT) && module.last().is_none_or(|last| last != ROWS)
 }
 
 fn names_a_front_door(text: &str) -> bool {

@@ -81,7 +81,7 @@ fn kohya(prefix: &str, layer: &str) -> String {
     format!("{prefix}_{}", layer.replace('.', "_"))
 }
 
-fn file(folder: &Path, name: &str, made: &Made, key: impl Fn(&str, &str) -> String) -> PathBuf {
+pub(super) fn file(folder: &Path, name: &str, made: &Made, key: impl Fn(&str, &str) -> String) -> PathBuf {
     let tensors =
         made.parts.iter().map(|(layer, part, shape, values)| (key(layer, part), (shape.clone(), values.clone())));
     let path = folder.join(name);
@@ -89,7 +89,7 @@ fn file(folder: &Path, name: &str, made: &Made, key: impl Fn(&str, &str) -> Stri
     path
 }
 
-fn kohya_unet(layer: &str, part: &str) -> String {
+pub(super) fn kohya_unet(layer: &str, part: &str) -> String {
     format!("{}.{part}", kohya("lora_unet", layer))
 }
 

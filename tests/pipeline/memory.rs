@@ -8,7 +8,7 @@ use chiaro::record::{Backend, DType, HostBackend};
 use crate::support::adapter;
 
 fn demo(device: Device) -> Pipeline {
-    let oms = OmsSource { module: Source::DemoOms, text_encoder: None };
+    let oms = OmsSource::demo();
     Pipeline::load(&Source::DemoModel, Some(&oms), device).expect("the demo model is whole")
 }
 

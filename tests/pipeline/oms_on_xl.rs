@@ -24,7 +24,7 @@ fn device() -> Device {
 /// The pipeline of a golden OMS run, on another base.
 fn open(base: &Path, run: &Value, module: &Path, text_encoder: Option<&Path>) -> chiaro::Result<Pipeline> {
     let overrides = Overrides { scheduler: Some(scheduler(run)), ..Overrides::default() };
-    let oms = OmsSource { module: Source::Folder(module.into()), text_encoder: text_encoder.map(Into::into) };
+    let oms = OmsSource { text_encoder: text_encoder.map(Into::into), ..OmsSource::folder(module) };
     Pipeline::load_with(&Source::Folder(base.into()), &overrides, Some(&oms), device())
 }
 
@@ -183,7 +183,7 @@ fn what_only_sdxl_has_is_refused_elsewhere() {
     let xl = Pipeline::load(&Source::Folder(xl), None, device()).unwrap_or_else(|e| panic!("{e}"));
     for size in [(0, 64), (64, 1 << 20)] {
         let message = xl.plan(&Request { original_size: Some(size), ..Request::default() }).expect_err("out of range");
-        assert!(message.to_string().contains("original-size"), "{message}");
+        assert!(message.to_string().contains("original_size"), "{message}");
     }
     let message = xl.plan(&Request { clip_skip: 2, ..Request::default() }).expect_err("three layers").to_string();
     assert!(message.contains("clip skip") && message.contains("last 1 layers, not without 2"), "{message}");

@@ -153,7 +153,7 @@ fn run_family(family: &str, device: &Device) -> Vec<String> {
             unet: own_unet.then(|| golden.path().join("unet")),
             ..Overrides::default()
         };
-        let oms = (family == "oms").then(|| OmsSource { module: Source::Folder(golden.path()), text_encoder: None });
+        let oms = (family == "oms").then(|| OmsSource::folder(golden.path()));
         let pipeline = Pipeline::load_with(&Source::Folder(base), &overrides, oms.as_ref(), device.clone())
             .unwrap_or_else(|e| panic!("{family}/{name}: {e}"));
         let mut request = request(&run);

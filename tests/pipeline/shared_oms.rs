@@ -54,7 +54,7 @@ fn golden_source() -> OmsSource {
 }
 
 fn source_in(root: &Path) -> OmsSource {
-    OmsSource { module: Source::Folder(root.join("oms")), text_encoder: None }
+    OmsSource::folder(root.join("oms"))
 }
 
 fn oms_request() -> OmsRequest {
@@ -216,7 +216,7 @@ fn a_lora_of_the_base_does_not_reach_the_module() {
     let (want, bound) = (golden.f32s(tensor), 10.0 * golden.tolerance(tensor));
     let sd21 = root().join("sd21");
     let module = without_text_encoder(&root());
-    let source = OmsSource { module: Source::Folder(module.path().into()), text_encoder: None };
+    let source = OmsSource::folder(module.path());
 
     let base = read(&sd21.join(TEXT));
     let layers: Vec<String> =
@@ -293,7 +293,7 @@ fn a_module_that_does_not_fit_is_refused_with_the_reason() {
     let load = |source: &OmsSource, device: &Device| {
         Arc::new(OmsModule::load(source, device).unwrap_or_else(|e| panic!("{e}")))
     };
-    let at = |folder: &Path| OmsSource { module: Source::Folder(folder.into()), text_encoder: None };
+    let at = |folder: &Path| OmsSource::folder(folder);
     let mut sd15 = Pipeline::load(&Source::Folder(committed().join("sd15")), None, device.clone())
         .unwrap_or_else(|e| panic!("{e}"));
     let good = load(&source_in(&committed()), &device);

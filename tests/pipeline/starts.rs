@@ -12,7 +12,7 @@ use crate::support::golden::compare;
 
 fn demo() -> Pipeline {
     let device = Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("f32 is everywhere");
-    let oms = OmsSource { module: Source::DemoOms, text_encoder: None };
+    let oms = OmsSource::demo();
     Pipeline::load(&Source::DemoModel, Some(&oms), device).expect("the demo model is whole")
 }
 

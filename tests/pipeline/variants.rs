@@ -150,7 +150,7 @@ fn what_cannot_be_meant_is_refused() {
     let masked = refusal(&pipeline, Request { image, ..asked.clone() });
     assert!(masked.contains("leave the mask out"), "{masked}");
     let weak = refusal(&pipeline, Request { image_guidance_scale: 0.5, ..asked });
-    assert!(weak.contains("image-guidance: expected a number from 1 to 100"), "{weak}");
+    assert!(weak.contains("`image_guidance_scale`: expected a number from 1 to 100"), "{weak}");
 
     let (base, refiner) = (sdxl(), refiner());
     let overrides = Overrides { refiner: Some(refiner.path().to_owned()), ..Overrides::default() };

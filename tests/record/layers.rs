@@ -8,6 +8,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("engine", &["pipeline", "record"]),
     ("study", &["pipeline", "image", "sampling"]),
     ("doctor", &["pipeline", "ops", "record", "gpu"]),
+    ("order", &["pipeline", "image", "sampling", "text"]),
     // `ops` for what is measured of a device: tiles and peaks.
     ("pipeline", &["models", "sampling", "text", "image", "weights", "ops", "record", "gpu"]),
     ("models", &["nn", "weights", "ops", "record"]),
@@ -33,7 +34,8 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Each folder of `crates` with the library's folders that it may import.
-const DOORS: &[(&str, &[&str])] = &[("cli", &["study", "doctor", "pipeline", "image", "sampling", "record", "gpu"])];
+const DOORS: &[(&str, &[&str])] =
+    &[("cli", &["study", "doctor", "order", "pipeline", "image", "sampling", "record", "gpu"])];
 
 fn allowed(from: &str, to: &str) -> bool {
     from == to

@@ -11,7 +11,7 @@ use chiaro::study::{Reference, Settings, Study, Told};
 
 fn pipeline() -> Pipeline {
     let device = Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("f32 is everywhere");
-    let oms = OmsSource { module: Source::DemoOms, text_encoder: None };
+    let oms = OmsSource::demo();
     Pipeline::load(&Source::DemoModel, Some(&oms), device).expect("the demo model loads")
 }
 

@@ -71,119 +71,71 @@ pub(crate) enum Command {
 /// Which model, on what, at which size: shared by generate and plan.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ModelArgs {
-    /// Stable Diffusion model: a folder in the diffusers layout, a single .safetensors, .gguf or .ckpt file as AUTOMATIC1111, ComfyUI and
-    /// stable-diffusion.cpp use them, or its
-    /// name in the folders of CHIARO_MODELS or in the Hugging Face cache [default: the demo model in this program]
-    #[arg(long, value_name = "DIR|FILE|NAME")]
+    #[arg(long)]
     pub(crate) model: Option<String>,
-    /// Another autoencoder: a folder, or a single file that has one; also a tiny one (TAESD, TAESDXL)
-    #[arg(long, value_name = "DIR|FILE|NAME")]
+    #[arg(long)]
     pub(crate) vae: Option<String>,
-    /// Another UNet: a folder, or a single file that has one
-    #[arg(long, value_name = "DIR|FILE|NAME")]
+    #[arg(long)]
     pub(crate) unet: Option<String>,
-    /// The text encoders and tokenizers of another model: a folder, or a single file
-    #[arg(long, value_name = "DIR|FILE|NAME")]
+    #[arg(long)]
     pub(crate) text_encoder: Option<String>,
     /// Write how the picture stands every N steps, to the output's name with .preview.png, until the picture is there
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) preview: Option<u16>,
-    /// Autoencoder of --preview, such as TAESD: a folder, or a single file [default: the model's own, which is slower and larger]
-    #[arg(long, value_name = "DIR|FILE|NAME", requires = "preview")]
+    #[arg(long, requires = "preview")]
     pub(crate) preview_vae: Option<String>,
-    /// A model of the same family that draws the last steps, such as SDXL's refiner: a folder, or a single file
-    #[arg(long, value_name = "DIR|FILE|NAME")]
+    #[arg(long)]
     pub(crate) refiner: Option<String>,
-    /// What the network predicts, where a single file of Stable Diffusion 2.x does not say [default: the model's own; v for 2.x files]
     #[arg(long, value_enum)]
     pub(crate) prediction: Option<PredictionArg>,
-    /// One More Step: a module's folder or name, "demo", or "off" [default: demo with the demo model, else off]
-    #[arg(long, value_name = "DIR|NAME|demo|off")]
+    #[arg(long)]
     pub(crate) oms: Option<String>,
-    /// Folder, or a model's name, with the text_encoder/ and tokenizer/ that the OMS module was trained with, where its own files only point
-    /// to a place that is not here
-    #[arg(long, value_name = "DIR|NAME")]
+    #[arg(long)]
     pub(crate) oms_text_encoder: Option<String>,
-    /// LoRA (also LoCon, LoHa, LoKr, DoRA) that changes the model, with its weight; may be given several times [default weight: 1]
-    #[arg(long, value_name = "FILE[:WEIGHT]")]
+    #[arg(long)]
     pub(crate) lora: Vec<LoraArg>,
-    /// Folder where <lora:NAME:WEIGHT> in a prompt finds NAME.safetensors (or .pt, .ckpt, .gguf)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long)]
     pub(crate) lora_dir: Option<PathBuf>,
-    /// Textual inversion embedding (.safetensors) that its file's name, or its token, in a prompt stands for; may be given several times. Those
-    /// in the folder embeddings/ of CHIARO_MODELS are found by their names
-    #[arg(long, value_name = "FILE")]
+    #[arg(long)]
     pub(crate) embedding: Vec<PathBuf>,
-    /// Embeddings whose names are in the prompts
-    #[arg(skip)]
-    pub(crate) found_embeddings: Vec<PathBuf>,
-    /// ControlNets, which have options of their own where a command takes them
-    #[arg(skip)]
-    pub(crate) controls: Vec<PathBuf>,
-    /// Width in pixels, a multiple of 8 [default: the model's own]
-    #[arg(long, short = 'W', value_name = "PIXELS")]
+    #[arg(long, short = 'W')]
     pub(crate) width: Option<usize>,
-    /// Height in pixels, a multiple of 8 [default: the model's own]
-    #[arg(long, short = 'H', value_name = "PIXELS")]
+    #[arg(long, short = 'H')]
     pub(crate) height: Option<usize>,
     /// Both, as other programs take them
     #[arg(long, hide = true, value_name = "WIDTHxHEIGHT", value_parser = pair('x'))]
     pub(crate) size: Option<Pair>,
-    /// Steps of the sampler [default: 30; 4 with lcm and tcd]
-    #[arg(long, short = 's', value_name = "N")]
+    #[arg(long, short = 's')]
     pub(crate) steps: Option<usize>,
-    /// How strongly the prompt steers (classifier-free guidance); 1 turns guidance off [default: 7.5]
-    #[arg(long, short = 'g', value_name = "WEIGHT", allow_negative_numbers = true)]
+    #[arg(long, short = 'g', allow_negative_numbers = true)]
     pub(crate) guidance: Option<f64>,
-    /// Solver of the sampling equation, as diffusers, ComfyUI or AUTOMATIC1111 name it: "dpmpp_2m", "DPM++ 2M Karras"; `chiaro samplers`
-    /// lists them [default: the model's own, or ddim]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long)]
     pub(crate) sampler: Option<Sampler>,
-    /// Weight of the OMS prompt; at 1 the module does not run on its negative prompt too [default: 1; 1.25 with the demo module]
-    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) oms_guidance: Option<f64>,
-    /// Where to compute: auto (discrete GPU, then integrated, then the processor; what does not open, or was found wrong by `chiaro doctor`, is
-    /// passed over), cpu, vulkan, metal or dx12 (the best GPU by that way), or an adapter's index or part of its name as `chiaro devices` lists
-    /// them
-    #[arg(long, short = 'd', value_name = "auto|cpu|vulkan|metal|dx12|NAME|INDEX", default_value = "auto")]
+    #[arg(long, short = 'd', default_value = "auto")]
     pub(crate) device: String,
-    /// Storage of activations; auto takes f16 where the device has it and redoes a stage in f32 if it overflows
     #[arg(long, value_enum, default_value_t = PrecisionArg::Auto)]
     pub(crate) precision: PrecisionArg,
-    /// How weights are stored on the device: auto (as activations are), f16, or blocks of 32 with one scale, made while loading: q8_0
-    /// (half of f16) and q4_0 (a quarter); parts by themselves as in text=f16,unet=q4_0,oms=q8_0 [default: auto]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long)]
     pub(crate) weights: Option<WeightTypes>,
-    /// The most device memory that a stage may take, as 4GB or 1500MiB: chooses the best weights that fit, where --weights does not, and streams
-    /// what does not fit (--stream-weights)
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long)]
     pub(crate) vram: Option<MemorySize>,
-    /// Decode and encode pictures in bands (other programs say tiles): less device memory, the same picture without seams, more time and
-    /// main memory; auto does so where the whole does not fit --vram or the device
-    #[arg(long, value_name = "auto|on|off", default_value = "auto")]
+    #[arg(long, default_value = "auto")]
     pub(crate) vae_tiling: VaeTiling,
-    /// Move weights of UNet, OMS module and text encoders to the device in every step, block by block, instead of keeping them there: auto (where
-    /// --vram asks for it, before weights become q4_0), on (rather than make weights smaller; without --vram all of them), off. The picture
-    /// is the same, only slower
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = StreamingArg::Auto)]
+    #[arg(long, value_enum, default_value_t = StreamingArg::Auto)]
     pub(crate) stream_weights: StreamingArg,
     /// Print JSON on standard output
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Brackets in a doc comment would be links.
-const SYNTAX_HELP: &str = "Which marks in prompts mean something. a1111: (a) (a:1.2) [b] BREAK [from:to:when] [a|b], escapes, chunks of 75 \
-                           tokens. comfy: (a) (a:1.2), escapes, chunks. plain: none, cut after 75 tokens, as in diffusers [default: a1111]";
-
 /// How prompts are read: shared by generate and tokens.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ReadingArgs {
-    /// Which marks in prompts mean something.
-    #[arg(long, value_name = "a1111|comfy|plain", help = SYNTAX_HELP)]
+    #[arg(long)]
     pub(crate) prompt_syntax: Option<PromptSyntax>,
-    /// a1111: a full chunk ends at a comma if there is one among its last N tokens; 0 fills every chunk [default: 20]
-    #[arg(long, value_name = "N")]
+    #[arg(long)]
     pub(crate) comma_backtrack: Option<usize>,
 }
 
@@ -337,16 +289,6 @@ impl From<PredictionArg> for PredictionType {
             PredictionArg::Epsilon => PredictionType::Epsilon,
             PredictionArg::V => PredictionType::VPrediction,
             PredictionArg::Sample => PredictionType::Sample,
-        }
-    }
-}
-
-impl From<PredictionType> for PredictionArg {
-    fn from(prediction: PredictionType) -> Self {
-        match prediction {
-            PredictionType::Epsilon => PredictionArg::Epsilon,
-            PredictionType::VPrediction => PredictionArg::V,
-            PredictionType::Sample => PredictionArg::Sample,
         }
     }
 }

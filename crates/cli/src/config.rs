@@ -3,7 +3,7 @@
 //! | key | stands for | where nothing is typed for it |
 //! | --- | --- | --- |
 //! | `device` | `--device` | in every command that computes |
-//! | `model` | `--model` | the same, but where `--like` says which |
+//! | `model` | `--model` | the same, but where `--like` says which; not with `--job` |
 //! | `oms` | `--oms` | with that model; another one is typed with its own module |
 //! | `folder` | `--output FOLDER/` | for pictures |
 //!
@@ -97,6 +97,10 @@ impl Config {
             if let (None, Some(folder)) = (&args.output, &self.folder) {
                 // With a sign behind it that makes it a folder, there or not.
                 args.output = Some(Path::new(&expanded(folder)).join(""));
+            }
+            // A job says itself what it runs on.
+            if args.job.is_some() {
+                return;
             }
         }
         if let Some(model) = command.model_mut() {

@@ -5,28 +5,31 @@ use std::time::Instant;
 
 use chiaro::Result;
 use chiaro::image::{Rgb8Image, side_by_side};
+use chiaro::order::{Order, with_options};
 use chiaro::pipeline::{Event, Generation, Picture, Pipeline, Request, Residency, TooLarge};
 
-use super::compose::Order;
 use super::output::Output;
 use super::preview::Previews;
 use super::progress::Progress;
-use super::remedies::with_options;
+use super::remedies::worded;
 use super::report::Report;
-use super::{GenerateArgs, interrupt};
+use super::{GenerateArgs, interrupt, print_text, shown};
 
 pub(super) fn run(args: &GenerateArgs) -> Result<()> {
     let started = Instant::now();
-    let order = Order::read(args)?;
-    let mut request = order.request.clone();
+    let job = args.job()?;
+    if args.print_job {
+        return print_text(&format!("{}\n", shown::shown_json(&job.to_json())));
+    }
+    let order = args.order(job)?;
+    let request = order.request.clone();
     let mut output = Output::choose(args, &request.prompt, request.count)?;
-    let (pipeline, too_large) = order.model.open(&request)?;
+    let (pipeline, too_large) = order.load.open(&request)?;
     let mut runs = Vec::new();
     if args.compare {
         runs.push(Request { oms: None, ..request.clone() });
     }
     let count = request.count;
-    request.previews &= args.model.preview.is_some();
     runs.push(request);
     // A single request that runs each network once takes the least memory; others find their networks where they left them.
     if runs.len() > 1 || count > order.request.batch || order.request.hires.is_some() {
@@ -126,7 +129,7 @@ fn tell_beginning(
     too_large: &[TooLarge],
     progress: &Progress,
 ) -> Result<()> {
-    progress.say(&format!("{} on {}", order.model.source()?, pipeline.device().describe()));
+    progress.say(&format!("{} on {}", order.load.model, pipeline.device().describe()));
     for remark in pipeline.device().remarks() {
         progress.say(remark);
     }
@@ -140,15 +143,15 @@ fn tell_beginning(
         progress.say(&adapter.summary());
     }
     for note in &order.notes {
-        progress.say(&format!("note: {note}"));
+        progress.say(&format!("note: {}", with_options(note)));
     }
     if !order.not_repeated.is_empty() {
         progress.line(&with_options(&format!("not repeated: {}", order.not_repeated.join(", "))));
     }
     for difference in order.differences(pipeline)? {
-        progress.warn(&difference);
+        progress.warn(&with_options(&difference));
     }
-    for idle in order.without_effect(args) {
+    for idle in args.without_effect(order) {
         progress.warn(&idle);
     }
     Ok(())
@@ -159,7 +162,7 @@ fn tell_warnings(runs: &[Run], progress: &Progress) {
     let mut said: Vec<&String> = Vec::new();
     for warning in runs.iter().flat_map(|run| run.generation.warnings()) {
         if !said.contains(&warning) {
-            progress.warn(&with_options(warning));
+            progress.warn(&worded(warning));
             said.push(warning);
         }
     }

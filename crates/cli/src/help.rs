@@ -1,7 +1,8 @@
 //! Pages of help: one screen for `-h`, all options in groups for `--help`.
 
+use chiaro::order;
 use clap::builder::StyledStr;
-use clap::{Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory};
 
 use super::{Cli, aliases};
 
@@ -26,7 +27,7 @@ const SHORT_VALUES: [(&str, &str); 1] = [("device", "DEVICE")];
 
 /// Groups of options by what they are for; others stay where they say that they belong.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("Prompt", &["like", "negative", "prompt_syntax", "comma_backtrack", "clip_skip"]),
+    ("Prompt", &["like", "job", "negative", "prompt_syntax", "comma_backtrack", "clip_skip"]),
     (
         "Model",
         &[
@@ -75,6 +76,7 @@ pub(super) fn arranged(command: Command) -> Command {
         let draws = name == "generate";
         let known = known.args_override_self(true);
         known.mut_args(|arg| {
+            let arg = described(arg);
             let id = arg.get_id().as_str().to_owned();
             let group = GROUPS.iter().find(|(_, ids)| ids.contains(&id.as_str())).map(|(group, _)| *group);
             let own = arg.get_help_heading().map(str::to_owned);
@@ -99,6 +101,17 @@ pub(super) fn arranged(command: Command) -> Command {
             if ONLY_DRAWN.contains(&id.as_str()) && !draws && name != "plan" { arg.hide(true) } else { arg }
         })
     })
+}
+
+/// An option without words of its own, with those of its field: the library's tables have them for every front door.
+fn described(arg: Arg) -> Arg {
+    let Some(field) = arg.get_long().filter(|_| arg.get_help().is_none()).and_then(order::field_of) else { return arg };
+    // clap says its own defaults itself.
+    let default = order::default_of(field).filter(|_| arg.get_default_values().is_empty());
+    let default = default.map_or_else(String::new, |default| format!(" [default: {default}]"));
+    let help = order::with_options(&format!("{}{default}", field.about)).into_owned();
+    let arg = if field.value.is_empty() { arg } else { arg.value_name(field.value) };
+    arg.help(help)
 }
 
 /// The first page, of the program itself: all options of drawing, or those that matter most.
@@ -137,6 +150,8 @@ pub(super) fn first_command(all: bool) -> Command {
 
 #[cfg(test)]
 mod tests {
+    use chiaro::pipeline::REQUEST;
+
     use super::*;
 
     #[test]
@@ -159,6 +174,18 @@ mod tests {
         }
         for group in GROUPS.iter().map(|(group, _)| *group).chain([OUTPUT, "Seeds", "Less work", "Commands"]) {
             assert!(text.contains(&format!("{group}:\n")), "{group}: {text}");
+        }
+    }
+
+    #[test]
+    fn every_field_with_an_option_is_described_by_its_row() {
+        let text = first_page(true).to_string();
+        let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let page = flat(&text);
+        for field in order::JOB.iter().chain(REQUEST) {
+            let Some(option) = field.option else { continue };
+            let about = flat(&order::with_options(field.about));
+            assert!(page.contains(&format!("--{option}")) && page.contains(&about), "{option}: {text}");
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use chiaro::Result;
 use chiaro::pipeline::{Inspection, Listed, Places, inspect, successor};
-use chiaro::{Error, Result};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -83,21 +83,13 @@ pub(super) fn option_of(kind: &str) -> Option<&'static str> {
     })
 }
 
-/// The path that a name means; the error says how to get what is not here.
+/// The path that a name means.
 pub(super) fn find(name: &str) -> Result<PathBuf> {
-    let places = Places::from_env();
-    places.find(name).map_err(|error| with_remedy(error, name))
+    Places::from_env().find(name)
 }
 
-/// An error of a name that is not found, with what to do.
-pub(super) fn with_remedy(error: Error, name: &str) -> Error {
-    match error {
-        Error::Model(text) => Error::Model(format!("{text}; {}", remedy(name))),
-        error => error,
-    }
-}
-
-fn remedy(name: &str) -> String {
+/// What to do where a name leads nowhere.
+pub(super) fn remedy(name: &str) -> String {
     let is_file = [".safetensors", ".gguf", ".ckpt", ".pt", ".bin"].iter().any(|ending| name.ends_with(ending));
     let is_address = name.starts_with("https://") || name.starts_with("http://");
     let parts = name.split('/').filter(|part| !part.is_empty()).count();

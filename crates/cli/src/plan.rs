@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 
 use chiaro::Result;
-use chiaro::pipeline::{OmsRequest, Request, StagePlan};
+use chiaro::order::Order;
+use chiaro::pipeline::StagePlan;
 use chiaro::record::StreamPlan;
 use serde_json::json;
 
 use super::{PlanArgs, print_json, print_line};
 
 pub(super) fn run(args: &PlanArgs) -> Result<()> {
-    let guidance_scale = args.model.oms_guidance()?;
-    let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
-    let mut model = args.model.clone();
-    let controls = args.control.apply(&mut model, &[], &[], &mut Vec::new())?;
-    let request = Request { oms, controls, ..args.shortcuts.apply(model.request()) };
-    let (pipeline, too_large) = model.open_lazily(&request)?;
+    let Order { load, request, .. } = args.model.order(|job| {
+        args.shortcuts.put(&mut job.request)?;
+        args.control.put(job)
+    })?;
+    let (pipeline, too_large) = load.open_lazily(&request)?;
     let (width, height) = pipeline.size(&request)?;
     let stages = pipeline.plan(&request)?;
     let peak = stages.iter().map(StagePlan::peak_bytes).max().unwrap_or(0);

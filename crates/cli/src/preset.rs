@@ -1,9 +1,7 @@
 //! Settings that distilled models were made for.
 
-use chiaro::sampling::{Sampler, SolverKind, TimestepSpacing};
+use chiaro::order;
 use clap::ValueEnum;
-
-use super::generate_args::GenerateArgs;
 
 /// A kind of distilled model, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -18,26 +16,13 @@ pub(crate) enum Preset {
     Hyper,
 }
 
-impl Preset {
-    /// What the models' authors recommend: solver, spacing, steps, guidance.
-    fn settings(self) -> (SolverKind, Option<TimestepSpacing>, usize, f64) {
-        let trailing = Some(TimestepSpacing::Trailing);
-        match self {
-            Preset::Lcm => (SolverKind::Lcm, None, 4, 1.5),
-            Preset::Turbo => (SolverKind::EulerAncestral, trailing, 1, 1.0),
-            Preset::Lightning => (SolverKind::Euler, trailing, 4, 1.0),
-            Preset::Hyper => (SolverKind::Ddim, trailing, 8, 1.0),
+impl From<Preset> for order::Preset {
+    fn from(typed: Preset) -> Self {
+        match typed {
+            Preset::Lcm => order::Preset::Lcm,
+            Preset::Turbo => order::Preset::Turbo,
+            Preset::Lightning => order::Preset::Lightning,
+            Preset::Hyper => order::Preset::Hyper,
         }
-    }
-
-    /// The arguments, with the preset where nothing else was typed.
-    pub(super) fn fill(self, args: &GenerateArgs) -> GenerateArgs {
-        let (kind, spacing, steps, guidance) = self.settings();
-        let mut args = args.clone();
-        args.sampling.spacing = args.sampling.spacing.or(spacing.filter(|_| args.model.sampler.is_none()));
-        args.model.sampler = args.model.sampler.or(Some(Sampler { kind, sigmas: None }));
-        args.model.steps = args.model.steps.or(Some(steps));
-        args.model.guidance = args.model.guidance.or(Some(guidance));
-        args
     }
 }

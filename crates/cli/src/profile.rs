@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use chiaro::image::{check_targets, write_file};
-use chiaro::pipeline::{DispatchProfile, OmsRequest, Request, StageProfile};
+use chiaro::order::Order;
+use chiaro::pipeline::{DispatchProfile, StageProfile};
 use chiaro::{Error, Result};
 use serde_json::{Value, json};
 
@@ -13,12 +14,11 @@ pub(super) fn run(args: &ProfileArgs) -> Result<()> {
     if let Some(path) = &args.trace {
         check_targets("--trace", std::slice::from_ref(path), args.overwrite)?;
     }
-    let guidance_scale = args.model.oms_guidance()?;
-    let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
-    let mut model = args.model.clone();
-    let controls = args.control.apply(&mut model, &[], &[], &mut Vec::new())?;
-    let request = Request { oms, controls, ..args.shortcuts.apply(model.request()) };
-    let (pipeline, _) = model.open_lazily(&request)?;
+    let Order { load, request, .. } = args.model.order(|job| {
+        args.shortcuts.put(&mut job.request)?;
+        args.control.put(job)
+    })?;
+    let (pipeline, _) = load.open_lazily(&request)?;
     tell_remarks(&pipeline);
     let (width, height) = pipeline.size(&request)?;
     let profile = pipeline.profile(&request, &args.stage, args.runs.into())?;

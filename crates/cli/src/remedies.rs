@@ -1,14 +1,13 @@
 //! Errors and warnings as this command tells them: what to do about them in its options and commands.
 
-use std::borrow::Cow;
-
+use chiaro::order::with_options;
 use chiaro::{Error, Place, Remedy};
 
-use super::models::FIRST_MODEL;
+use super::models::{self, FIRST_MODEL};
 
 /// The message, and the options that may help.
 pub(super) fn told(error: &Error) -> String {
-    format!("{}{}{}", message(error), option_of(error), advice(error))
+    format!("{}{}{}", message(error), remedy_of(error), advice(error))
 }
 
 /// What may help against an error, beginning with "; ", or empty.
@@ -33,39 +32,24 @@ pub(super) fn advice(error: &Error) -> String {
     sentence
 }
 
-/// A message with this command's options in place of fields that it names in backticks.
-pub(super) fn with_options(message: &str) -> Cow<'_, str> {
-    let mut text = Cow::Borrowed(message);
-    for (key, option) in FIELDS {
-        let quoted = format!("`{key}`");
-        if text.contains(&quoted) {
-            text = text.replace(&quoted, option).into();
-        }
-    }
+/// A warning of the library as this command tells it.
+pub(super) fn worded(warning: &str) -> String {
+    let mut text = with_options(warning).into_owned();
     if text.starts_with("the demo model does not know") {
-        text.to_mut().push_str(&format!(": `chiaro pull {FIRST_MODEL}`, then --model {FIRST_MODEL}"));
+        text += &format!(": `chiaro pull {FIRST_MODEL}`, then --model {FIRST_MODEL}");
     }
     text
 }
 
-/// The options of fields that messages of the library name.
-const FIELDS: [(&str, &str); 7] = [
-    ("controls[].image", "--control-image"),
-    ("embeddings[]", "--embedding"),
-    ("image.file", "--image"),
-    ("image.mask", "--mask"),
-    ("model.oms_text_encoder", "--oms-text-encoder"),
-    ("model.prediction", "--prediction"),
-    ("model.text_encoder", "--text-encoder"),
-];
-
-/// Fields of a device, which begin messages as options.
-const DEVICE: [&str; 5] = ["precision", "stream-weights", "vae-tiling", "vram", "weights"];
-
+/// The message, behind the option of the field that it is about.
 fn message(error: &Error) -> String {
     let text = error.to_string();
-    let dashes = if error.field().is_some_and(|field| DEVICE.contains(&field)) { "--" } else { "" };
-    format!("{dashes}{}", with_options(&text))
+    let option = error.field().and_then(|field| {
+        let key = format!("`{field}`");
+        let option = with_options(&key);
+        (option != key).then(|| text.replacen(field, &option, 1))
+    });
+    with_options(option.as_deref().unwrap_or(&text)).into_owned()
 }
 
 fn ways(remedies: &[Remedy], words: fn(&Remedy) -> Option<String>) -> Vec<String> {
@@ -125,10 +109,15 @@ fn named(place: Place) -> &'static str {
     }
 }
 
-/// The option that takes what was given to another, in brackets.
-fn option_of(error: &Error) -> String {
-    let Error::Misplaced { belongs: Some(place), .. } = error.cause() else { return String::new() };
-    option(*place).map_or(String::new(), |option| format!(" ({option})"))
+/// The option that takes what was given to another, in brackets; how to get what is not here.
+fn remedy_of(error: &Error) -> String {
+    match error.cause() {
+        Error::Misplaced { belongs: Some(place), .. } => {
+            option(*place).map_or(String::new(), |option| format!(" ({option})"))
+        }
+        Error::NotFound { name, .. } => format!("; {}", models::remedy(name)),
+        _ => String::new(),
+    }
 }
 
 fn option(place: Place) -> Option<&'static str> {
@@ -174,7 +163,7 @@ mod tests {
             told(&error),
             "x; `chiaro pull a/b text_encoder tokenizer` fetches it, or name its folder with --oms-text-encoder"
         );
-        let error = Error::request("vram", "expected 3").advise([Remedy::LargerLimit, Remedy::Name(Place::Vae)]);
+        let error = Error::request("device.vram", "expected 3").advise([Remedy::LargerLimit, Remedy::Name(Place::Vae)]);
         assert_eq!(
             told(&error),
             "--vram: expected 3; choose a larger --vram, or name a file or folder that has one with --vae"
@@ -182,11 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn fields_in_backticks_are_told_as_options() {
-        assert_eq!(
-            with_options("give it `image.file` and `image.mask`, not `this`"),
-            "give it --image and --mask, not `this`"
-        );
-        assert_eq!(told(&Error::request("steps", "expected 1, got 0")), "steps: expected 1, got 0");
+    fn fields_are_told_as_options() {
+        assert_eq!(told(&Error::request("controls[1].image", "no")), "--control-image 2: no");
+        assert_eq!(told(&Error::request("latents", "not with `image.file`")), "latents: not with --image");
+        assert_eq!(told(&Error::refused("a: b")), "a: b");
+        assert!(worded("the demo model does not know \"x\"").ends_with(&format!("--model {FIRST_MODEL}")));
     }
 }

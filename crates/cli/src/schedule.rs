@@ -2,13 +2,14 @@
 
 use chiaro::Result;
 use chiaro::image::check_targets;
-use chiaro::pipeline::Source;
+use chiaro::order::source;
+use chiaro::pipeline::{Places, Source};
 use chiaro::sampling::NoiseSchedule;
 use chiaro::sampling::analysis::{PaperSchedule, TableRow, Terminal, log10_snr, table_1};
 use chiaro::study::{Chart, Curve};
 use serde_json::{Value, json};
 
-use super::{ScheduleArgs, model_source, print_json, print_line, print_lines};
+use super::{ScheduleArgs, print_json, print_line, print_lines};
 
 /// A model's own schedule: where from, and ᾱ_1 … ᾱ_T.
 struct Own {
@@ -36,7 +37,7 @@ pub(super) fn run(args: &ScheduleArgs) -> Result<()> {
     }
     let own = match args.model.as_deref() {
         Some("demo") => Some(Own::read(&Source::DemoModel)?),
-        Some(name) => Some(Own::read(&model_source(Some(name))?)?),
+        Some(name) => Some(Own::read(&source(Some(name), &Places::from_env())?)?),
         None => None,
     };
     let rows = table_1();

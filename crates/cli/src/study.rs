@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use chiaro::image::check_folder;
+use chiaro::order::Order;
 use chiaro::pipeline::{Pipeline, Residency};
 use chiaro::study::{Reference, Settings, Study, Told, parse_prompts};
 use chiaro::{Error, Result, files};
@@ -18,9 +19,10 @@ const MAX_PROMPTS_BYTES: u64 = 64 << 20;
 const GRID_ROWS: usize = 3;
 
 pub(super) fn run(args: &StudyArgs) -> Result<()> {
-    let oms = args
-        .model
-        .oms_source()?
+    let Order { load, request, .. } = args.model.order(|_| Ok(()))?;
+    let oms = load
+        .oms
+        .as_ref()
         .ok_or_else(|| Error::refused("study: compares without and with OMS, so it needs a module: add --oms DIR"))?;
     let text = files::read_text(&args.prompts, MAX_PROMPTS_BYTES, "a list of prompts")?;
     if args.model.vram.is_some() {
@@ -28,7 +30,6 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
             "--vram: a study's pictures all have the same weights; name them with --weights, `chiaro plan --vram` says which fit",
         ));
     }
-    let request = args.model.request();
     let prompts = parse_prompts(&text)?;
     let grids = !(args.oms_prompts.is_empty() && args.oms_guidances.is_empty());
     if !grids && !args.grid_prompts.is_empty() {
@@ -39,7 +40,7 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
         given => given.to_vec(),
     };
     let settings = Settings {
-        model: args.model.source()?.to_string(),
+        model: load.model.to_string(),
         oms: oms.module.to_string(),
         prompts,
         count: args.count,
@@ -52,7 +53,7 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
         sampler: request.sampler.map(|kind| kind.to_string()),
         sigmas: request.sigmas.map(|sigmas| sigmas.to_string()),
         eta: args.eta,
-        oms_guidance_scale: args.model.oms_guidance()?,
+        oms_guidance_scale: request.oms.as_ref().map_or(1.0, |oms| oms.guidance_scale),
         grid_prompts,
         oms_prompts: args.oms_prompts.clone(),
         oms_guidance_scales: args.oms_guidances.clone(),
@@ -61,10 +62,10 @@ pub(super) fn run(args: &StudyArgs) -> Result<()> {
     let study = Study::new(&args.output, settings)?;
     let reference = args.reference.as_deref().map(Reference::read).transpose()?;
     if args.dry_run {
-        return plan(args, &study, &args.model.open_lazily(&request)?.0);
+        return plan(args, &study, &load.open_lazily(&request)?.0);
     }
     check_folder(&args.output)?;
-    let (pipeline, _) = args.model.open(&request)?;
+    let (pipeline, _) = load.open(&request)?;
     if !args.quiet {
         tell_remarks(&pipeline);
     }

@@ -1,13 +1,14 @@
 //! `chiaro tokens`.
 
 use chiaro::Result;
+use chiaro::order::{embeddings, source};
 use chiaro::pipeline::{
     ChunkReport, Places, PromptSyntax, Request, TextReport, TokenEntry, TokenReport, token_reports,
 };
 use serde_json::json;
 
-use super::remedies::with_options;
-use super::{TokensArgs, embeddings, model_source, print_json, print_line};
+use super::remedies::worded;
+use super::{TokensArgs, print_json, print_line};
 
 pub(super) fn run(args: &TokensArgs) -> Result<()> {
     let default = Request::default();
@@ -19,10 +20,11 @@ pub(super) fn run(args: &TokensArgs) -> Result<()> {
         num_inference_steps: args.steps.unwrap_or(default.num_inference_steps),
         ..default
     };
-    let model = model_source(args.model.as_deref())?;
+    let places = Places::from_env();
+    let model = source(args.model.as_deref(), &places)?;
     let texts: Vec<&str> =
         [Some(&request.prompt), request.prompt_2.as_ref()].into_iter().flatten().map(String::as_str).collect();
-    let found = Places::from_env().embeddings_in(&texts);
+    let found = places.embeddings_in(&texts);
     let reports = token_reports(&model, &embeddings(&args.embedding, &found), &request)?;
     if args.json {
         return print_json(&json!({ "syntax": request.prompt_syntax.to_string(), "tokenizers": reports }));
@@ -34,7 +36,7 @@ pub(super) fn run(args: &TokensArgs) -> Result<()> {
             print(report, reports.len() > 1)?;
         }
     }
-    reports[0].remarks.iter().try_for_each(|remark| print_line(&format!("warning: {}", with_options(remark))))
+    reports[0].remarks.iter().try_for_each(|remark| print_line(&format!("warning: {}", worded(remark))))
 }
 
 fn print(report: &TokenReport, named: bool) -> Result<()> {

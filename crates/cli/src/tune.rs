@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use chiaro::gpu::choose_adapter;
-use chiaro::pipeline::{OmsRequest, Request, TunedClass, check_tuning_place, save_tuning, tuning_path};
+use chiaro::order::Order;
+use chiaro::pipeline::{TunedClass, check_tuning_place, save_tuning, tuning_path};
 use chiaro::record::Tuning;
 use chiaro::{Error, Result};
 use serde_json::json;
@@ -28,10 +29,8 @@ pub(super) fn run(args: &TuneArgs) -> Result<()> {
         };
     }
     check_tuning_place(&adapter)?;
-    let guidance_scale = args.model.oms_guidance()?;
-    let oms = args.model.oms_source()?.map(|_| OmsRequest { guidance_scale, ..OmsRequest::default() });
-    let request = Request { oms, ..args.shortcuts.apply(args.model.request()) };
-    let (pipeline, _) = args.model.open_lazily(&request)?;
+    let Order { load, request, .. } = args.model.order(|job| args.shortcuts.put(&mut job.request))?;
+    let (pipeline, _) = load.open_lazily(&request)?;
     tell_remarks(&pipeline);
     // What is there already holds for other models: it stays, but for what is measured again.
     let known = if args.fresh { Tuning::default() } else { pipeline.device().tuning().clone() };

@@ -1,14 +1,14 @@
 //! Options that were typed and change nothing.
 
-use chiaro::pipeline::PromptSyntax;
+use chiaro::order::Order;
+use chiaro::pipeline::{PromptSyntax, Source};
 
 use super::GenerateArgs;
-use super::compose::Order;
 
-impl Order {
+impl GenerateArgs {
     /// A line for each option that was typed and has no effect on this request. What depends on the model's kind, the pipeline tells.
-    pub(super) fn without_effect(&self, args: &GenerateArgs) -> Vec<String> {
-        let request = &self.request;
+    pub(super) fn without_effect(&self, order: &Order) -> Vec<String> {
+        let (args, request) = (self, &order.request);
         let guided = request.guidance_scale > 1.0;
         let is_named = args.output.as_deref().is_some_and(|path| path.as_os_str() != "-" && !path.is_dir());
         let has_tags = args.prompt.as_deref().is_some_and(|prompt| prompt.contains("<lora:"));
@@ -40,7 +40,8 @@ impl Order {
                 "--preview: the picture is there before so many steps are done",
             ),
             (
-                args.model.oms_text_encoder.is_some() && self.model.oms.as_deref().is_none_or(|name| name == "demo"),
+                args.model.oms_text_encoder.is_some()
+                    && order.load.oms.as_ref().is_none_or(|oms| oms.module == Source::DemoOms),
                 "--oms-text-encoder: the demo module has its own",
             ),
         ];

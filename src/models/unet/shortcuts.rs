@@ -31,13 +31,16 @@ pub struct TokenMerging {
 }
 
 impl TokenMerging {
+    /// The largest share: of each cell of 2×2 one pixel stays.
+    pub const MOST: f32 = 0.75;
+
     /// # Errors
-    /// [`Error::Request`] naming the field, when the ratio or the levels are out of range.
+    /// [`Error::Request`] naming the option, when the ratio or the levels are out of range.
     pub fn validate(self) -> Result<()> {
-        if !(self.ratio > 0.0 && self.ratio <= 0.75) {
+        if !(self.ratio > 0.0 && self.ratio <= Self::MOST) {
             return Err(Error::request(
                 "token-merging",
-                format!("expected a share above 0 and up to 0.75, got {}", self.ratio),
+                format!("expected a share above 0 and up to {}, got {}", Self::MOST, self.ratio),
             ));
         }
         if self.levels == 0 {

@@ -125,7 +125,7 @@ impl<T, F: FnMut(Device) -> Result<T>> Trials<F> {
     fn device(&self, adapter: &AdapterInfo, backend: GpuBackend, tiers: Tiers) -> Result<Device> {
         if self.precision == Precision::F16 && adapter.caps.shader_f16 && !tiers.has(Tier::Half) {
             let why = self.remarks.last().cloned().unwrap_or_default();
-            return Err(Error::request("precision", format!("f16: {why}"))
+            return Err(Error::request("device.precision", format!("f16: {why}"))
                 .advise([Remedy::AutomaticPrecision, Remedy::SinglePrecision]));
         }
         Ok(Device::new(Arc::new(backend), self.precision)?.with_remarks(self.remarks.clone()))

@@ -12,7 +12,7 @@ pub(crate) mod weight_types;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::pipeline::device::programs::Programs;
 use crate::pipeline::device::residency::{Residency, Statistics, free_bytes};
@@ -36,7 +36,7 @@ impl Backend for Paper {
 }
 
 /// How activations are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Precision {
@@ -87,9 +87,8 @@ impl Device {
             Precision::F16 if has_f16 => DType::F16,
             Precision::F16 => {
                 let message = format!("f16: {} has no 16-bit shader types", backend.caps().name);
-                return Err(
-                    Error::request("precision", message).advise([Remedy::AutomaticPrecision, Remedy::SinglePrecision])
-                );
+                return Err(Error::request("device.precision", message)
+                    .advise([Remedy::AutomaticPrecision, Remedy::SinglePrecision]));
             }
         };
         Ok(Device {
@@ -221,7 +220,7 @@ impl Device {
     pub fn with_streaming(self, streaming: Streaming) -> Result<Device> {
         if streaming == Streaming::On && self.backend.caps().is_host() {
             let message = "on: weights pass through the memory of a GPU, the processor keeps all of them";
-            return Err(Error::request("stream-weights", message).advise([Remedy::Gpu, Remedy::NoStreaming]));
+            return Err(Error::request("device.stream_weights", message).advise([Remedy::Gpu, Remedy::NoStreaming]));
         }
         Ok(Device { streaming, ..self })
     }

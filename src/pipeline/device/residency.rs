@@ -84,6 +84,7 @@ pub(crate) fn free_bytes() -> Option<u64> {
     let mut system = System::new();
     system.refresh_memory();
     let free = system.available_memory() + system.free_swap();
-    let allowed = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
+    // What files left in memory is given up when it is wanted, so that it does not count.
+    let allowed = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory.saturating_sub(limits.rss));
     (system.total_memory() > 0).then_some(free.min(allowed))
 }

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result};
 
 /// Whether autoencoders run in bands (other programs say tiles): less device memory, the same picture, more host memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum VaeTiling {
     /// Where the whole exceeds the limit of memory, or what the device can bind with every tensor in the type that is best for it, or where the device has
@@ -27,7 +30,7 @@ impl FromStr for VaeTiling {
             "auto" => Ok(VaeTiling::Auto),
             "on" => Ok(VaeTiling::On),
             "off" => Ok(VaeTiling::Off),
-            _ => Err(Error::request("vae-tiling", format!("expected auto, on or off, got {text:?}"))),
+            _ => Err(Error::request("device.vae_tiling", format!("expected auto, on or off, got {text:?}"))),
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::record::DType;
 use crate::weights::WeightType;
 use crate::{Error, Result};
@@ -67,7 +69,8 @@ impl WeightTypes {
 
 /// Whether weights pass through the device in every run, block by block, instead of staying on it. It changes no bit of a picture, and the time that
 /// the way there takes. The autoencoder's stay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Streaming {
     /// Where a limit of memory asks for it: before weights are made as small as q4_0.
@@ -116,7 +119,7 @@ impl FromStr for WeightTypes {
         }
         let refused = |what: &str| {
             Err(Error::request(
-                "weights",
+                "device.weights",
                 format!("expected auto, f16, q8_0, q4_0, or parts as in text=f16,unet=q4_0,oms=q8_0, got {what:?}"),
             ))
         };
@@ -126,16 +129,18 @@ impl FromStr for WeightTypes {
             let part = Part::ALL.iter().find(|(_, name)| *name == part).map(|(part, _)| *part);
             let (Some(part), Some(choice)) = (part, known(word)) else { return refused(pair) };
             if part == Part::Vae && choice != WeightType::F16 {
-                return Err(Error::request("weights", format!("expected vae=f16 at least, got {pair:?}")));
+                return Err(Error::request("device.weights", format!("expected vae=f16 at least, got {pair:?}")));
             }
             if types.of(part).is_some() {
-                return Err(Error::request("weights", format!("expected each part once, got {text:?}")));
+                return Err(Error::request("device.weights", format!("expected each part once, got {text:?}")));
             }
             types = types.with(part, choice);
         }
         Ok(types)
     }
 }
+
+serde_by_name!(WeightTypes);
 
 #[cfg(test)]
 mod tests {
@@ -163,7 +168,7 @@ mod tests {
             ["", "q5_1", "Q4_0", "unet", "unet=", "=q4_0", "clip=q4_0", "unet=q4_0,", "vae=q4_0", "unet=f16,unet=q4_0"]
         {
             let error = text.parse::<WeightTypes>().expect_err(text).to_string();
-            assert!(error.starts_with("weights: expected "), "{text:?}: {error}");
+            assert!(error.starts_with("device.weights: expected "), "{text:?}: {error}");
         }
     }
 }

@@ -52,7 +52,7 @@ pub struct Listed {
 }
 
 /// Where names are looked up.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Places {
     /// Folders of models.
     pub models: Vec<PathBuf>,
@@ -77,7 +77,7 @@ impl Places {
     /// The path that a name means.
     ///
     /// # Errors
-    /// [`Error::Model`] when it is nowhere, with the places that were searched and the nearest names there.
+    /// [`Error::NotFound`] when it is nowhere, with the places that were searched and the nearest names there.
     pub fn find(&self, name: &str) -> Result<PathBuf> {
         self.find_below(name, &INNER)
     }
@@ -196,7 +196,7 @@ impl Places {
         let searched: Vec<String> =
             self.models.iter().chain(&self.hubs).map(|place| place.display().to_string()).collect();
         let searched = if searched.is_empty() { String::new() } else { format!(", nor in {}", searched.join(", ")) };
-        Error::Model(format!("{name}: no such file or folder{searched}{offer}"))
+        Error::NotFound { name: name.to_owned(), searched, near: offer }
     }
 }
 

@@ -28,17 +28,19 @@ pub struct OmsSource {
     pub module: Source,
     /// A folder with `text_encoder/` and `tokenizer/`, in place of what the module's own files point to.
     pub text_encoder: Option<PathBuf>,
+    /// Where the repositories that the module's files point to are looked up; nowhere by default.
+    pub places: Places,
 }
 
 impl OmsSource {
     /// The demo model's module, inside the program.
     pub fn demo() -> Self {
-        OmsSource { module: Source::DemoOms, text_encoder: None }
+        OmsSource { module: Source::DemoOms, text_encoder: None, places: Places::default() }
     }
 
-    /// A module in a folder; its text encoder is where its files point to, or among the models of this machine.
+    /// A module in a folder; its text encoder is where its files point to, or in [`places`](Self::places).
     pub fn folder(path: impl Into<PathBuf>) -> Self {
-        OmsSource { module: Source::Folder(path.into()), text_encoder: None }
+        OmsSource { module: Source::Folder(path.into()), text_encoder: None, places: Places::default() }
     }
 
     /// The step as it is meant for this module. The demo module was trained for a mean-squared error, which pulls towards grey; an ω_ψ a
@@ -307,7 +309,7 @@ impl Pointer {
         if here.has("config.json") { here.json("config.json") } else { Ok(Pointer::default()) }
     }
 
-    /// The folder that it names: from the module's own if relative, else among the models of this machine, as the published modules name
+    /// The folder that it names: from the module's own if relative, else among the models of the source's places, as the published modules name
     /// repositories. Embedded files point nowhere.
     fn folder(&self, source: &OmsSource) -> Option<PathBuf> {
         let Source::Folder(root) = &source.module else {
@@ -315,7 +317,7 @@ impl Pointer {
         };
         let named = self.path.as_ref()?;
         let beside = root.join(named);
-        let place = if beside.is_dir() { beside } else { Places::from_env().find(named).unwrap_or(beside) };
+        let place = if beside.is_dir() { beside } else { source.places.find(named).unwrap_or(beside) };
         Some(place.join(self.subfolder.as_deref().unwrap_or_default()))
     }
 }

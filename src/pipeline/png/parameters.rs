@@ -10,7 +10,9 @@ use crate::pipeline::model::adapters::AdapterReport;
 use crate::pipeline::model::control::Control;
 use crate::pipeline::model::embeddings::EmbeddingReport;
 use crate::pipeline::model::pipeline::Pipeline;
+use crate::pipeline::png::{ETA_OF_DDIM, RECORD};
 use crate::pipeline::request::control::ControlRequest;
+use crate::pipeline::request::fields::png;
 use crate::pipeline::request::{Request, Upscale};
 use crate::sampling::{PictureNoise, RngKind, SigmaSchedule, SolverKind};
 
@@ -50,6 +52,7 @@ pub(crate) fn alone(request: &Request, index: usize, noise: &PictureNoise) -> Re
 pub(crate) fn parameters(pipeline: &Pipeline, request: &Request, size: (usize, usize)) -> Result<Value> {
     let solver = pipeline.sampler(request);
     Ok(json!({
+        "record": RECORD,
         "version": env!("CARGO_PKG_VERSION"),
         "model": pipeline.label(),
         "parts": pipeline.parts().iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -81,17 +84,20 @@ pub(crate) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
         lines += &format!(" {}", report.tag());
     }
     if let Some(negative) = request.negative_prompt.as_ref().filter(|text| !text.is_empty()) {
-        lines += &format!("\nNegative prompt: {negative}");
+        lines += &format!("\n{}: {negative}", png("negative_prompt"));
     }
     let solver = pipeline.sampler(request);
-    let mut fields = vec![("Steps", request.num_inference_steps.to_string()), ("Sampler", solver.label().to_owned())];
+    let mut fields = vec![
+        (png("num_inference_steps"), request.num_inference_steps.to_string()),
+        (png("sampler"), solver.label().to_owned()),
+    ];
     if solver.takes_sigmas() {
         let sigmas = pipeline.schedule_of(request).sigma_schedule();
         let label = if sigmas == SigmaSchedule::Normal { "Automatic" } else { sigmas.label() };
-        fields.push(("Schedule type", label.to_owned()));
+        fields.push((png("sigmas"), label.to_owned()));
     }
-    fields.push(("CFG scale", request.guidance_scale.to_string()));
-    fields.push(("Seed", request.seed.to_string()));
+    fields.push((png("guidance_scale"), request.guidance_scale.to_string()));
+    fields.push((png("seed"), request.seed.to_string()));
     fields.push(("Size", format!("{width}x{height}")));
     if let Some(hash) = pipeline.hashes()?.get("unet") {
         fields.push(("Model hash", hash[..10].to_owned()));
@@ -107,15 +113,15 @@ pub(crate) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
     }
     if let Some((_, name)) = pipeline.parts().iter().find(|(part, _)| *part == "refiner") {
         fields.push(("Refiner", quoted(name)));
-        fields.push(("Refiner switch at", request.refiner_start.to_string()));
+        fields.push((png("refiner_start"), request.refiner_start.to_string()));
     }
     if let Some(cache) = request.deep_cache.filter(|cache| cache.interval > 1) {
-        fields.push(("DeepCache", quoted(&cache.to_string())));
+        fields.push((png("deep_cache.interval"), quoted(&cache.to_string())));
     }
     if let Some(merging) = request.token_merging {
-        fields.push(("Token merging ratio", merging.ratio.to_string()));
+        fields.push((png("token_merging.ratio"), merging.ratio.to_string()));
         if merging.levels > 1 {
-            fields.push(("Token merging levels", merging.levels.to_string()));
+            fields.push((png("token_merging.levels"), merging.levels.to_string()));
         }
     }
     let used: Vec<String> = embeddings_of(pipeline, request).map(EmbeddingReport::short_hash).collect();
@@ -123,37 +129,40 @@ pub(crate) fn infotext(pipeline: &Pipeline, request: &Request, (width, height): 
         fields.push(("TI hashes", quoted(&used.join(", "))));
     }
     if let Some(variation) = &request.variation {
-        fields.push(("Variation seed", variation.seed.to_string()));
-        fields.push(("Variation seed strength", variation.strength.to_string()));
+        fields.push((png("variation.seed"), variation.seed.to_string()));
+        fields.push((png("variation.strength"), variation.strength.to_string()));
     }
     if let Some(image) = &request.image {
-        fields.push(("Denoising strength", image.strength.to_string()));
+        fields.push((png("hires.strength"), image.strength.to_string()));
     }
     // AUTOMATIC1111 counts from 1 and leaves 1 unsaid.
     if request.clip_skip > 0 {
-        fields.push(("Clip skip", (request.clip_skip + 1).to_string()));
+        fields.push((png("clip_skip"), (request.clip_skip + 1).to_string()));
     }
     if let Some(hires) = &request.hires {
-        fields.push(("Denoising strength", hires.strength.to_string()));
-        fields.push(("Hires upscale", hires.scale.to_string()));
+        fields.push((png("hires.strength"), hires.strength.to_string()));
+        fields.push((png("hires.scale"), hires.scale.to_string()));
         if let Some(steps) = hires.steps {
-            fields.push(("Hires steps", steps.to_string()));
+            fields.push((png("hires.steps"), steps.to_string()));
         }
         let upscaler = if hires.upscale == Upscale::Latent { "Latent" } else { "Lanczos" };
-        fields.push(("Hires upscaler", upscaler.into()));
+        fields.push((png("hires.upscale"), upscaler.into()));
+    }
+    if request.image_guidance_scale != Request::default().image_guidance_scale {
+        fields.push((png("image_guidance_scale"), request.image_guidance_scale.to_string()));
     }
     if request.rng == RngKind::Torch {
-        fields.push(("RNG", "CPU".into()));
+        fields.push((png("rng"), "CPU".into()));
     }
     if request.noise_seed_delta != 0 {
-        fields.push(("ENSD", request.noise_seed_delta.to_string()));
+        fields.push((png("noise_seed_delta"), request.noise_seed_delta.to_string()));
     }
     if let Some(eta) = request.eta {
-        fields.push((if solver == SolverKind::Ddim { "Eta DDIM" } else { "Eta" }, eta.to_string()));
+        fields.push((if solver == SolverKind::Ddim { ETA_OF_DDIM } else { png("eta") }, eta.to_string()));
     }
     if let Some(oms) = &request.oms {
         fields.push(("One More Step", pipeline.oms_label().map(quoted).unwrap_or_default()));
-        fields.push(("One More Step scale", oms.guidance_scale.to_string()));
+        fields.push((png("oms.guidance_scale"), oms.guidance_scale.to_string()));
     }
     let controls =
         request.controls.iter().enumerate().map(|(i, control)| {

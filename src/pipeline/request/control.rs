@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::image::Rgb8Image;
+use crate::pipeline::request::fields::{CONTROL_WEIGHT, SHARE};
 use crate::weights::hex;
 use crate::{Error, Result};
 
@@ -38,19 +39,21 @@ impl Default for ControlRequest {
 
 impl ControlRequest {
     /// # Errors
-    /// [`Error::Request`] naming the field, its range and what came.
+    /// [`Error::Request`] naming the option, its range and what came.
     pub(crate) fn validate(&self) -> Result<()> {
-        let refuse = |field: &'static str, what: String| Err(Error::request(field, what));
-        if !(self.weight.is_finite() && self.weight.abs() <= 100.0) {
-            return refuse("control-weight", format!("expected a number from -100 to 100, got {}", self.weight));
-        }
-        for (name, share) in [("control-start", self.start), ("control-end", self.end)] {
-            if !(0.0..=1.0).contains(&share) {
-                return refuse(name, format!("expected a share of the steps from 0 to 1, got {share}"));
+        let refuse = |field: String, what: String| Err(Error::request(field, what));
+        for (key, range, number) in
+            [("weight", CONTROL_WEIGHT, self.weight), ("start", SHARE, self.start), ("end", SHARE, self.end)]
+        {
+            if !range.has(number) {
+                return refuse(format!("controls[].{key}"), format!("expected {range}, got {number}"));
             }
         }
         if self.start >= self.end {
-            return refuse("control-start", format!("expected less than its end {}, got {}", self.end, self.start));
+            return refuse(
+                "controls[].start".into(),
+                format!("expected less than its end {}, got {}", self.end, self.start),
+            );
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::request::fields::fits;
 use crate::{Error, Result};
 
 /// Which calls of the UNet are whole, and how much of it the others compute (Ma, Fang, Wang: DeepCache, CVPR 2024, section 3.2, with a uniform
@@ -30,17 +31,10 @@ impl DeepCache {
     }
 
     /// # Errors
-    /// [`Error::Request`] naming the field, its range and what came.
+    /// [`Error::Request`] naming the option, its range and what came.
     pub(crate) fn validate(self, controlled: bool) -> Result<()> {
-        if !(1..=1000).contains(&self.interval) {
-            return Err(Error::request(
-                "deep-cache",
-                format!("expected an interval from 1 to 1000, got {}", self.interval),
-            ));
-        }
-        if self.depth == 0 {
-            return Err(Error::request("deep-cache", "expected a depth of 1 or more, got 0"));
-        }
+        fits("deep_cache.interval", self.interval)?;
+        fits("deep_cache.depth", self.depth)?;
         if self.interval > 1 && controlled {
             return Err(Error::request(
                 "deep-cache",

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::image::Rgb8Image;
 use crate::models::layout::to_channels_first;
+use crate::pipeline::request::fields::STRENGTH;
 use crate::record::Shape;
 use crate::weights::hex;
 use crate::{Error, Result};
@@ -68,11 +69,8 @@ impl InitImage {
     /// # Errors
     /// [`Error::Request`] saying what was expected.
     pub(crate) fn validate(&self) -> Result<()> {
-        if !(self.strength > 0.0 && self.strength <= 1.0) {
-            return Err(Error::request(
-                "strength",
-                format!("expected a number above 0 and up to 1, got {}", self.strength),
-            ));
+        if !STRENGTH.has(self.strength) {
+            return Err(Error::request("image.strength", format!("expected {STRENGTH}, got {}", self.strength)));
         }
         let pixels = self.width * self.height;
         if self.rgb.len() != 3 * pixels {

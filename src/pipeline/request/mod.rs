@@ -2,6 +2,8 @@
 
 pub(crate) mod control;
 pub(crate) mod deep_cache;
+pub(crate) mod field_kinds;
+pub(crate) mod fields;
 pub(crate) mod init;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::models::TokenMerging;
 use crate::pipeline::request::control::ControlRequest;
 use crate::pipeline::request::deep_cache::DeepCache;
+use crate::pipeline::request::fields::{fits, within};
 use crate::pipeline::request::init::InitImage;
 use crate::sampling::{
     BetaSchedule, OmsForm, RngKind, SchedulerConfig, SigmaSchedule, Solver, SolverKind, SolverOptions, TimestepSpacing,
@@ -229,17 +232,11 @@ impl Default for Request {
     }
 }
 
-/// Largest width or height; a latent of 1024×1024 is beyond what these models draw, and guards size arithmetic.
-const MAX_SIDE: usize = 8192;
-
 /// Longest prompt; a hundred times what a person writes, and it bounds what brackets in brackets can cost.
 const MAX_PROMPT_BYTES: usize = 32_768;
 
 /// Most controls of a request: each takes a share of the device's memory.
 const MAX_CONTROLS: usize = 16;
-
-/// Largest size that SDXL is told; its sinusoids carry no more.
-const MAX_TOLD: usize = 65_536;
 
 impl Request {
     /// Checks everything that can be checked without a model.
@@ -247,75 +244,19 @@ impl Request {
     /// # Errors
     /// [`Error::Request`] naming the field, its range and what came.
     pub fn validate(&self) -> Result<()> {
-        for (name, side) in [("width", self.width), ("height", self.height)] {
-            if let Some(side) = side
-                && (!(64..=MAX_SIDE).contains(&side) || !side.is_multiple_of(8))
-            {
-                let near = (side.clamp(64, MAX_SIDE) + 4) / 8 * 8;
-                return Err(Error::request(
-                    name,
-                    format!("expected a multiple of 8 from 64 to {MAX_SIDE}, got {side}; the nearest is {near}"),
-                ));
-            }
+        for (key, side) in [("width", self.width), ("height", self.height)] {
+            side.map_or(Ok(()), |side| fits(key, side))?;
         }
-        if !(1..=1000).contains(&self.num_inference_steps) {
-            return Err(Error::request("steps", format!("expected 1 to 1000, got {}", self.num_inference_steps)));
-        }
-        if !(1..=10_000).contains(&self.count) {
-            return Err(Error::request("count", format!("expected 1 to 10000, got {}", self.count)));
-        }
-        if !(1..=64).contains(&self.batch) {
-            return Err(Error::request("batch", format!("expected 1 to 64, got {}", self.batch)));
-        }
-        finite_in("guidance", self.guidance_scale, 0.0, 100.0)?;
-        let (start, end) = self.guidance_interval;
-        finite_in("guidance-interval", start, 0.0, 1.0)?;
-        finite_in("guidance-interval", end, 0.0, 1.0)?;
-        if start >= end {
-            return Err(Error::request(
-                "guidance-interval",
-                format!("expected two shares of the steps, the first below the second, got {start} and {end}"),
-            ));
-        }
-        finite_in("image-guidance", self.image_guidance_scale, 1.0, 100.0)?;
-        finite_in("aesthetic-score", self.aesthetic_score, 0.0, 10.0)?;
-        finite_in("negative-aesthetic-score", self.negative_aesthetic_score, 0.0, 10.0)?;
-        if !(self.refiner_start > 0.0 && self.refiner_start < 1.0) {
-            return Err(Error::request(
-                "refiner-start",
-                format!("expected a number above 0 and below 1, got {}", self.refiner_start),
-            ));
-        }
+        fits("num_inference_steps", self.num_inference_steps)?;
+        fits("count", self.count)?;
+        fits("batch", self.batch)?;
+        self.validate_numbers()?;
         if let Some(cache) = &self.deep_cache {
             cache.validate(!self.controls.is_empty())?;
         }
         self.token_merging.map_or(Ok(()), TokenMerging::validate)?;
-        finite_in("guidance-rescale", self.guidance_rescale, 0.0, 1.0)?;
-        finite_in("offset-noise", self.offset_noise, 0.0, 1.0)?;
-        if let Some(ratio) = self.dynamic_thresholding
-            && !(ratio > 0.0 && ratio <= 1.0)
-        {
-            return Err(Error::request(
-                "dynamic-thresholding",
-                format!("expected a fraction above 0 and up to 1, got {ratio}"),
-            ));
-        }
-        if let Some(hires) = &self.hires {
-            if !(hires.scale > 1.0 && hires.scale <= 4.0) {
-                return Err(Error::request(
-                    "hires",
-                    format!("expected a scale above 1 and up to 4, got {}", hires.scale),
-                ));
-            }
-            if !(hires.strength > 0.0 && hires.strength <= 1.0) {
-                return Err(Error::request(
-                    "hires-strength",
-                    format!("expected a number above 0 and up to 1, got {}", hires.strength),
-                ));
-            }
-            if self.image.as_ref().is_some_and(|image| image.mask.is_some()) {
-                return Err(Error::request("hires", "does not go with a mask"));
-            }
+        if self.hires.is_some() && self.image.as_ref().is_some_and(|image| image.mask.is_some()) {
+            return Err(Error::request("hires.scale", "does not go with a mask"));
         }
         if let Some(image) = &self.image {
             image.validate()?;
@@ -327,15 +268,6 @@ impl Request {
             ));
         }
         self.controls.iter().try_for_each(ControlRequest::validate)?;
-        if let Some(eta) = self.eta {
-            finite_in("eta", eta, 0.0, 1.0)?;
-        }
-        if let Some(oms) = &self.oms {
-            finite_in("oms-guidance", oms.guidance_scale, 0.0, 100.0)?;
-            if let OmsForm::Paper { eta } = oms.form {
-                finite_in("oms-eta", eta, 0.0, 1.0)?;
-            }
-        }
         for text in self.prompts() {
             if text.len() > MAX_PROMPT_BYTES {
                 return Err(Error::request(
@@ -345,28 +277,54 @@ impl Request {
             }
         }
         let told = [
-            ("original-size", self.original_size.unwrap_or((1, 1)), 1),
-            ("crop", self.crops_coords_top_left, 0),
-            ("target-size", self.target_size.unwrap_or((1, 1)), 1),
+            ("original_size", self.original_size),
+            ("crops_coords_top_left", Some(self.crops_coords_top_left)),
+            ("target_size", self.target_size),
         ];
-        for (name, (down, across), least) in told {
-            if !(least..=MAX_TOLD).contains(&down) || !(least..=MAX_TOLD).contains(&across) {
-                return Err(Error::request(
-                    name,
-                    format!("expected {least} to {MAX_TOLD} pixels, got {down} down and {across} across"),
-                ));
-            }
+        for (key, (down, across)) in told.into_iter().filter_map(|(key, pair)| Some((key, pair?))) {
+            fits(key, vec![down, across])?;
         }
         if let Some((index, of)) = self.place
             && (self.count != 1 || index >= of || of > 10_000)
         {
             return Err(Error::request("place", format!("expected one picture of a batch, got {index} of {of}")));
         }
-        if let Some(variation) = &self.variation {
-            finite_in("variation-strength", variation.strength, 0.0, 1.0)?;
-        }
         if self.latents.is_some() && self.count != 1 {
             return Err(Error::request("latents", "given noise makes one picture, set count to 1"));
+        }
+        Ok(())
+    }
+
+    /// Numbers that are held against their rows' ranges, with the fields that go with them.
+    fn validate_numbers(&self) -> Result<()> {
+        let (start, end) = self.guidance_interval;
+        let oms = self.oms.as_ref();
+        let numbers = [
+            ("guidance_scale", Some(self.guidance_scale)),
+            ("guidance_interval", Some(start)),
+            ("guidance_interval", Some(end)),
+            ("image_guidance_scale", Some(self.image_guidance_scale)),
+            ("aesthetic_score", Some(self.aesthetic_score)),
+            ("negative_aesthetic_score", Some(self.negative_aesthetic_score)),
+            ("refiner_start", Some(self.refiner_start)),
+            ("guidance_rescale", Some(self.guidance_rescale)),
+            ("offset_noise", Some(self.offset_noise)),
+            ("dynamic_thresholding", self.dynamic_thresholding),
+            ("hires.scale", self.hires.as_ref().map(|hires| hires.scale)),
+            ("hires.strength", self.hires.as_ref().map(|hires| hires.strength)),
+            ("eta", self.eta),
+            ("oms.guidance_scale", oms.map(|oms| oms.guidance_scale)),
+            ("oms.form.paper.eta", oms.and_then(|oms| oms.form.eta())),
+            ("variation.strength", self.variation.as_ref().map(|variation| variation.strength)),
+        ];
+        for (key, number) in numbers.into_iter().filter_map(|(key, number)| Some((key, number?))) {
+            within(key, number)?;
+        }
+        if start >= end {
+            return Err(Error::request(
+                "guidance_interval",
+                format!("expected two shares of the steps, the first below the second, got {start} and {end}"),
+            ));
         }
         Ok(())
     }
@@ -428,11 +386,4 @@ impl Request {
             ..own.clone()
         }
     }
-}
-
-fn finite_in(name: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
-    if value.is_finite() && (low..=high).contains(&value) {
-        return Ok(());
-    }
-    Err(Error::request(name, format!("expected a number from {low} to {high}, got {value}")))
 }

@@ -74,7 +74,8 @@ impl Pipeline {
         bytes: u64,
     ) -> Result<(Self, Vec<TooLarge>)> {
         if device.caps().is_host() {
-            let refused = Error::request("vram", "limits the memory of a GPU, the processor keeps all weights in f32");
+            let refused =
+                Error::request("device.vram", "limits the memory of a GPU, the processor keeps all weights in f32");
             return Err(refused.advise([Way::Gpu, Way::NoLimit]));
         }
         let fixed = device.weights();
@@ -157,5 +158,5 @@ fn does_not_fit(plans: &[StagePlan], device: &Device, types: WeightTypes, bytes:
     );
     let has_smaller = device.storage() == DType::F32 && device.caps().shader_f16;
     let ways = [Some(Way::SmallerSize), has_smaller.then_some(Way::HalfPrecision), Some(Way::LargerLimit)];
-    Error::request("vram", message).advise(ways.into_iter().flatten())
+    Error::request("device.vram", message).advise(ways.into_iter().flatten())
 }

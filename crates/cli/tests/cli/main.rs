@@ -4,6 +4,7 @@ mod control;
 mod doctor;
 mod failures;
 mod inspect;
+mod jobs;
 mod like;
 mod lora;
 mod options;

@@ -8,8 +8,10 @@ use serde_json::Value;
 use super::fields::{Fields, number};
 use super::{Program, Recipe, RecipeAdapter, RecipeControl, RecipeEmbedding, RecipeImage, stem};
 use crate::models::TokenMerging;
+use crate::pipeline::png::ETA_OF_DDIM;
 use crate::pipeline::request::control::ControlRequest;
 use crate::pipeline::request::deep_cache::DeepCache;
+use crate::pipeline::request::fields::png;
 use crate::pipeline::request::{Hires, Request, Upscale};
 use crate::sampling::{RngKind, SolverKind, Variation};
 use crate::text::PromptSyntax;
@@ -75,7 +77,7 @@ pub(super) fn read(text: &str) -> Result<Recipe> {
         version if version.starts_with("chiaro") => Program::Chiaro,
         _ => Program::Automatic1111,
     };
-    let Some(steps) = fields.number("Steps")? else {
+    let Some(steps) = fields.number(png("num_inference_steps"))? else {
         return Err(Error::refused("its parameters have no \"Steps\""));
     };
     let default = Request::default();
@@ -85,11 +87,11 @@ pub(super) fn read(text: &str) -> Result<Recipe> {
             prompt,
             negative_prompt: negative,
             num_inference_steps: steps,
-            guidance_scale: fields.number("CFG scale")?.unwrap_or(7.0),
-            seed: fields.number("Seed")?.unwrap_or(default.seed),
-            noise_seed_delta: fields.number("ENSD")?.unwrap_or(0),
-            image_guidance_scale: fields.number("Image CFG scale")?.unwrap_or(default.image_guidance_scale),
-            refiner_start: fields.number("Refiner switch at")?.unwrap_or(default.refiner_start),
+            guidance_scale: fields.number(png("guidance_scale"))?.unwrap_or(7.0),
+            seed: fields.number(png("seed"))?.unwrap_or(default.seed),
+            noise_seed_delta: fields.number(png("noise_seed_delta"))?.unwrap_or(0),
+            image_guidance_scale: fields.number(png("image_guidance_scale"))?.unwrap_or(default.image_guidance_scale),
+            refiner_start: fields.number(png("refiner_start"))?.unwrap_or(default.refiner_start),
             prompt_syntax: PromptSyntax::A1111,
             ..default
         },
@@ -99,11 +101,11 @@ pub(super) fn read(text: &str) -> Result<Recipe> {
     shortcuts(&fields, &mut recipe.request)?;
     noise(&fields, &mut recipe)?;
     size_and_passes(&fields, &mut recipe)?;
-    let sampler = fields.text("Sampler").unwrap_or_else(|| "Euler a".into());
-    let schedule = ["Schedule type", "Schedule", "Scheduler"].iter().find_map(|name| fields.text(name));
+    let sampler = fields.text(png("sampler")).unwrap_or_else(|| "Euler a".into());
+    let schedule = [png("sigmas"), "Schedule", "Scheduler"].iter().find_map(|name| fields.text(name));
     recipe.take_sampler(&sampler, schedule.as_deref());
     eta(&fields, &mut recipe)?;
-    let clip_skip: i64 = fields.number("Clip skip")?.unwrap_or(1);
+    let clip_skip: i64 = fields.number(png("clip_skip"))?.unwrap_or(1);
     // Fooocus draws with SDXL alone, and counts from the last layer, SDXL's own being the second.
     let first = if program == Program::Fooocus { 2 } else { 1 };
     recipe.request.clip_skip = usize::try_from(clip_skip - first).unwrap_or(0);
@@ -123,17 +125,18 @@ pub(super) fn read(text: &str) -> Result<Recipe> {
 /// What is left out of the UNet's work.
 fn shortcuts(fields: &Fields, request: &mut Request) -> Result<()> {
     // There the share may be larger and means all pixels that can be merged.
-    let ratio = fields.number::<f32>("Token merging ratio")?.filter(|ratio| *ratio != 0.0);
+    let ratio = fields.number::<f32>(png("token_merging.ratio"))?.filter(|ratio| *ratio != 0.0);
     let ratio = ratio.map(|ratio| if ratio <= 1.0 { ratio.min(0.75) } else { ratio });
-    let levels = fields.number("Token merging levels")?.unwrap_or(1);
+    let levels = fields.number(png("token_merging.levels"))?.unwrap_or(1);
     request.token_merging = ratio.map(|ratio| TokenMerging { ratio, levels });
     let refused = |e: String| Error::refused(format!("DeepCache: {e}"));
-    request.deep_cache = fields.text("DeepCache").map(|text| text.parse::<DeepCache>().map_err(refused)).transpose()?;
+    request.deep_cache =
+        fields.text(png("deep_cache.interval")).map(|text| text.parse::<DeepCache>().map_err(refused)).transpose()?;
     Ok(())
 }
 
 fn noise(fields: &Fields, recipe: &mut Recipe) -> Result<()> {
-    let source = fields.text("RNG").unwrap_or_default();
+    let source = fields.text(png("rng")).unwrap_or_default();
     recipe.request.rng = match source.to_lowercase().as_str() {
         "cpu" => RngKind::Torch,
         "" | "gpu" | "nv" | "cuda" => RngKind::A1111Gpu,
@@ -143,8 +146,8 @@ fn noise(fields: &Fields, recipe: &mut Recipe) -> Result<()> {
         }
     };
     fields.skip_if("Sampler RNG", |own| own == source);
-    let strength: Option<f64> = fields.number("Variation seed strength")?;
-    let seed = fields.number("Variation seed")?;
+    let strength: Option<f64> = fields.number(png("variation.strength"))?;
+    let seed = fields.number(png("variation.seed"))?;
     recipe.request.variation = strength.map(|strength| Variation { seed: seed.unwrap_or(0), strength });
     Ok(())
 }
@@ -152,12 +155,12 @@ fn noise(fields: &Fields, recipe: &mut Recipe) -> Result<()> {
 /// Sides, the second pass, and the picture that it started from.
 fn size_and_passes(fields: &Fields, recipe: &mut Recipe) -> Result<()> {
     let mut size = fields.size("Size")?;
-    let strength: Option<f64> = fields.number("Denoising strength")?;
-    let upscaler = fields.text("Hires upscaler");
+    let strength: Option<f64> = fields.number(png("hires.strength"))?;
+    let upscaler = fields.text(png("hires.upscale"));
     // stable-diffusion.cpp has the method where others have the factor.
-    let (mut scale, upscaler) = match fields.text("Hires upscale") {
+    let (mut scale, upscaler) = match fields.text(png("hires.scale")) {
         Some(text) if recipe.program == Program::StableDiffusionCpp => (fields.number("Hires scale")?, Some(text)),
-        Some(text) => (Some(number("Hires upscale", &text)?), upscaler),
+        Some(text) => (Some(number(png("hires.scale"), &text)?), upscaler),
         None => (None, upscaler),
     };
     // Before 2023 the first pass had a size of its own, and Size was the second's.
@@ -171,7 +174,7 @@ fn size_and_passes(fields: &Fields, recipe: &mut Recipe) -> Result<()> {
     }
     recipe.request.width = size.map(|size| size.0);
     recipe.request.height = size.map(|size| size.1);
-    let steps: Option<usize> = fields.number("Hires steps")?.filter(|steps| *steps > 0);
+    let steps: Option<usize> = fields.number(png("hires.steps"))?.filter(|steps| *steps > 0);
     match (scale, strength) {
         (Some(scale), strength) => {
             let (upscale, told) = upscale(upscaler.as_deref());
@@ -206,7 +209,7 @@ fn upscale(name: Option<&str>) -> (Upscale, Option<String>) {
 fn eta(fields: &Fields, recipe: &mut Recipe) -> Result<()> {
     let kind = recipe.request.sampler;
     let own = kind.and_then(SolverKind::eta);
-    for name in ["Eta", "Eta DDIM"] {
+    for name in [png("eta"), ETA_OF_DDIM] {
         let eta: Option<f64> = match fields.text(name) {
             // As stable-diffusion.cpp writes what is left to the sampler.
             Some(text) if matches!(text.as_str(), "inf" | "nan") => None,
@@ -240,7 +243,7 @@ fn names(fields: &Fields, recipe: &mut Recipe) -> Result<()> {
             recipe.parts.insert(part.to_owned(), stem(bare));
         }
     }
-    let scale = fields.number("One More Step scale")?;
+    let scale = fields.number(png("oms.guidance_scale"))?;
     recipe.take_oms(fields.named("One More Step"), scale);
     let pairs = |name: &str| -> Vec<(String, String)> {
         let text = fields.text(name).unwrap_or_default();
@@ -313,7 +316,7 @@ fn split(text: &str) -> Parts {
     let mut is_negative = false;
     for line in &lines[..at] {
         let line = line.trim();
-        let label = line.strip_prefix("Negative prompt:");
+        let label = line.strip_prefix(png("negative_prompt")).and_then(|rest| rest.strip_prefix(':'));
         is_negative |= label.is_some();
         sides[usize::from(is_negative)].push(label.map_or(line, str::trim));
     }

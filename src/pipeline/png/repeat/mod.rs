@@ -29,7 +29,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::image::{Metadata, XMP, read_metadata};
+use crate::image::{Metadata, XMP, metadata_in, read_metadata};
+use crate::pipeline::png::RECORD;
 use crate::pipeline::request::{OmsRequest, Request};
 use crate::sampling::PredictionType;
 use crate::{Error, Result};
@@ -193,25 +194,35 @@ const MAKE: u16 = 0x010f;
 /// # Errors
 /// When the file is no picture, says nothing, what it says cannot be understood, or it says what cannot be repeated.
 pub fn read_recipe(path: &Path) -> Result<Recipe> {
-    let said = read_metadata(path)?;
+    recipe_of(path, &read_metadata(path)?)
+}
+
+/// As [`read_recipe`], of a file's bytes; `path` is what messages call it.
+///
+/// # Errors
+/// As [`read_recipe`].
+pub fn recipe_in(path: &Path, bytes: &[u8]) -> Result<Recipe> {
+    recipe_of(path, &metadata_in(path, bytes)?)
+}
+
+fn recipe_of(path: &Path, said: &Metadata) -> Result<Recipe> {
     let at = |e: Error| match e {
         error @ Error::Request { .. } => Error::refused(format!("{}: {error}", path.display())),
         other => other,
     };
-    recipe(&said).map_err(at)?.ok_or_else(|| {
+    recipe(said).map_err(at)?.ok_or_else(|| {
         Error::refused(format!("{}: holds no parameters; was it saved by another program?", path.display()))
     })
 }
 
 /// A picture's recipe, if there is one.
-fn recipe(said: &Metadata) -> Result<Option<Recipe>> {
+pub(super) fn recipe(said: &Metadata) -> Result<Option<Recipe>> {
     let exif = |tag: u16, prefix: &str| {
         let texts = said.exif.iter().flat_map(|exif| &exif.texts);
         texts.filter(|(own, _)| *own == tag).find_map(|(_, text)| text.strip_prefix(prefix)?.strip_prefix(':'))
     };
     if let Some(json) = said.text(OWN).or_else(|| exif(DESCRIPTION, OWN)) {
-        let read = serde_json::from_str(json);
-        return read.map(Some).map_err(|e| Error::refused(format!("its parameters cannot be read: {e}")));
+        return own(json).map(Some);
     }
     if let Some(json) = said.text("invokeai_metadata") {
         return invokeai::read(json).map(Some);
@@ -248,6 +259,24 @@ fn recipe(said: &Metadata) -> Result<Option<Recipe>> {
         (None, Some(drawn)) => comfy::read_drawn(drawn).map(Some),
         (None, None) => Ok(None),
     }
+}
+
+/// This program's own record, of any form up to [`RECORD`].
+fn own(json: &str) -> Result<Recipe> {
+    #[derive(Deserialize)]
+    struct Head {
+        record: Option<Value>,
+        version: Option<String>,
+    }
+    let refused = |e: serde_json::Error| Error::refused(format!("its parameters cannot be read: {e}"));
+    let Head { record, version } = serde_json::from_str(json).map_err(refused)?;
+    if let Some(other) = record.filter(|form| !form.as_u64().is_some_and(|form| (1..=RECORD).contains(&form))) {
+        let writer = version.map_or_else(|| "another version".to_owned(), |version| format!("chiaro {version}"));
+        return Err(Error::refused(format!(
+            "its record is of form {other}, this program reads up to {RECORD}; it was written by {writer}, repeat it with that"
+        )));
+    }
+    serde_json::from_str(json).map_err(refused)
 }
 
 /// JSON as Python writes it, where numbers may be `NaN` or `Infinity`; nothing where it is none.

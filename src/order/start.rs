@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use chiaro::image::{Photo, Rgb8Image, open_photo};
-use chiaro::pipeline::{InitImage, Recipe, Request};
-use chiaro::{Error, Result};
-
-use super::ModelArgs;
-use super::generate_args::GenerateArgs;
+use crate::image::{Photo, Rgb8Image};
+use crate::order::job::Job;
+use crate::pipeline::{InitImage, Recipe, Request};
+use crate::{Error, Result};
 
 /// Pixels that sides are a multiple of.
 const GRAIN: usize = 8;
@@ -18,23 +16,23 @@ const LEAST: usize = 64;
 /// How many times the pixels that a model was made for it still draws well: its own pictures in 3:2.
 const MOST: f64 = 1.5;
 
-impl GenerateArgs {
-    /// Puts the picture to start from, and the size, into the request.
+impl Job {
+    /// Puts the picture to start from, and the size, into the request. `own` is the size that the model was made for.
     pub(super) fn start_from(
         &self,
-        model: &ModelArgs,
+        own: impl Fn() -> Result<(usize, usize)>,
         recipe: Option<&Recipe>,
         request: &mut Request,
         notes: &mut Vec<String>,
     ) -> Result<()> {
-        let own = || model.overrides()?.own_size(&model.source()?);
         if let Some((image, mask)) = self.pictures(recipe, notes)? {
-            let path = self.start.image.as_deref().unwrap_or(Path::new(""));
-            let size = Sizes { option: "--image", path, picture: (image.width, image.height) };
+            let asked = self.image.as_ref();
+            let name = asked.map_or(Path::new(""), |asked| asked.file.name());
+            let size = Sizes { field: "image.file", name, picture: (image.width, image.height) };
             let (width, height) = size.choose(request, own, notes)?;
             let fit = |picture: &Rgb8Image| picture.cropped_to(width, height).resized(width, height);
             let told = recipe.and_then(|recipe| recipe.image.as_ref()).map(|told| told.strength);
-            let strength = self.start.strength.or(told).unwrap_or(InitImage::STRENGTH);
+            let strength = asked.and_then(|asked| asked.strength).or(told).unwrap_or(InitImage::STRENGTH);
             request.image =
                 Some(InitImage::new(&fit(&image)?, mask.as_ref().map(fit).transpose()?.as_ref(), strength)?);
             (request.width, request.height) = (Some(width), Some(height));
@@ -42,49 +40,55 @@ impl GenerateArgs {
         }
         // Without another size, a picture is as large as what its first ControlNet sees, as in diffusers.
         let first = request.controls.first().and_then(|control| control.image.clone());
-        if let (Some(image), Some(path)) = (first, self.control.control_image.first()) {
-            let size = Sizes { option: "--control-image", path, picture: (image.width, image.height) };
+        let file = self.controls.iter().flatten().find_map(|control| control.image.as_ref());
+        if let (Some(image), Some(file)) = (first, file) {
+            let size = Sizes { field: "controls[].image", name: file.name(), picture: (image.width, image.height) };
             let (width, height) = size.choose(request, own, notes)?;
             (request.width, request.height) = (Some(width), Some(height));
         }
         Ok(())
     }
 
-    /// `--image` and `--mask` as they are, of one size.
+    /// The picture to start from and its mask as they are, of one size.
     fn pictures(
         &self,
         recipe: Option<&Recipe>,
         notes: &mut Vec<String>,
     ) -> Result<Option<(Rgb8Image, Option<Rgb8Image>)>> {
         let told = recipe.and_then(|recipe| recipe.image.as_ref());
-        let Some(path) = &self.start.image else {
+        let Some(asked) = &self.image else {
             return match told {
-                Some(_) => Err(Error::refused("--like: the picture started from another one, name that with --image")),
+                Some(_) => {
+                    Err(Error::request("like", "the picture started from another one, name that with `image.file`"))
+                }
                 None => Ok(None),
             };
         };
-        if told.is_some_and(|told| told.mask) && self.start.mask.is_none() {
-            return Err(Error::refused("--like: the picture was repainted with a mask, name that with --mask"));
+        if told.is_some_and(|told| told.mask) && asked.mask.is_none() {
+            return Err(Error::request("like", "the picture was repainted with a mask, name that with `image.mask`"));
         }
-        let image = colours("--image", open_photo(path)?, notes);
-        let mask = self.start.mask.as_deref().map(|path| Ok::<_, Error>(mask(open_photo(path)?, notes))).transpose()?;
+        let image = colours("image.file", asked.file.photo()?, notes);
+        let mask = asked.mask.as_ref().map(|file| Ok::<_, Error>(mask(file.photo()?, notes))).transpose()?;
         if let Some(mask) = &mask
             && (mask.width, mask.height) != (image.width, image.height)
         {
-            return Err(Error::refused(format!(
-                "--mask: expected the size of --image, {}x{}, got {}x{}",
-                image.width, image.height, mask.width, mask.height
-            )));
+            return Err(Error::request(
+                "image.mask",
+                format!(
+                    "expected the size of `image.file`, {}x{}, got {}x{}",
+                    image.width, image.height, mask.width, mask.height
+                ),
+            ));
         }
         Ok(Some((image, mask)))
     }
 }
 
 /// A picture's colours; that parts of it are not seen elsewhere is told.
-pub(super) fn colours(option: &str, photo: Photo, notes: &mut Vec<String>) -> Rgb8Image {
+pub(super) fn colours(field: &str, photo: Photo, notes: &mut Vec<String>) -> Rgb8Image {
     if photo.alpha.is_some() {
-        let mask = if option == "--image" { "; transparency is no mask here, --mask takes one" } else { "" };
-        notes.push(format!("{option}: its transparent parts have the colours that are stored under them{mask}"));
+        let mask = if field == "image.file" { "; transparency is no mask here, `image.mask` takes one" } else { "" };
+        notes.push(format!("`{field}`: its transparent parts have the colours that are stored under them{mask}"));
     }
     photo.image
 }
@@ -94,7 +98,7 @@ fn mask(photo: Photo, notes: &mut Vec<String>) -> Rgb8Image {
     match photo.alpha {
         None => photo.image,
         Some(alpha) => {
-            notes.push("--mask: its alpha channel is the mask: what is opaque is repainted".into());
+            notes.push("`image.mask`: its alpha channel is the mask: what is opaque is repainted".into());
             Rgb8Image { data: alpha.into_iter().flat_map(|value| [value; 3]).collect(), ..photo.image }
         }
     }
@@ -102,8 +106,8 @@ fn mask(photo: Photo, notes: &mut Vec<String>) -> Rgb8Image {
 
 /// What a picture's size follows from.
 struct Sizes<'a> {
-    option: &'a str,
-    path: &'a Path,
+    field: &'a str,
+    name: &'a Path,
     /// (width, height) of the given picture.
     picture: (usize, usize),
 }
@@ -127,11 +131,13 @@ impl Sizes<'_> {
         }
         for (which, side) in [("wide", across), ("high", down)] {
             if side < LEAST {
-                return Err(Error::refused(format!(
-                    "{}: {} is {side} pixels {which}; ask for a size with --width and --height",
-                    self.option,
-                    self.path.display()
-                )));
+                return Err(Error::request(
+                    self.field.to_owned(),
+                    format!(
+                        "{} is {side} pixels {which}; ask for a size with `width` and `height`",
+                        self.name.display()
+                    ),
+                ));
             }
         }
         let (own_across, own_down) = own()?;
@@ -142,9 +148,9 @@ impl Sizes<'_> {
         let scale = (made_for / has).sqrt();
         let (width, height) = (grained(across as f64 * scale), grained(down as f64 * scale));
         notes.push(format!(
-            "{}: {across}x{down} is drawn at {width}x{height}, about the {own_across}x{own_down} pixels that the model was made for; \
-             --width and --height ask for another size",
-            self.option
+            "`{}`: {across}x{down} is drawn at {width}x{height}, about the {own_across}x{own_down} pixels that the model was made for; \
+             `width` and `height` ask for another size",
+            self.field
         ));
         Ok((width, height))
     }
@@ -163,7 +169,7 @@ mod tests {
     fn photos_are_fitted_to_what_the_model_was_made_for() {
         let choose = |picture, width, height| {
             let request = Request { width, height, ..Request::default() };
-            let size = Sizes { option: "--image", path: Path::new("a.jpg"), picture };
+            let size = Sizes { field: "image.file", name: Path::new("a.jpg"), picture };
             let mut notes = Vec::new();
             let chosen = size.choose(&request, || Ok((512, 512)), &mut notes);
             (chosen.map_err(|e| e.to_string()), notes.len())
