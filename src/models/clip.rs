@@ -175,7 +175,7 @@ impl ClipTextModel {
     /// When a row has another length.
     pub fn add_embeddings(&mut self, rows: Vec<Vec<f32>>) -> Result<u32> {
         if let Some(row) = rows.iter().find(|row| row.len() != self.config.hidden_size) {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "embedding: expected vectors of width {}, got {}",
                 self.config.hidden_size,
                 row.len()
@@ -183,7 +183,7 @@ impl ClipTextModel {
         }
         let first = self.config.vocab_size + self.added.len();
         self.added.extend(rows);
-        u32::try_from(first).map_err(|_| Error::Model(format!("vocab_size: expected less than 2^32, got {first}")))
+        u32::try_from(first).map_err(|_| Error::model(format!("vocab_size: expected less than 2^32, got {first}")))
     }
 
     /// Token plus position embeddings `[batch, tokens, hidden_size]` of ids `[batch, tokens]`: the input

@@ -199,7 +199,7 @@ impl AutoencoderTiny {
 
 fn half<'a>(layers: &'a Option<Vec<Layer>>, name: &str) -> Result<&'a [Layer]> {
     layers.as_deref().ok_or_else(|| {
-        Error::Model(format!("the autoencoder's file has no {name}, expected both halves"))
+        Error::model(format!("the autoencoder's file has no {name}, expected both halves"))
             .advise([Remedy::Name(Place::Vae)])
     })
 }

@@ -12,7 +12,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
     let path = models::find(&args.name)?;
     let found = inspect(&path)?;
     if args.json {
-        let json = serde_json::to_value(&found).map_err(|e| Error::Model(format!("the report: {e}")))?;
+        let json = serde_json::to_value(&found).map_err(|e| Error::model(format!("the report: {e}")))?;
         return print_json(&json);
     }
     let format = found.format.filter(|format| *format != "safetensors");

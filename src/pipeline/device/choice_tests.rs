@@ -89,10 +89,10 @@ fn other_errors_end_it() {
     let mut attempts = 0;
     let attempt = |_: Device| -> Result<()> {
         attempts += 1;
-        Err(Error::Model("damaged".into()))
+        Err(Error::model("damaged"))
     };
     let trials = Trials { precision: Precision::Auto, options: GpuOptions::default(), remarks: Vec::new(), attempt };
     let error = trials.on_first(vec![(adapter(), Findings::default())]).expect_err("the model's error");
-    assert!(matches!(&error, Error::Model(m) if m == "damaged"), "{error}");
+    assert!(matches!(&error, Error::Model { message, .. } if message == "damaged"), "{error}");
     assert_eq!(attempts, 1);
 }

@@ -39,7 +39,7 @@ pub(crate) fn file(path: &str) -> Option<&'static [u8]> {
 
 /// What is wrong where one of its files is asked for and not there.
 pub(super) fn lacks(path: &str) -> Error {
-    Error::Model(match cfg!(feature = "demo") {
+    Error::model(match cfg!(feature = "demo") {
         true => format!("demo {path}: not part of the embedded model"),
         false => "demo: this program was built without the demo model; name another model, or build it with the feature `demo`".into(),
     })

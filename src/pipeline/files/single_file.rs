@@ -184,7 +184,7 @@ impl SingleFile {
             _ => Place::TextEncoder,
         };
         let message = format!("{}: expected a {component} in the file, there is none", self.path.display());
-        Error::Model(message).advise([Remedy::Name(place)])
+        Error::model(message).advise([Remedy::Name(place)])
     }
 }
 

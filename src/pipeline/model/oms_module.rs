@@ -172,10 +172,11 @@ impl OmsModule {
         let files = resolve(source, "oms_module", |c| c.has_weights(DIFFUSION_STEM))?;
         let module = load_unet(&files, "oms_module", own, Ok)?;
         if module.config().has_time() {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{}: expected a UNet2DConditionWoCTModel, got a UNet with a time embedding; it is not an OMS module",
                 files.label("config.json")
-            )));
+            ))
+            .in_file(files.label("config.json")));
         }
         let (text_encoders, lost_pointer) = load_oms_text_encoders(source, text, device)?;
         let label = source.module.name();
@@ -214,10 +215,10 @@ impl OmsModule {
                 "{}: the module takes text states of width {wanted}, its text encoder gives {width}",
                 self.label
             );
-            return Err(Error::Model(message).advise([named]));
+            return Err(Error::model(message).advise([named]));
         };
         let repository = successor(lost).unwrap_or_else(|| lost.clone());
-        Err(Error::Model(format!(
+        Err(Error::model(format!(
             "{}: the module's text encoder is that of {lost}, which is not here, and the model's own gives states of width {width} in place of \
              {wanted}",
             self.label
@@ -246,10 +247,10 @@ impl Pipeline {
         }
         let plain_text = match (&module.text_encoders, &self.plain_texts) {
             (OmsText::Base(count), _) if self.text_encoders.len() < *count => {
-                return Err(Error::Model(format!(
+                return Err(Error::model(format!(
                     "{label}: the module reads its prompt with SDXL's two text encoders, {} has one; those of an SDXL model are right",
                     self.label
-                ))
+                )).in_file(label)
                 .advise([Remedy::Name(Place::OmsTextEncoder)]));
             }
             (OmsText::Base(_), Some((texts, embeddings))) => {
@@ -265,19 +266,19 @@ impl Pipeline {
         module.check_width(attached.text_encoders(&self.text_encoders))?;
         let (takes, latents) = (module.unet.config().in_channels, self.vae.latent_channels());
         if takes != latents {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{label}: the module takes {takes} latent channels, {} has {latents}; it was made for another latent space",
                 self.label
-            )));
+            )).in_file(label));
         }
         let own = if self.kind.is_xl() { LatentSpace::Xl } else { LatentSpace::Sd };
         if let Some(made_for) = module.latent_space.filter(|made_for| *made_for != own) {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{label}: the module was made for the latent space of {}, {} draws in that of {}; take the module of its family",
                 made_for.name(),
                 self.label,
                 own.name()
-            )));
+            )).in_file(label));
         }
         self.files.retain(|(component, ..)| *component != "oms_module");
         self.files.push(("oms_module", module.files.clone(), DIFFUSION_STEM));
@@ -330,22 +331,23 @@ fn resolve(source: &OmsSource, name: &str, is_there: impl Fn(&Component) -> bool
     }
     let pointer = Pointer::read(&source.module, name)?;
     let Some(folder) = pointer.folder(source) else {
-        return Err(Error::Model(format!(
+        return Err(Error::model(format!(
             "{}: expected the weights of {name} in this folder, or a _name_or_path in its config.json that says where they are, got neither; {} is \
              no OMS module, or its download is not complete",
             here.label(""),
             source.module
-        )));
+        )).in_file(here.label("")));
     };
     let there = Component::Folder(folder);
     if is_there(&there) {
         return Ok(there);
     }
-    Err(Error::Model(format!(
+    Err(Error::model(format!(
         "{}: points to {:?}, which is no folder here with the files of {name}; download it",
         here.label("config.json"),
         pointer.path.unwrap_or_default()
     ))
+    .in_file(here.label("config.json"))
     .advise([Remedy::Name(if name == "oms_module" { Place::Oms } else { Place::OmsTextEncoder })]))
 }
 
@@ -360,10 +362,11 @@ fn check_is_module(module: &Source) -> Result<()> {
     if is_module {
         return Ok(());
     }
-    let refused = Error::Model(format!(
+    let refused = Error::model(format!(
         "{}: expected an OMS module, a folder with model_index.json and oms_module/, found none",
         path.display()
-    ));
+    ))
+    .in_file(path.display());
     Err(explained(path, Place::Oms, refused))
 }
 

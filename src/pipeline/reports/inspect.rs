@@ -139,10 +139,10 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
     }
     let stem = [DIFFUSION_STEM, TEXT_STEM].into_iter().find(|stem| root.has_weights(stem));
     let Some(stem) = stem else {
-        let refused = Error::Model(format!(
+        let refused = Error::model(format!(
             "{}: expected a model: a folder with model_index.json or with a component's weights, or a .safetensors, .gguf or .ckpt file",
             path.display()
-        ));
+        )).in_file(path.display());
         return Err(explained(path, Place::Model, refused));
     };
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

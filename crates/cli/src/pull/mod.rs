@@ -92,7 +92,7 @@ impl Puller<'_> {
     /// Folders of a repository, or of its copy where the hub has it no longer.
     fn pull_copy(&self, name: &str, folders: &[String]) -> Result<Pulled> {
         match (self.pull(name, "main", folders), successor(name)) {
-            (Err(Error::Model(_)), Some(copy)) => self.pull(&copy, "main", folders),
+            (Err(Error::Model { .. }), Some(copy)) => self.pull(&copy, "main", folders),
             (result, _) => result,
         }
     }
