@@ -25,7 +25,7 @@ fn draw(pipeline: &Pipeline, request: &Request) -> chiaro::Result<(f64, Vec<f32>
         }
         start = Instant::now();
     }
-    Err(chiaro::Error::Request("bench: expected a picture, got none".into()))
+    Err(chiaro::Error::request("bench", "expected a picture, got none"))
 }
 
 /// In dB, of 8-bit pixels.

@@ -1,9 +1,14 @@
 //! The one error type. A message reads *where: what was expected, what came*, on one line. Programs act on its [`code`](Error::code); what the
 //! user could do is told apart from the message, as [`Remedy`]s, since only who takes the request knows what its options are called.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use crate::Tier;
+
+mod remedy;
+
+pub use remedy::{Place, Remedy};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -12,12 +17,26 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A request that cannot be carried out as asked: an option out of range, an impossible pair.
-    #[error("{0}")]
-    Request(String),
+    /// A request that cannot be carried out as asked: a field out of range, an impossible pair.
+    #[error("{}{message}", before(field.as_deref()))]
+    #[non_exhaustive]
+    Request {
+        /// Which field of the request, where it is one.
+        field: Option<Cow<'static, str>>,
+        /// What was expected, and what came.
+        message: String,
+    },
     /// A model file or folder that is missing, damaged, foreign or not supported.
-    #[error("{0}")]
-    Model(String),
+    #[error("{message}")]
+    #[non_exhaustive]
+    Model {
+        /// Which file or folder, where that is known; the message names it too.
+        file: Option<String>,
+        /// Which tensor, under the name that it is asked for, where it is about one.
+        tensor: Option<String>,
+        /// Where, what was expected, and what came.
+        message: String,
+    },
     /// A name of a model, a part or a net that leads nowhere.
     #[error("{name}: no such file or folder{searched}{near}")]
     #[non_exhaustive]
@@ -112,14 +131,17 @@ pub enum Error {
         message: String,
     },
     /// A stage produced a value that is not finite.
-    #[error("{stage}: produced {count} values that are not finite{hint}")]
+    #[error("{stage}: produced {count} values that are not finite{detail}")]
+    #[non_exhaustive]
     NonFinite {
         /// Which stage of the pipeline.
         stage: String,
         /// How many values were NaN or infinite.
         count: usize,
-        /// What to do about it, starting with "; ", or empty.
-        hint: String,
+        /// In which type, and what that says, starting with " in ", or empty.
+        detail: String,
+        /// What to do about it.
+        remedies: Vec<Remedy>,
     },
     /// A fault of this program: something in it panicked. What it was doing is given up; what was there before is as it was.
     #[error("{place}: a fault of this program: {}", one_line(message))]
@@ -172,100 +194,40 @@ pub enum ErrorCode {
     Internal,
 }
 
-/// Something that the user could do about an error, in no program's words: a command shows its flags, a page its fields.
-///
-/// An error carries them in a field of its variant or beside any other ([`Error::advise`]); [`Error::remedies`] gives both. [`Display`] names
-/// them as in `choose a smaller size`.
-///
-/// [`Display`]: std::fmt::Display
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Remedy {
-    /// Smaller or fewer pictures at a time.
-    SmallerSize,
-    /// Activations in f16.
-    HalfPrecision,
-    /// Activations in f32.
-    SinglePrecision,
-    /// Decode and encode pictures in bands.
-    Bands,
-    /// Decode and encode pictures whole.
-    Whole,
-    /// Another device.
-    OtherDevice,
-    /// The processor, which computes everything.
-    Processor,
-    /// The device, without what it gets wrong.
-    WithoutTier(Tier),
-}
-
-impl std::fmt::Display for Remedy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Remedy::SmallerSize => f.write_str("a smaller size or batch"),
-            Remedy::HalfPrecision => f.write_str("half precision"),
-            Remedy::SinglePrecision => f.write_str("single precision"),
-            Remedy::Bands => f.write_str("bands"),
-            Remedy::Whole => f.write_str("no bands"),
-            Remedy::OtherDevice => f.write_str("another device"),
-            Remedy::Processor => f.write_str("the processor"),
-            Remedy::WithoutTier(tier) => write!(f, "the device without {tier}"),
-        }
-    }
-}
-
-/// Where a file has its place in a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Place {
-    /// The model.
-    Model,
-    /// The UNet in place of the model's.
-    Unet,
-    /// The autoencoder in place of the model's.
-    Vae,
-    /// The text encoder in place of the model's.
-    TextEncoder,
-    /// A LoRA or its relative, applied to a model.
-    Adapter,
-    /// A ControlNet beside a model.
-    Control,
-    /// A textual inversion embedding beside a model.
-    Embedding,
-    /// An OMS module beside a model.
-    Oms,
-}
-
-impl Place {
-    /// What has its place there.
-    pub fn expected(self) -> &'static str {
-        match self {
-            Place::Model => "a model",
-            Place::Unet => "a UNet",
-            Place::Vae => "an autoencoder",
-            Place::TextEncoder => "a text encoder",
-            Place::Adapter => "a LoRA",
-            Place::Control => "a ControlNet",
-            Place::Embedding => "an embedding",
-            Place::Oms => "an OMS module",
-        }
-    }
-
-    fn words(self) -> &'static str {
-        match self {
-            Place::Model => "; load it as the model",
-            Place::Unet => "; load it as the UNet of a model",
-            Place::Vae => "; load it as the autoencoder of a model",
-            Place::TextEncoder => "; load it as the text encoder of a model",
-            Place::Adapter => "; load it beside a model, as a LoRA",
-            Place::Control => "; load it beside a model, as a ControlNet",
-            Place::Embedding => "; load it beside a model, as an embedding",
-            Place::Oms => "; load it beside a model, as its OMS module",
-        }
-    }
-}
-
 impl Error {
+    /// A field of the request with a value that it cannot have: `expected 1 to 1000, got 0`.
+    pub fn request(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Error::Request { field: Some(field.into()), message: message.into() }
+    }
+
+    /// A request that cannot be carried out, for no field of its own.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Error::Request { field: None, message: message.into() }
+    }
+
+    /// A model's file that is not what it should be.
+    pub fn model(message: impl Into<String>) -> Self {
+        Error::Model { file: None, tensor: None, message: message.into() }
+    }
+
+    /// The same error of a model, with its file or folder for programs.
+    #[must_use]
+    pub(crate) fn in_file(mut self, label: impl std::fmt::Display) -> Self {
+        if let Error::Model { file, .. } = &mut self {
+            *file = Some(label.to_string());
+        }
+        self
+    }
+
+    /// The same error of a model, with its tensor for programs.
+    #[must_use]
+    pub(crate) fn of_tensor(mut self, name: impl Into<String>) -> Self {
+        if let Error::Model { tensor, .. } = &mut self {
+            *tensor = Some(name.into());
+        }
+        self
+    }
+
     /// An I/O failure at `path`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Error::Io { path: path.as_ref().display().to_string(), source }
@@ -311,6 +273,7 @@ impl Error {
         match &mut self {
             Error::OutOfMemory { remedies, .. }
             | Error::Unsupported { remedies, .. }
+            | Error::NonFinite { remedies, .. }
             | Error::Advised { remedies, .. } => {
                 remedies.extend(more);
                 self
@@ -322,7 +285,9 @@ impl Error {
     /// What can be done about it, best first; empty where nothing is known.
     pub fn remedies(&self) -> Vec<Remedy> {
         match self {
-            Error::OutOfMemory { remedies, .. } | Error::Unsupported { remedies, .. } => remedies.clone(),
+            Error::OutOfMemory { remedies, .. }
+            | Error::Unsupported { remedies, .. }
+            | Error::NonFinite { remedies, .. } => remedies.clone(),
             Error::Kernel { tier: Tier::Single, .. } => vec![Remedy::OtherDevice, Remedy::Processor],
             Error::Kernel { tier, .. } => vec![Remedy::WithoutTier(*tier), Remedy::OtherDevice, Remedy::Processor],
             Error::Advised { error, remedies } => error.remedies().into_iter().chain(remedies.clone()).collect(),
@@ -338,11 +303,36 @@ impl Error {
         }
     }
 
+    /// The field of the request that is at fault, as messages name it; `None` where it is none, or not one alone.
+    pub fn field(&self) -> Option<&str> {
+        match self.cause() {
+            Error::Request { field, .. } => field.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The file or folder that is at fault, where that is known.
+    pub fn file(&self) -> Option<&str> {
+        match self.cause() {
+            Error::Model { file, .. } => file.as_deref(),
+            Error::Io { path, .. } | Error::Misplaced { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The tensor that is at fault, where it is one.
+    pub fn tensor(&self) -> Option<&str> {
+        match self.cause() {
+            Error::Model { tensor, .. } => tensor.as_deref(),
+            _ => None,
+        }
+    }
+
     /// What kind of error it is.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Error::Request(_) => ErrorCode::Request,
-            Error::Model(_) | Error::NotFound { .. } | Error::Misplaced { .. } => ErrorCode::Model,
+            Error::Request { .. } => ErrorCode::Request,
+            Error::Model { .. } | Error::NotFound { .. } | Error::Misplaced { .. } => ErrorCode::Model,
             Error::Io { .. } => ErrorCode::Io,
             Error::OutOfMemory { .. } => ErrorCode::OutOfMemory,
             Error::Device(_) => ErrorCode::Device,
@@ -360,6 +350,11 @@ impl Error {
     pub fn is_too_large(&self) -> bool {
         matches!(self.cause(), Error::OutOfMemory { .. } | Error::Unsupported { wanted: Some(_), .. })
     }
+}
+
+/// `steps: `
+fn before(field: Option<&str>) -> String {
+    field.map_or(String::new(), |field| format!("{field}: "))
 }
 
 /// `, 12 MiB wanted, 8 MiB there`
@@ -389,11 +384,11 @@ mod tests {
 
     #[test]
     fn advice_changes_neither_message_nor_code() {
-        let error = || Error::Request("size: expected less".into());
+        let error = || Error::request("size", "expected less");
         let advised = error().advise([Remedy::SmallerSize]).advise([Remedy::Processor]);
         assert_eq!((advised.to_string(), advised.code()), (error().to_string(), ErrorCode::Request));
         assert_eq!(advised.remedies(), [Remedy::SmallerSize, Remedy::Processor]);
-        assert!(matches!(advised.cause(), Error::Request(_)) && error().remedies().is_empty());
+        assert!(matches!(advised.cause(), Error::Request { .. }) && error().remedies().is_empty());
         let memory = Error::out_of_memory("gpu", "weights", Some(3 << 20), None).advise([Remedy::Bands]);
         assert!(memory.is_too_large() && memory.remedies().ends_with(&[Remedy::Bands]));
         assert_eq!(memory.to_string(), "gpu: weights: out of device memory, 3 MiB wanted");

@@ -37,10 +37,11 @@ pub fn read(path: &Path, most: u64, what: &str) -> Result<Vec<u8>> {
         file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
     }
     if size > most || bytes.len() as u64 > most {
-        return Err(Error::Model(format!(
+        return Err(Error::model(format!(
             "{}: {size} bytes, expected {what} of at most {most}; name the right file",
             path.display()
-        )));
+        ))
+        .in_file(path.display()));
     }
     Ok(bytes)
 }

@@ -57,7 +57,7 @@ impl FromStr for Tier {
     fn from_str(name: &str) -> Result<Self, Error> {
         let names = || Tier::ALL.map(Tier::name).join(", ");
         let found = Tier::ALL.into_iter().find(|tier| tier.name() == name);
-        found.ok_or_else(|| Error::Request(format!("tier: expected one of {}, got {name:?}", names())))
+        found.ok_or_else(|| Error::request("tier", format!("expected one of {}, got {name:?}", names())))
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn with_storage(caps: &Caps, storage: DType) -> Result<Caps> {
         return Err(Error::unsupported(&caps.name, what).advise([Remedy::SinglePrecision]));
     }
     if storage.is_quantized() {
-        return Err(Error::Request(format!(
+        return Err(Error::refused(format!(
             "{}: expected f32 or f16 for storage, got {}; only weights are quantised",
             caps.name,
             storage.name()
@@ -165,7 +165,7 @@ pub fn choose_adapter(wanted: Option<&str>) -> Result<Option<AdapterInfo>> {
 /// # Errors
 /// When nothing has that name; the message lists what there is.
 pub fn find_adapter(wanted: &str) -> Result<AdapterInfo> {
-    choose(adapters(), Some(wanted))?.ok_or_else(|| Error::Request(format!("no adapter is called {wanted}")))
+    choose(adapters(), Some(wanted))?.ok_or_else(|| Error::refused(format!("no adapter is called {wanted}")))
 }
 
 fn choose(mut adapters: Vec<AdapterInfo>, wanted: Option<&str>) -> Result<Option<AdapterInfo>> {
@@ -178,7 +178,7 @@ fn choose(mut adapters: Vec<AdapterInfo>, wanted: Option<&str>) -> Result<Option
                 let list: Vec<String> = adapters.iter().map(ToString::to_string).collect();
                 let there_is = if list.is_empty() { "no GPU driver was found".into() } else { list.join(", ") };
                 let what = "the number or a part of the name of a device, or vulkan, metal or dx12";
-                let error = Error::Request(format!("device {wanted}: expected {what}; there is: {there_is}"));
+                let error = Error::request("device.name", format!("{wanted}: expected {what}; there is: {there_is}"));
                 Err(error.advise([Remedy::Processor]))
             }
         },

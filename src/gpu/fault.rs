@@ -51,13 +51,13 @@ impl FromStr for DriverFault {
             None if name == "subgroup-size" => DriverFault::SubgroupSize,
             None if name == "workgroup-memory" => DriverFault::WorkgroupMemory,
             None if name == "transposed-matrix" => DriverFault::TransposedMatrix,
-            _ => return Err(Error::Request(format!("driver fault: expected one of {NAMES}, got {name:?}"))),
+            _ => return Err(Error::refused(format!("driver fault: expected one of {NAMES}, got {name:?}"))),
         })
     }
 }
 
 fn number(call: &str) -> Result<u64, Error> {
-    call.parse().map_err(|_| Error::Request(format!("driver fault: expected the number of a call, got {call:?}")))
+    call.parse().map_err(|_| Error::refused(format!("driver fault: expected the number of a call, got {call:?}")))
 }
 
 impl std::fmt::Display for DriverFault {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::leftovers;
 use super::names::check_names;
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 /// What a folder must take for [`check_targets`]: more than most pictures, little enough to be written and removed at once.
 const PROBE_BYTES: usize = 1 << 20;
@@ -28,21 +28,21 @@ pub fn write_file(path: &Path, bytes: &[u8], overwrite: bool) -> Result<()> {
 }
 
 /// Whether [`write_file`] could write these files of one folder now: asked before anything is computed, so that a bad name or a full disk
-/// costs no time. `option` begins the message.
+/// costs no time. `option` is the field at fault.
 ///
 /// # Errors
 /// [`Error::Request`] where another name or option is the remedy, [`Error::Io`] where the folder cannot be written or has no room.
 pub fn check_targets(option: &str, paths: &[PathBuf], overwrite: bool) -> Result<()> {
     let Some(first) = paths.first() else { return Ok(()) };
-    let asked = |error: Error| Error::Request(format!("{option}: {error}"));
+    let asked = |error: Error| Error::request(option.to_owned(), error.to_string()).advise(error.remedies());
     let folder = folder_of(first);
     for path in paths {
         check_names(path).map_err(asked)?;
         if !folder.is_dir() {
-            return Err(Error::Request(format!("{option}: the folder {} does not exist", folder.display())));
+            return Err(Error::request(option.to_owned(), format!("the folder {} does not exist", folder.display())));
         }
         if path.is_dir() {
-            return Err(Error::Request(format!("{option}: {} is a folder; choose another name", path.display())));
+            return Err(asked(Error::refused(format!("{} is a folder", path.display())).advise([Remedy::OtherName])));
         }
         check_replaceable(path, overwrite).map_err(asked)?;
     }
@@ -76,11 +76,11 @@ fn folder_of(path: &Path) -> &Path {
 fn check_replaceable(path: &Path, overwrite: bool) -> Result<()> {
     let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !overwrite {
-        return Err(Error::io(path, taken()));
+        return Err(taken(path));
     }
     if there.is_file() && there.permissions().readonly() {
-        let why = "is read-only; make it writable, or choose another name";
-        return Err(Error::io(path, IoError::new(ErrorKind::PermissionDenied, why)));
+        let why = "is read-only; make it writable";
+        return Err(Error::io(path, IoError::new(ErrorKind::PermissionDenied, why)).advise([Remedy::OtherName]));
     }
     #[cfg(windows)]
     {
@@ -94,13 +94,13 @@ fn check_replaceable(path: &Path, overwrite: bool) -> Result<()> {
     Ok(())
 }
 
-fn taken() -> IoError {
-    IoError::new(ErrorKind::AlreadyExists, "exists; choose another name or add --overwrite")
+fn taken(path: &Path) -> Error {
+    Error::io(path, IoError::new(ErrorKind::AlreadyExists, "exists")).advise([Remedy::OtherName, Remedy::Overwrite])
 }
 
 fn not_replaced(path: &Path, error: IoError) -> Error {
-    let what = format!("cannot be replaced ({error}); close it in other programs, or choose another name");
-    Error::io(path, IoError::new(error.kind(), what))
+    let what = format!("cannot be replaced ({error}); close it in other programs");
+    Error::io(path, IoError::new(error.kind(), what)).advise([Remedy::OtherName])
 }
 
 /// A file that is being written, removed when dropped. It is locked as long, which tells it from one that a killed process left.
@@ -154,7 +154,7 @@ impl Part {
         }
         match std::fs::hard_link(&self.path, path) {
             Ok(()) => Ok(()),
-            Err(_) if std::fs::symlink_metadata(path).is_ok() => Err(Error::io(path, taken())),
+            Err(_) if std::fs::symlink_metadata(path).is_ok() => Err(taken(path)),
             Err(_) => self.publish_without_links(path),
         }
     }
@@ -163,7 +163,7 @@ impl Part {
     fn publish_without_links(&self, path: &Path) -> Result<()> {
         match OpenOptions::new().write(true).create_new(true).open(path) {
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(Error::io(path, taken())),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(taken(path)),
             Err(error) => return Err(Error::io(path, error)),
         }
         std::fs::rename(&self.path, path).map_err(|error| {

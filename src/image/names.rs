@@ -5,7 +5,7 @@
 
 use std::path::{Component, Path};
 
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 /// Devices, whatever follows a dot and in any case of letters: `NUL.png` is the device, too. Digits of `COM` and `LPT` may be superscripts.
 const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
@@ -46,7 +46,7 @@ pub fn check_names(path: &Path) -> Result<()> {
     for name in names {
         if let Some(why) = refused_by_windows(&name) {
             let inner = if path.ends_with(&*name) { String::new() } else { format!(" {name}:") };
-            return Err(Error::Request(format!("{}:{inner} {why}; choose another name", path.display())));
+            return Err(Error::refused(format!("{}:{inner} {why}", path.display())).advise([Remedy::OtherName]));
         }
     }
     Ok(())

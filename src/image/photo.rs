@@ -130,12 +130,15 @@ impl Rgb8Image {
     }
 
     fn cannot_be(&self, width: usize, height: usize) -> Error {
-        Error::Request(format!(
-            "picture: expected one of {}×{} pixels, three values each, to make {width}×{height} of, got {} values",
-            self.width,
-            self.height,
-            self.data.len()
-        ))
+        Error::request(
+            "picture",
+            format!(
+                "expected one of {}×{} pixels, three values each, to make {width}×{height} of, got {} values",
+                self.width,
+                self.height,
+                self.data.len()
+            ),
+        )
     }
 
     /// The largest middle part of the picture with the proportions of `width`:`height`.

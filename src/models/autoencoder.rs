@@ -32,8 +32,8 @@ enum Config {
 
 impl Config {
     fn read(config: &str, origin: &str) -> Result<Self> {
-        let value: serde_json::Value =
-            serde_json::from_str(config).map_err(|e| Error::Model(format!("{origin}: not JSON: {e}")))?;
+        let value: serde_json::Value = serde_json::from_str(config)
+            .map_err(|e| Error::model(format!("{origin}: not JSON: {e}")).in_file(origin))?;
         match value["_class_name"].as_str() {
             Some("AutoencoderTiny") => AutoencoderTinyConfig::from_json(config, origin).map(Config::Tiny),
             _ => AutoencoderKlConfig::from_json(config, origin).map(Config::Kl),

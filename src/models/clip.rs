@@ -175,7 +175,7 @@ impl ClipTextModel {
     /// When a row has another length.
     pub fn add_embeddings(&mut self, rows: Vec<Vec<f32>>) -> Result<u32> {
         if let Some(row) = rows.iter().find(|row| row.len() != self.config.hidden_size) {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "embedding: expected vectors of width {}, got {}",
                 self.config.hidden_size,
                 row.len()
@@ -183,7 +183,7 @@ impl ClipTextModel {
         }
         let first = self.config.vocab_size + self.added.len();
         self.added.extend(rows);
-        u32::try_from(first).map_err(|_| Error::Model(format!("vocab_size: expected less than 2^32, got {first}")))
+        u32::try_from(first).map_err(|_| Error::model(format!("vocab_size: expected less than 2^32, got {first}")))
     }
 
     /// Token plus position embeddings `[batch, tokens, hidden_size]` of ids `[batch, tokens]`: the input
@@ -219,10 +219,10 @@ impl ClipTextModel {
         self.check_tokens(batch * tokens, tokens)?;
         let count = self.layers.len();
         if states.skip > count {
-            return Err(Error::Request(format!(
-                "clip skip: expected at most {count}, the layers of this text encoder, got {}; choose fewer",
-                states.skip
-            )));
+            return Err(Error::request(
+                "clip skip",
+                format!("expected at most {count}, the layers of this text encoder, got {}; choose fewer", states.skip),
+            ));
         }
         let mut recording = new_recording(caps, taps);
         let rec = &mut recording;
@@ -298,7 +298,7 @@ impl ClipTextModel {
         if tokens > 0 && tokens <= most && ids.is_multiple_of(tokens) {
             return Ok(());
         }
-        Err(Error::Request(format!(
+        Err(Error::refused(format!(
             "text encoder: expected sequences of 1 to {most} tokens, got {ids} ids in rows of {tokens}; pad or truncate them"
         )))
     }

@@ -25,7 +25,7 @@ impl OneOrMany {
         match self {
             OneOrMany::One(value) => Ok(vec![*value; levels]),
             OneOrMany::Many(values) if values.len() == levels => Ok(values.clone()),
-            OneOrMany::Many(values) => Err(Error::Model(format!(
+            OneOrMany::Many(values) => Err(Error::model(format!(
                 "config.json: {field}: expected one number or {levels}, got {}; the file is damaged",
                 values.len()
             ))),
@@ -57,9 +57,10 @@ pub(super) const SHARES: f64 = 1024.0;
 /// Refuses numbers outside their bounds and lists of more than [`MAX_LEVELS`], before anything is made of them.
 fn check_bounds(config: &Value, origin: &str, bounds: &[Bound]) -> Result<()> {
     let refuse = |field: &str, expected: String, got: String| {
-        Err(Error::Model(format!(
+        Err(Error::model(format!(
             "{origin}: {field}: expected {expected}, got {got}; no published model has that, the file is damaged"
-        )))
+        ))
+        .in_file(origin))
     };
     for (field, least, most) in bounds {
         let Some(value) = config.get(field).filter(|value| !value.is_null()) else { continue };
@@ -89,17 +90,19 @@ pub(super) fn parse<T: DeserializeOwned>(
     bounds: &[Bound],
 ) -> Result<T> {
     let refuse = |error: serde_json::Error| {
-        Error::Model(format!("{origin}: expected the config.json of a model this engine knows: {error}"))
+        Error::model(format!("{origin}: expected the config.json of a model this engine knows: {error}"))
+            .in_file(origin)
     };
     let config: Value = serde_json::from_str(text).map_err(refuse)?;
     for (field, values) in supported {
         let accepted: Vec<Value> = serde_json::from_str(values).expect("the tables of accepted values are JSON");
         match config.get(field) {
             Some(value) if !accepts(&accepted, value) => {
-                return Err(Error::Model(format!(
+                return Err(Error::model(format!(
                     "{origin}: {field}: expected {}, got {value}; this kind of network is not supported",
                     accepted.iter().map(Value::to_string).collect::<Vec<_>>().join(" or ")
-                )));
+                ))
+                .in_file(origin));
             }
             _ => {}
         }
@@ -120,5 +123,5 @@ pub(super) fn expect(field: &str, holds: bool, expected: impl FnOnce() -> String
     if holds {
         return Ok(());
     }
-    Err(Error::Model(format!("config.json: {field}: expected {}; the file is damaged or not supported", expected())))
+    Err(Error::model(format!("config.json: {field}: expected {}; the file is damaged or not supported", expected())))
 }

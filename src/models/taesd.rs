@@ -8,7 +8,7 @@ use crate::nn::Conv2d;
 use crate::ops::{self, Activation, Epilogue, elementwise};
 use crate::record::{Caps, Recording, Shape, Tensor};
 use crate::weights::Weights;
-use crate::{Error, Result};
+use crate::{Error, Place, Remedy, Result};
 
 const SUPPORTED: &[Supported] = &[
     ("_class_name", r#"["AutoencoderTiny"]"#),
@@ -199,7 +199,8 @@ impl AutoencoderTiny {
 
 fn half<'a>(layers: &'a Option<Vec<Layer>>, name: &str) -> Result<&'a [Layer]> {
     layers.as_deref().ok_or_else(|| {
-        Error::Model(format!("the autoencoder's file has no {name}; name one that has both halves with --vae"))
+        Error::model(format!("the autoencoder's file has no {name}, expected both halves"))
+            .advise([Remedy::Name(Place::Vae)])
     })
 }
 

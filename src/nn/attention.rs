@@ -140,7 +140,7 @@ fn heads_of(channels: usize, count: usize) -> Result<Heads> {
     if fits {
         return Ok(Heads { count, channels: channels / count });
     }
-    Err(Error::Model(format!(
+    Err(Error::model(format!(
         "attention: expected heads of 1 to 512 channels, got {channels} channels for {count} heads; check the number of \
          heads in config.json"
     )))

@@ -31,10 +31,13 @@ impl Job {
                 continue;
             }
             let file = self.find_adapter(&wanted.name, places).map_err(|error| {
-                Error::Request(format!(
-                    "`like`: the picture's adapter {} is needed, name its file with `adapters[].file` ({error})",
-                    wanted.name
-                ))
+                Error::request(
+                    "like",
+                    format!(
+                        "the picture's adapter {} is needed, name its file with `adapters[].file` ({error})",
+                        wanted.name
+                    ),
+                )
             })?;
             let (weight, text_encoder_weight) = (Some(wanted.weight), wanted.text_encoder_weight);
             self.adapters.push(AdapterJob { file, weight, text_encoder_weight });
@@ -83,7 +86,7 @@ impl Job {
         match (found.as_slice(), &self.adapter_folder) {
             ([one], _) => Ok((*one).clone()),
             ([], None) => {
-                Err(Error::Request(format!("<lora:{name}>: say where {name}.safetensors is with `adapter_folder`")))
+                Err(Error::refused(format!("<lora:{name}>: say where {name}.safetensors is with `adapter_folder`")))
             }
             ([], Some(folder)) => {
                 let alike = |file: &PathBuf| strsim::jaro_winkler(&stem(file).to_lowercase(), &name.to_lowercase());
@@ -91,13 +94,13 @@ impl Job {
                 let nearest = near.max_by(|a, b| a.0.total_cmp(&b.0));
                 let hint = nearest.map_or_else(String::new, |(_, near)| format!("; did you mean {near}?"));
                 let folder = folder.display();
-                Err(Error::Request(format!(
+                Err(Error::refused(format!(
                     "<lora:{name}>: no {name}.safetensors in {folder} or beside `adapters[].file`{hint}"
                 )))
             }
             (several, _) => {
                 let list: Vec<String> = several.iter().map(|file| file.display().to_string()).collect();
-                Err(Error::Request(format!(
+                Err(Error::refused(format!(
                     "<lora:{name}>: expected one file, found {}; name it with `adapters[].file`",
                     list.join(", ")
                 )))
@@ -143,7 +146,7 @@ fn split_tags(prompt: &str) -> Result<(String, Vec<Tag>)> {
 /// another, each also by name (`te=0.5:unet=0.7`). It passes over other names, and so does this.
 fn read_tag(network: &Network) -> Result<Tag> {
     let refuse = |found: &str| {
-        Error::Request(format!(
+        Error::refused(format!(
             "<{}:{}>: expected <lora:NAME:WEIGHT>, <lora:NAME:TEXT:UNET> or <lora:NAME:te=TEXT:unet=UNET> with numbers, got {found:?}",
             network.kind,
             network.arguments.join(":")

@@ -23,11 +23,10 @@ impl Asked {
     /// # Errors
     /// [`Error::Request`] when there is no such key, or the value is of another kind or out of range.
     pub fn set(&mut self, key: &str, value: impl Serialize) -> Result<()> {
-        let field = row(key).ok_or_else(|| Error::Request(format!("{key}: no field of a request")))?;
+        let field = row(key).ok_or_else(|| Error::request(key.to_owned(), "no field of a request"))?;
         // JSON has no number for NaN and infinities; they are out of every range.
-        let value = serde_json::to_value(value).map_err(|e| Error::Request(format!("`{key}`: {e}")))?;
-        let told =
-            |why: String| Error::Request(format!("`{key}`: {}", why.replace("got null", "got no finite number")));
+        let value = serde_json::to_value(value).map_err(|e| Error::request(key.to_owned(), e.to_string()))?;
+        let told = |why: String| Error::request(key.to_owned(), why.replace("got null", "got no finite number"));
         field.kind.check(&value).map_err(told)?;
         self.insert(field, value);
         Ok(())
@@ -105,7 +104,7 @@ impl Asked {
         for (key, asked) in &self.0 {
             put(&mut value, key, asked.clone());
         }
-        let read: Request = serde_json::from_value(value).map_err(|e| Error::Request(format!("request: {e}")))?;
+        let read: Request = serde_json::from_value(value).map_err(|e| Error::request("request", e.to_string()))?;
         let pictures = kept.controls.into_iter().map(|control| control.image).chain(std::iter::repeat(None));
         let controls = read.controls.into_iter().zip(pictures);
         let controls = controls.map(|(control, image)| crate::pipeline::ControlRequest { image, ..control }).collect();
@@ -118,7 +117,7 @@ impl Asked {
             |object: &str| self.0.keys().any(|key| key.strip_prefix(object).is_some_and(|rest| rest.starts_with('.')));
         let needs = |object: &str, key: &str| {
             (any(object) && !self.has(key))
-                .then(|| Error::Request(format!("`{}`: says nothing without `{key}`", self.first_of(object))))
+                .then(|| Error::request(self.first_of(object), format!("says nothing without `{key}`")))
         };
         if let Some(name) = self.text("sampler") {
             base.sigmas = None;
@@ -145,8 +144,8 @@ impl Asked {
         }
         if any("hires") && base.hires.is_none() {
             if !self.has("hires.scale") {
-                return Err(Error::Request(
-                    "`hires.strength`, `hires.steps`, `hires.upscale`: say how much larger with `hires.scale`".into(),
+                return Err(Error::refused(
+                    "`hires.strength`, `hires.steps`, `hires.upscale`: say how much larger with `hires.scale`",
                 ));
             }
             base.hires = Some(Hires { scale: 0.0, strength: 0.7, steps: None, upscale: Upscale::Latent });

@@ -45,7 +45,7 @@ impl Job {
             request.prompt = self.take_tags(&request.prompt, places)?;
         }
         if self.request.has("refiner_start") && self.model.refiner.is_none() {
-            return Err(Error::Request("`refiner_start`: needs a second model, add `model.refiner` DIR".into()));
+            return Err(Error::request("refiner_start", "needs a second model, add `model.refiner` DIR"));
         }
         // Other programs' nets have no hash and the picture that they saw is not here: they are told, and left out unless the job names them.
         let own = recipe.as_ref().filter(|recipe| recipe.program == Program::Chiaro);
@@ -70,9 +70,10 @@ impl Job {
     fn asked(&self, recipe: Option<&Recipe>, oms: Option<&OmsSource>) -> Result<Request> {
         let first = self.request.first_of("oms");
         if oms.is_none() && !first.is_empty() {
-            return Err(Error::Request(format!(
-                "`{first}`: needs a module, add `model.oms` DIR (or `model.oms` demo with the demo model)"
-            )));
+            return Err(Error::request(
+                first,
+                "needs a module, add `model.oms` DIR (or `model.oms` demo with the demo model)",
+            ));
         }
         let mut base = match recipe {
             Some(recipe) => recipe.request.clone(),
@@ -87,9 +88,9 @@ impl Job {
 fn refuse_empty_prompt(asked: &Asked, request: &Request) -> Result<()> {
     let is_empty = asked.text("prompt").is_some_and(|prompt| prompt.trim().is_empty());
     if is_empty && request.image.is_none() && request.controls.is_empty() {
-        return Err(Error::Request(
-            "prompt: expected words, got none; say what to draw, or name a picture to start from with `image.file`"
-                .into(),
+        return Err(Error::request(
+            "prompt",
+            "expected words, got none; say what to draw, or name a picture to start from with `image.file`",
         ));
     }
     Ok(())

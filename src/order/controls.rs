@@ -26,11 +26,14 @@ impl Job {
         let paths = all.iter().enumerate().map(find).collect::<Result<Vec<_>>>()?;
         let (nets, which) = distinct(&paths);
         if let (Some(first), true) = (repeated.first(), count > 0 && all.iter().all(|own| own.image.is_none())) {
-            return Err(Error::Request(format!(
-                "`like`: the picture was drawn with one that its ControlNet {} saw, name that with `controls[].image`, or leave it out with \
+            return Err(Error::request(
+                "like",
+                format!(
+                    "the picture was drawn with one that its ControlNet {} saw, name that with `controls[].image`, or leave it out with \
                  `controls[].net` off",
-                first.name
-            )));
+                    first.name
+                ),
+            ));
         }
         let mut requests: Vec<ControlRequest> = Vec::with_capacity(count);
         for (i, own) in all.iter().enumerate() {
@@ -61,11 +64,11 @@ fn net(i: usize, own: &ControlJob, repeated: &[RecipeControl], places: &Places) 
         return places.find_control(name);
     }
     let Some(wanted) = repeated.get(i) else {
-        return Err(Error::Request(format!("`controls[{i}].net`: expected a net's path or name, got none")));
+        return Err(Error::request(format!("controls[{i}].net"), "expected a net's path or name, got none"));
     };
     places.find_control(&wanted.name).map_err(|error| {
-        Error::Request(format!(
-            "`like`: the picture's ControlNet {} is needed, name it with `controls[].net`, or leave it out with `controls[].net` off ({error})",
+        Error::request("like", format!(
+            "the picture's ControlNet {} is needed, name it with `controls[].net`, or leave it out with `controls[].net` off ({error})",
             wanted.name
         ))
     })

@@ -196,7 +196,7 @@ impl Job {
     /// or out of range.
     pub fn from_json(text: &str) -> Result<Job> {
         let value =
-            serde_json::from_str(text).map_err(|e| Error::Request(format!("expected a job in JSON, got {e}")))?;
+            serde_json::from_str(text).map_err(|e| Error::refused(format!("expected a job in JSON, got {e}")))?;
         Self::from_value(value)
     }
 
@@ -210,21 +210,24 @@ impl Job {
 
     fn from_value(mut value: Value) -> Result<Job> {
         if !value.is_object() {
-            return Err(Error::Request(format!("expected a job, an object with \"version\": {}", Self::VERSION)));
+            return Err(Error::refused(format!("expected a job, an object with \"version\": {}", Self::VERSION)));
         }
         match &value["version"] {
             Value::Number(number) if number.as_u64() == Some(Self::VERSION) => {}
             Value::Null => {
-                return Err(Error::Request(format!(
-                    "version: expected {}, got none; the form of jobs has one",
-                    Self::VERSION
-                )));
+                return Err(Error::request(
+                    "version",
+                    format!("expected {}, got none; the form of jobs has one", Self::VERSION),
+                ));
             }
             other => {
-                return Err(Error::Request(format!(
-                    "version: expected {}, which this program reads, got {other}; it was written for another version of it",
-                    Self::VERSION
-                )));
+                return Err(Error::request(
+                    "version",
+                    format!(
+                        "expected {}, which this program reads, got {other}; it was written for another version of it",
+                        Self::VERSION
+                    ),
+                ));
             }
         }
         strict::check(&value)?;
@@ -246,7 +249,7 @@ impl Job {
 }
 
 fn take<T: serde::de::DeserializeOwned>(fields: &mut Map<String, Value>, name: &str) -> Result<Option<T>> {
-    let read = |value| serde_json::from_value(value).map_err(|e| Error::Request(format!("{name}: {e}")));
+    let read = |value| serde_json::from_value(value).map_err(|e| Error::request(name.to_owned(), e.to_string()));
     fields.remove(name).map(read).transpose()
 }
 

@@ -150,13 +150,13 @@ impl ModelJob {
         let source = match self.oms.as_deref() {
             Some(OFF) => None,
             Some(DEMO) => Some(Source::DemoOms),
-            Some("") => return Err(Error::Request("`model.oms`: expected a folder, demo or off, got nothing".into())),
+            Some("") => return Err(Error::request("model.oms", "expected a folder, demo or off, got nothing")),
             Some(name) => Some(Source::Folder(places.find(name)?)),
             None if self.is_demo() => Some(Source::DemoOms),
             None => None,
         };
         if source.is_none() && self.oms_text_encoder.is_some() {
-            return Err(Error::Request("`model.oms_text_encoder`: has no meaning without `model.oms`".into()));
+            return Err(Error::request("model.oms_text_encoder", "has no meaning without `model.oms`"));
         }
         // The demo module has its own.
         let named = self.oms_text_encoder.as_deref().filter(|_| source != Some(Source::DemoOms));

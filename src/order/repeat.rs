@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::order::compose::Order;
 use crate::order::job::Job;
 use crate::pipeline::{Pipeline, Places, Precision, Program, Recipe, Source};
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 impl Job {
     /// The model that a picture was drawn with, where the job names none.
@@ -16,9 +16,10 @@ impl Job {
             model.name = recipe.model.as_deref().and_then(|name| found(name, places, Places::find));
             if model.name.is_none() {
                 let name = recipe.model.as_deref().unwrap_or("not named in it");
-                return Err(Error::Request(format!(
-                    "`like`: the picture's model ({name}) is needed, name its folder or file with `model.name`"
-                )));
+                return Err(Error::request(
+                    "like",
+                    format!("the picture's model ({name}) is needed, name its folder or file with `model.name`"),
+                ));
             }
         }
         for (part, own) in [("vae", &mut model.vae), ("refiner", &mut model.refiner), ("unet", &mut model.unet)] {
@@ -32,10 +33,13 @@ impl Job {
                 None => Some("off".into()),
                 Some("demo") => Some("demo".into()),
                 Some(name) => {
-                    return Err(Error::Request(format!(
-                        "`like`: the picture's OMS module ({name}) is needed, name its folder with `model.oms`, or leave it out with \
+                    return Err(Error::request(
+                        "like",
+                        format!(
+                            "the picture's OMS module ({name}) is needed, name its folder with `model.oms`, or leave it out with \
                          `model.oms` off"
-                    )));
+                        ),
+                    ));
                 }
             };
         }
@@ -59,10 +63,11 @@ impl Job {
         for (what, name, key) in unknown {
             match name {
                 Some(name) if !self.request.has(key) => {
-                    return Err(Error::Request(format!(
-                        "`like`: {}'s {what} {name:?} is not here, choose one with `{key}` (`chiaro samplers` lists all)",
-                        recipe.program
-                    )));
+                    return Err(Error::request(
+                        "like",
+                        format!("{}'s {what} {name:?} is not here, choose one with `{key}`", recipe.program),
+                    )
+                    .advise([Remedy::Samplers]));
                 }
                 Some(name) => told.push(format!("{what} {name}")),
                 None => {}

@@ -58,26 +58,27 @@ impl Job {
         let told = recipe.and_then(|recipe| recipe.image.as_ref());
         let Some(asked) = &self.image else {
             return match told {
-                Some(_) => Err(Error::Request(
-                    "`like`: the picture started from another one, name that with `image.file`".into(),
-                )),
+                Some(_) => {
+                    Err(Error::request("like", "the picture started from another one, name that with `image.file`"))
+                }
                 None => Ok(None),
             };
         };
         if told.is_some_and(|told| told.mask) && asked.mask.is_none() {
-            return Err(Error::Request(
-                "`like`: the picture was repainted with a mask, name that with `image.mask`".into(),
-            ));
+            return Err(Error::request("like", "the picture was repainted with a mask, name that with `image.mask`"));
         }
         let image = colours("image.file", asked.file.photo()?, notes);
         let mask = asked.mask.as_ref().map(|file| Ok::<_, Error>(mask(file.photo()?, notes))).transpose()?;
         if let Some(mask) = &mask
             && (mask.width, mask.height) != (image.width, image.height)
         {
-            return Err(Error::Request(format!(
-                "`image.mask`: expected the size of `image.file`, {}x{}, got {}x{}",
-                image.width, image.height, mask.width, mask.height
-            )));
+            return Err(Error::request(
+                "image.mask",
+                format!(
+                    "expected the size of `image.file`, {}x{}, got {}x{}",
+                    image.width, image.height, mask.width, mask.height
+                ),
+            ));
         }
         Ok(Some((image, mask)))
     }
@@ -130,11 +131,13 @@ impl Sizes<'_> {
         }
         for (which, side) in [("wide", across), ("high", down)] {
             if side < LEAST {
-                return Err(Error::Request(format!(
-                    "`{}`: {} is {side} pixels {which}; ask for a size with `width` and `height`",
-                    self.field,
-                    self.name.display()
-                )));
+                return Err(Error::request(
+                    self.field.to_owned(),
+                    format!(
+                        "{} is {side} pixels {which}; ask for a size with `width` and `height`",
+                        self.name.display()
+                    ),
+                ));
             }
         }
         let (own_across, own_down) = own()?;

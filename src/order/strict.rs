@@ -45,7 +45,8 @@ impl Schema {
     /// `pattern` is the value's place as rows have it, `place` as the job has it.
     fn check(&self, value: &Value, pattern: &str, place: &str) -> Result<()> {
         let row = self.rows.iter().find(|(key, _)| key == pattern).map(|(_, field)| field);
-        let at = |why: String| Error::Request(if place.is_empty() { why } else { format!("{place}: {why}") });
+        let at =
+            |why: String| if place.is_empty() { Error::refused(why) } else { Error::request(place.to_owned(), why) };
         match (value, row) {
             (Value::Null, _) => Ok(()),
             (Value::Object(fields), _) if self.has_below(pattern, ".") => {
@@ -118,7 +119,7 @@ impl Schema {
             Some((_, near)) => format!("did you mean {near}?"),
             None => format!("there are {}", self.names_below(pattern).join(", ")),
         };
-        Error::Request(format!("{place}: unknown, {hint}"))
+        Error::request(place.to_owned(), format!("unknown, {hint}"))
     }
 }
 

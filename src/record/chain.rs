@@ -174,7 +174,7 @@ impl<'m> ChainProgram<'m> {
         let moments = part.moments.as_ref().map(|moments| self.backend.install(|| moments(map))).transpose()?;
         if moments.iter().flatten().any(|v| !v.is_finite()) {
             let (stage, count) = (part.label.clone(), self.backend.install(|| map.non_finite()).max(1));
-            return Err(Error::NonFinite { stage, count, hint: String::new() });
+            return Err(Error::NonFinite { stage, count, detail: String::new(), remedies: Vec::new() });
         }
         let mut program = self.compile(index)?;
         let mut out = FeatureMap::new(plan.result.0, plan.result.1);

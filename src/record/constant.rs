@@ -127,7 +127,7 @@ impl Constant {
     }
 
     fn mismatch(&self, given: &str) -> Error {
-        Error::Model(format!(
+        Error::model(format!(
             "{}: expected {} bytes for {:?}, the source gave {given}",
             self.label,
             self.byte_len(),

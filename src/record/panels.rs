@@ -109,7 +109,7 @@ struct InOrder {
 impl InOrder {
     fn take(&mut self, constant: &Constant, at: usize, mut bytes: &[u8], sink: &mut PieceSink<'_>) -> Result<()> {
         if at != self.done + self.waiting.len() {
-            return Err(Error::Model(format!("{}: expected its bytes in order, got some at {at}", constant.label)));
+            return Err(Error::model(format!("{}: expected its bytes in order, got some at {at}", constant.label)));
         }
         let panel = self.rows.panel * self.rows.row_bytes();
         if !self.waiting.is_empty() {

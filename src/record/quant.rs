@@ -38,7 +38,7 @@ pub(super) const fn byte_len(dtype: DType, len: usize) -> usize {
 /// When the values are no whole blocks, one is not finite, or a scale is beyond the range of f16.
 pub fn quantize(dtype: DType, values: &[f32]) -> Result<Vec<u8>> {
     if !dtype.is_quantized() || !values.len().is_multiple_of(BLOCK) {
-        return Err(Error::Model(format!(
+        return Err(Error::model(format!(
             "quantisation: expected whole blocks of {BLOCK} values for q8_0 or q4_0, got {} values for {}",
             values.len(),
             dtype.name()
@@ -81,7 +81,7 @@ pub(crate) fn quantize_from<'v>(
         })
         .sum();
     if unfit > 0 {
-        return Err(Error::Model(format!(
+        return Err(Error::model(format!(
             "quantisation: {unfit} blocks have values that are not finite, or a scale beyond the range of f16; keep these weights in f32"
         )));
     }

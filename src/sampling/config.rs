@@ -176,7 +176,8 @@ impl SchedulerConfig {
     /// When the text is not such a file, or as [`check`](Self::check).
     pub fn from_json(text: &str, origin: &str) -> Result<Self> {
         let read = serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_infinities(text)));
-        let config: Self = read.map_err(|e| Error::Model(format!("{origin}: not the JSON expected there: {e}")))?;
+        let config: Self =
+            read.map_err(|e| Error::model(format!("{origin}: not the JSON expected there: {e}")).in_file(origin))?;
         config.check_in(origin)?;
         Ok(config)
     }
@@ -227,7 +228,7 @@ impl SchedulerConfig {
 
     fn check_in(&self, origin: &str) -> Result<()> {
         let refuse = |field: &str, expected: &str, got: &dyn std::fmt::Display| {
-            Err(Error::Model(format!("{origin}: {field}: expected {expected}, got {got}")))
+            Err(Error::model(format!("{origin}: {field}: expected {expected}, got {got}")).in_file(origin))
         };
         let class = self.class_name.strip_prefix("Flax").unwrap_or(&self.class_name);
         if let Some((_, trained)) = OTHER_FAMILIES.iter().find(|(head, _)| class.starts_with(head)) {

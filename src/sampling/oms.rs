@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 /// Which form of the step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -53,10 +53,10 @@ pub fn check_alpha_bar(alpha_bar: f64) -> Result<()> {
     if alpha_bar > 0.0 && alpha_bar < 1.0 {
         return Ok(());
     }
-    Err(Error::Request(format!(
-        "oms: expected ᾱ at the first timestep in (0, 1), got {alpha_bar}; a schedule with zero terminal SNR needs no One More Step, use \
-         --oms off"
-    )))
+    let message = format!(
+        "expected ᾱ at the first timestep in (0, 1), got {alpha_bar}; a schedule with zero terminal SNR needs no One More Step"
+    );
+    Err(Error::request("oms", message).advise([Remedy::WithoutOms]))
 }
 
 /// x̃_T, variance-preserving, of the length of `v` and `x_s`. `z` is needed where [`OmsForm::draws_noise`] says so.
@@ -70,7 +70,7 @@ pub fn x_t(form: OmsForm, v: &[f32], x_s: &[f32], z: Option<&[f32]>, alpha_bar: 
     let (kept, fresh) = match form {
         OmsForm::Paper { eta } => {
             if !(0.0..=1.0).contains(&eta) {
-                return Err(Error::Request(format!("oms-eta: expected a number from 0 to 1, got {eta}")));
+                return Err(Error::request("oms-eta", format!("expected a number from 0 to 1, got {eta}")));
             }
             ((noise * (1.0 - eta * eta)).sqrt(), eta * noise.sqrt())
         }

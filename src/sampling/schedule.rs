@@ -53,13 +53,13 @@ impl NoiseSchedule {
             betas = rescale_zero_terminal_snr(&betas);
         }
         if betas.len() != t {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "scheduler_config.json: trained_betas: expected {t} values, got {}",
                 betas.len()
             )));
         }
         if let Some(bad) = betas.iter().position(|b| !(*b > 0.0 && *b <= 1.0)) {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "scheduler_config.json: expected every beta in (0, 1], got {} at timestep {bad}",
                 betas[bad]
             )));

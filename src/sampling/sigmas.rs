@@ -212,10 +212,13 @@ impl Grid {
             .position(|pair| pair[1] >= pair[0])
             .or_else(|| (sigmas[sigmas.len() - 1] > sigmas[sigmas.len() - 2]).then_some(sigmas.len() - 2))
         {
-            return Err(Error::Request(format!(
-                "steps: {steps} steps of this schedule would visit sigma {} twice; ask for fewer, or for another schedule",
-                sigmas[i]
-            )));
+            return Err(Error::request(
+                "steps",
+                format!(
+                    "{steps} steps of this schedule would visit sigma {} twice; ask for fewer, or for another schedule",
+                    sigmas[i]
+                ),
+            ));
         }
         Ok(Grid { steps: timesteps.len(), timesteps, sigmas, log_table })
     }

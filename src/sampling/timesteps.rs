@@ -54,7 +54,7 @@ impl std::str::FromStr for TimestepSpacing {
             "leading" => Ok(TimestepSpacing::Leading),
             "linspace" => Ok(TimestepSpacing::Linspace),
             "trailing" => Ok(TimestepSpacing::Trailing),
-            _ => Err(Error::Request(format!("unknown spacing {name:?}; there are leading, linspace and trailing"))),
+            _ => Err(Error::refused(format!("unknown spacing {name:?}; there are leading, linspace and trailing"))),
         }
     }
 }

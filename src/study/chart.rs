@@ -168,7 +168,7 @@ fn format(path: &Path) -> Result<Format> {
     match path.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
         Some("svg") => Ok(Format::Svg),
         Some("png") => Ok(Format::Png),
-        _ => Err(Error::Request(format!("plot: expected a name ending in .png or .svg, got {}", path.display()))),
+        _ => Err(Error::request("plot", format!("expected a name ending in .png or .svg, got {}", path.display()))),
     }
 }
 

@@ -101,7 +101,7 @@ impl Job {
             return Ok(false);
         }
         let foreign = |what: String| {
-            Err(Error::Request(format!("{}: {what}; move it away, and the study draws it again", path.display())))
+            Err(Error::refused(format!("{}: {what}; move it away, and the study draws it again", path.display())))
         };
         let texts = png_text(&path)?;
         let parameters = texts.iter().find(|(keyword, _)| keyword == "chiaro").map(|(_, text)| text);

@@ -74,7 +74,7 @@ impl Study {
         settings.validate()?;
         check_names(folder)?;
         if folder.exists() && !folder.is_dir() {
-            return Err(Error::Request(format!("{}: expected a folder", folder.display())));
+            return Err(Error::refused(format!("{}: expected a folder", folder.display())));
         }
         settings.compare(folder)?;
         Ok(Study { folder: folder.to_owned(), settings })

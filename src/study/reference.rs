@@ -37,17 +37,17 @@ fn folder_means(folder: &Path) -> Result<Vec<f64>> {
         }
     }
     if files.is_empty() {
-        return Err(Error::Request(format!(
-            "reference: expected PNG, JPEG or WebP pictures in {}, found none",
-            folder.display()
-        )));
+        return Err(Error::request(
+            "reference",
+            format!("expected PNG, JPEG or WebP pictures in {}, found none", folder.display()),
+        ));
     }
     files.sort();
     files.iter().map(|file| Ok(open_picture(file)?.mean() * 255.0)).collect()
 }
 
 fn csv_means(path: &Path) -> Result<Vec<f64>> {
-    let fault = |line: usize, what: String| Error::Request(format!("reference: {}:{line}: {what}", path.display()));
+    let fault = |line: usize, what: String| Error::request("reference", format!("{}:{line}: {what}", path.display()));
     let text = files::read_text(path, MAX_CSV_BYTES, "a CSV file")?;
     let mut lines = text.lines().enumerate();
     let header = fields(lines.next().map_or("", |(_, line)| line));

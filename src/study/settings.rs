@@ -72,10 +72,13 @@ pub fn parse_prompts(text: &str) -> Result<Vec<String>> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let prompts: Vec<String> = lines.map(str::to_owned).collect();
     if !(1..=MAX_PROMPTS).contains(&prompts.len()) {
-        return Err(Error::Request(format!(
-            "prompts: expected 1 to {MAX_PROMPTS}, one a line, got {} (empty lines and lines with # do not count)",
-            prompts.len()
-        )));
+        return Err(Error::request(
+            "prompts",
+            format!(
+                "expected 1 to {MAX_PROMPTS}, one a line, got {} (empty lines and lines with # do not count)",
+                prompts.len()
+            ),
+        ));
     }
     Ok(prompts)
 }
@@ -84,16 +87,16 @@ impl Settings {
     /// Checks what can be checked without a model.
     ///
     /// # Errors
-    /// [`Error::Request`] naming the option.
+    /// [`Error::Request`] naming the field.
     pub fn validate(&self) -> Result<()> {
         let Some(first) = self.prompts.first() else {
-            return Err(Error::Request("prompts: expected one at least".into()));
+            return Err(Error::request("prompts", "expected one at least"));
         };
         if !(1..=10_000).contains(&self.count) {
-            return Err(Error::Request(format!("count: expected 1 to 10000, got {}", self.count)));
+            return Err(Error::request("count", format!("expected 1 to 10000, got {}", self.count)));
         }
         if let Some(bad) = self.oms_guidance_scales.iter().find(|w| !(0.0..=100.0).contains(*w)) {
-            return Err(Error::Request(format!("oms-guidances: expected numbers from 0 to 100, got {bad}")));
+            return Err(Error::request("oms-guidances", format!("expected numbers from 0 to 100, got {bad}")));
         }
         self.request(first, self.seed, 1, Some(self.module())).validate()
     }
@@ -150,12 +153,12 @@ impl Settings {
         }
         let text = files::read_text(&path, MAX_BYTES, "a study's settings")?;
         let there: Settings = serde_json::from_str(&text).map_err(|e| {
-            Error::Request(format!("{}: not the settings of a study: {e}; choose another folder", path.display()))
+            Error::refused(format!("{}: not the settings of a study: {e}; choose another folder", path.display()))
         })?;
         let value = |settings: &Settings| serde_json::to_value(settings).expect("strings and numbers are JSON");
         match difference("", &value(&there), &value(self)) {
             None => Ok(true),
-            Some((name, old, new)) => Err(Error::Request(format!(
+            Some((name, old, new)) => Err(Error::refused(format!(
                 "{}: {name}: the folder's study has {old}, this one {new}; choose another folder, or the same settings to go on",
                 path.display()
             ))),
@@ -172,7 +175,7 @@ fn refuse_others_files(folder: &Path) -> Result<()> {
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let name = entry.map_err(|e| Error::io(folder, e))?.file_name();
         if !name.to_string_lossy().starts_with('.') {
-            return Err(Error::Request(format!(
+            return Err(Error::refused(format!(
                 "{}: expected an empty folder or one with a {FILE}, found {}; choose another",
                 folder.display(),
                 name.display()

@@ -72,8 +72,8 @@ impl Parser {
             Some(from) => {
                 let number = &number[..number.len() - behind.len()];
                 let weight = number.parse::<f64>().ok().filter(|weight| weight.is_finite()).ok_or_else(|| {
-                    Error::Request(format!(
-                        "prompt: expected a number as the weight in \":{number})\"; write \\( and \\) for brackets that mean themselves"
+                    Error::request("prompt", format!(
+                        "expected a number as the weight in \":{number})\"; write \\( and \\) for brackets that mean themselves"
                     ))
                 })?;
                 self.multiply(from, weight);

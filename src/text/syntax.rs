@@ -32,7 +32,7 @@ impl FromStr for PromptSyntax {
         let plain = name.trim().to_lowercase();
         PromptSyntax::ALL.iter().find(|(known, _)| *known == plain).map(|(_, syntax)| *syntax).ok_or_else(|| {
             let known: Vec<&str> = PromptSyntax::ALL.iter().map(|(known, _)| *known).collect();
-            Error::Request(format!("unknown prompt syntax {name:?}; there are {}", known.join(", ")))
+            Error::refused(format!("unknown prompt syntax {name:?}; there are {}", known.join(", ")))
         })
     }
 }

@@ -68,7 +68,7 @@ impl Settings {
 }
 
 fn broken(label: &str, file: &str, what: impl std::fmt::Display) -> Error {
-    Error::Model(format!("{label}{file}: not a CLIP tokenizer's: {what}"))
+    Error::model(format!("{label}{file}: not a CLIP tokenizer's: {what}"))
 }
 
 /// A token given as a string or as `{"content": …}`.

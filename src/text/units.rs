@@ -35,17 +35,17 @@ impl ClipTokenizer {
     pub fn add_embedding(&mut self, name: &str, ids: Range<u32>) -> Result<()> {
         let spelled = self.words(name);
         if spelled.is_empty() {
-            return Err(Error::Model(format!("embedding: expected a name that can be typed, got {name:?}")));
+            return Err(Error::model(format!("embedding: expected a name that can be typed, got {name:?}")));
         }
         let most = self.max_length() - 2;
         if !(1..=most).contains(&ids.len()) {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "embedding {name}: expected 1 to {most} vectors, the tokens of a chunk, got {}",
                 ids.len()
             )));
         }
         if let Some(other) = self.embeddings.iter().find(|other| other.spelled == spelled) {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "embedding: expected each name once, got {name:?} and {:?}; rename a file",
                 other.name
             )));

@@ -18,8 +18,9 @@ pub fn weigh_restoring_mean(states: &mut [f32], weights: &[f32]) -> Result<()> {
     }
     let scale = before / sum(states);
     if !scale.is_finite() {
-        return Err(Error::Request(
-            "prompt: the weights leave states of mean zero, whose mean cannot be restored; choose others, or the comfy syntax".into(),
+        return Err(Error::request(
+            "prompt",
+            "the weights leave states of mean zero, whose mean cannot be restored; choose others, or the comfy syntax",
         ));
     }
     states.iter_mut().for_each(|v| *v = (f64::from(*v) * scale) as f32);

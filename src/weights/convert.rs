@@ -91,11 +91,13 @@ impl Source {
     }
 
     fn lost(&self, count: usize) -> Error {
-        Error::Model(format!(
+        Error::model(format!(
             "{}: {}: {count} values are beyond the range of f16 (65504); keep this model's weights in f32",
             self.view.file.label(),
             self.name
         ))
+        .in_file(self.view.file.label())
+        .of_tensor(&self.name)
     }
 }
 

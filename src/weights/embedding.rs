@@ -34,12 +34,12 @@ impl EmbeddingFile {
         let file = TensorSet::from(Arc::new(WeightFile::open(path)?));
         EmbeddingFile::of(&file).ok_or_else(|| {
             let some: Vec<&str> = file.tensors().keys().take(3).map(String::as_str).collect();
-            Error::Model(format!(
+            Error::model(format!(
                 "{}: expected an embedding (emb_params, clip_l and clip_g, or one tensor under its token's name), got {} tensors such as \
                  {some:?}",
                 file.label(),
                 file.tensors().len(),
-            ))
+            )).in_file(file.label())
         })
     }
 
@@ -114,6 +114,6 @@ impl EmbeddingFile {
     }
 
     fn refuse<T>(&self, what: &str) -> Result<T> {
-        Err(Error::Model(format!("{}: {what}", self.file.label())))
+        Err(Error::model(format!("{}: {what}", self.file.label())).in_file(self.file.label()))
     }
 }

@@ -66,8 +66,9 @@ impl WeightFile {
         let path = path.as_ref();
         let label = path.display().to_string();
         let data = Bytes::open(path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::InvalidInput => Error::Model(format!("{label}: {source}")),
-            _ => Error::Model(format!("{label}: cannot be read ({source}); check that the model's folder is complete")),
+            std::io::ErrorKind::InvalidInput => Error::model(format!("{label}: {source}")).in_file(&label),
+            _ => Error::model(format!("{label}: cannot be read ({source}); check that the model's folder is complete"))
+                .in_file(&label),
         })?;
         WeightFile::parse(label, data)
     }

@@ -290,7 +290,7 @@ pub(super) fn read(label: &str, bytes: &Bytes) -> Result<BTreeMap<String, Stored
         match tensors(&head, bytes.len()) {
             // The header may go on behind what was read of it.
             Err(wrong) if wrong == cut_short() && head.len() < bytes.len() && size < MOST => size *= 8,
-            read => return read.map_err(|wrong| Error::Model(format!("{label}: GGUF: {wrong}"))),
+            read => return read.map_err(|wrong| Error::model(format!("{label}: GGUF: {wrong}")).in_file(label)),
         }
     }
 }

@@ -29,9 +29,10 @@ pub(super) fn read(label: &str, bytes: &Bytes) -> Result<(BTreeMap<String, Store
     let length = match u64::from_le_bytes(length) {
         length if length > LONGEST_HEADER => return Err(refused(SafeTensorError::HeaderTooLarge)),
         length if length > MAX_HEADER && length <= bytes.len() as u64 => {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{label}: a header of {length} bytes, at most {MAX_HEADER} are read; the file is hostile or damaged"
-            )));
+            ))
+            .in_file(label));
         }
         length => length as usize,
     };
@@ -88,9 +89,10 @@ fn check_places(metadata: &Metadata) -> std::result::Result<usize, SafeTensorErr
 /// Says what is wrong with a file, and what to do.
 fn refusal(label: &str, head: &[u8], size: usize, error: &SafeTensorError) -> Error {
     if let Some((found, remedy)) = instead::what(head) {
-        return Error::Model(format!("{label}: expected a safetensors, GGUF or PyTorch file, found {found}; {remedy}"));
+        return Error::model(format!("{label}: expected a safetensors, GGUF or PyTorch file, found {found}; {remedy}"))
+            .in_file(label);
     }
-    Error::Model(match error {
+    Error::model(match error {
         SafeTensorError::HeaderTooSmall
         | SafeTensorError::InvalidHeaderLength
         | SafeTensorError::MetadataIncompleteBuffer => format!(
@@ -101,6 +103,7 @@ fn refusal(label: &str, head: &[u8], size: usize, error: &SafeTensorError) -> Er
             "{label}: expected a safetensors, GGUF or PyTorch file, the header is damaged or foreign ({error}); download it again"
         ),
     })
+    .in_file(label)
 }
 
 /// The parser of the header keeps the last of two tensors of one name; a file that has two is refused.
@@ -124,13 +127,14 @@ fn refuse_duplicates(label: &str, header: &[u8]) -> Result<()> {
             Ok(twice)
         }
     }
-    let twice = serde_json::Deserializer::from_slice(header)
-        .deserialize_map(Keys)
-        .map_err(|error| Error::Model(format!("{label}: the header is damaged ({error}); download it again")))?;
+    let twice = serde_json::Deserializer::from_slice(header).deserialize_map(Keys).map_err(|error| {
+        Error::model(format!("{label}: the header is damaged ({error}); download it again")).in_file(label)
+    })?;
     match twice {
         None => Ok(()),
         Some(name) => {
-            Err(Error::Model(format!("{label}: the header names {name} twice; the file is damaged: download it again")))
+            Err(Error::model(format!("{label}: the header names {name} twice; the file is damaged: download it again"))
+                .in_file(label))
         }
     }
 }

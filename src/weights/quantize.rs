@@ -73,6 +73,6 @@ impl ConstantData for Quantized {
 
 impl Quantized {
     fn explained(&self, why: &dyn Display) -> Error {
-        Error::Model(format!("{}: {why}", self.base.label))
+        Error::model(format!("{}: {why}", self.base.label))
     }
 }

@@ -43,31 +43,34 @@ pub fn join_shards(
     let mut joined = BTreeMap::new();
     for name in names {
         let Some(shard) = open(name)? else {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{label}: expected the shard {name} beside it, there is none; download the missing file"
-            )));
+            ))
+            .in_file(label));
         };
         for (tensor, view) in TensorSet::from(Arc::new(shard)).tensors() {
             match map.get(tensor) {
                 Some(home) if home == name => {}
                 Some(home) => {
-                    return Err(Error::Model(format!(
+                    return Err(Error::model(format!(
                         "{label}: {tensor} is in {name} and, as the index says, in {home}; the shards belong to different models"
-                    )));
+                    )).in_file(label));
                 }
                 None => {
-                    return Err(Error::Model(format!(
+                    return Err(Error::model(format!(
                         "{label}: {name} holds {tensor}, which the index does not name; they belong to different models"
-                    )));
+                    ))
+                    .in_file(label));
                 }
             }
             joined.insert(tensor.clone(), view.clone());
         }
     }
     if let Some((tensor, home)) = map.iter().find(|(tensor, _)| !joined.contains_key(*tensor)) {
-        return Err(Error::Model(format!(
+        return Err(Error::model(format!(
             "{label}: expected {tensor} in {home}, which has no such tensor; download both again"
-        )));
+        ))
+        .in_file(label));
     }
     Ok(TensorSet::new(label, joined))
 }
@@ -80,22 +83,26 @@ fn parse_index(label: &str, bytes: &[u8]) -> Result<BTreeMap<String, String>> {
         weight_map: Vec<(String, String)>,
     }
     let index: Index = serde_json::from_slice(bytes).map_err(|error| {
-        Error::Model(format!("{label}: expected an index with a weight_map, got {error}; download it again"))
+        Error::model(format!("{label}: expected an index with a weight_map, got {error}; download it again"))
+            .in_file(label)
     })?;
     let mut map = BTreeMap::new();
     for (tensor, shard) in index.weight_map {
         let plain = !shard.is_empty() && !shard.contains(['/', '\\', ':']) && shard != "." && shard != "..";
         if !plain {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{label}: {tensor}: expected the name of a file beside the index, got {shard:?}; the index is damaged"
-            )));
+            ))
+            .in_file(label)
+            .of_tensor(tensor));
         }
         if map.insert(tensor.clone(), shard).is_some() {
-            return Err(Error::Model(format!("{label}: {tensor} is named twice; the index is damaged")));
+            return Err(Error::model(format!("{label}: {tensor} is named twice; the index is damaged")).in_file(label));
         }
     }
     if map.is_empty() {
-        return Err(Error::Model(format!("{label}: expected tensors in weight_map, got none; download it again")));
+        return Err(Error::model(format!("{label}: expected tensors in weight_map, got none; download it again"))
+            .in_file(label));
     }
     Ok(map)
 }

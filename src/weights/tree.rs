@@ -231,12 +231,13 @@ impl Weights {
         if complaints.is_empty() {
             return Ok(());
         }
-        Err(Error::Model(format!(
+        Err(Error::model(format!(
             "{}: {}: {}; the weights and config.json belong to different models, or the file is incomplete",
             self.shared.model,
             self.shared.tensors.label(),
             complaints.join(" and ")
-        )))
+        ))
+        .in_file(self.shared.tensors.label()))
     }
 
     fn packed(
@@ -318,14 +319,18 @@ impl Weights {
         if view.shape() != shape {
             let remedy = self.remedy;
             let found = view.shape();
-            return Err(Error::Model(format!("{model}: {full}: expected {shape:?}, file has {found:?}; {remedy}")));
+            return Err(Error::model(format!("{model}: {full}: expected {shape:?}, file has {found:?}; {remedy}"))
+                .in_file(view.file.label())
+                .of_tensor(full));
         }
         if !view.dtype().is_readable() {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{model}: {full}: expected {}, file has {}; convert the file to one of them",
                 StoredType::READABLE,
                 view.dtype()
-            )));
+            ))
+            .in_file(view.file.label())
+            .of_tensor(full));
         }
         let patches = self.shared.patches.of(&full).map(<[_]>::to_vec).unwrap_or_default();
         Ok(Some(Source { view, name: full, patches }))
@@ -354,7 +359,7 @@ struct Missing(String);
 
 impl ConstantData for Missing {
     fn bytes(&self) -> Result<Cow<'_, [u8]>> {
-        Err(Error::Model(format!("{}: missing in the checkpoint; its model was used before Weights::finish", self.0)))
+        Err(Error::model(format!("{}: missing in the checkpoint; its model was used before Weights::finish", self.0)))
     }
 }
 
@@ -378,10 +383,11 @@ impl Table {
     /// When there is no such row, or the file cannot be read.
     pub fn row(&self, index: usize) -> Result<Vec<f32>> {
         let Some(source) = self.source.as_ref().filter(|_| index < self.rows) else {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{}: {}: expected a row below {}, got {index}; use the tokenizer that belongs to the model",
                 self.model, self.name, self.rows
-            )));
+            ))
+            .of_tensor(&self.name));
         };
         if !source.patches.is_empty() {
             let values = match self.changed.get() {

@@ -2,6 +2,7 @@
 
 mod dependencies;
 mod list;
+mod texts;
 mod threads;
 mod tree;
 

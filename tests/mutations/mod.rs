@@ -223,7 +223,7 @@ fn load(bytes: Vec<u8>) -> Result<()> {
     let found = Checkpoint::read(&file, &Patches::new())?;
     for name in ["unet", "vae", "text_encoder"] {
         let Some(part) = found.parts.get(name) else {
-            return Err(chiaro::Error::Model(format!("{name} is gone")));
+            return Err(chiaro::Error::model(format!("{name} is gone")));
         };
         let config = Value::Object(part.config.clone()).to_string();
         let w = Weights::new(part.tensors.clone(), name, WeightType::Keep);
@@ -234,7 +234,7 @@ fn load(bytes: Vec<u8>) -> Result<()> {
         }
     }
     if let Some(stranger) = found.foreign.first() {
-        return Err(chiaro::Error::Model(format!("{stranger} is foreign")));
+        return Err(chiaro::Error::model(format!("{stranger} is foreign")));
     }
     Ok(())
 }
@@ -254,7 +254,7 @@ fn damaged_embeddings() {
         accepted += u64::from(survives(case, size, || {
             let file = TensorSet::from(Arc::new(WeightFile::from_bytes(file, "bytes")?));
             let Some(embedding) = EmbeddingFile::of(&file) else {
-                return Err(chiaro::Error::Model("no embedding".into()));
+                return Err(chiaro::Error::model("no embedding"));
             };
             let (count, widths) = embedding.extents()?;
             let vectors = embedding.vectors()?;
@@ -295,7 +295,7 @@ fn load_control(bytes: Vec<u8>) -> Result<()> {
     let config = ControlNetConfig::from_json(&Value::Object(found.part.config).to_string(), "control")?;
     ControlNet::load(config, &Weights::new(found.part.tensors, "controlnet", WeightType::Keep))?;
     match found.foreign.first() {
-        Some(stranger) => Err(chiaro::Error::Model(format!("{stranger} is foreign"))),
+        Some(stranger) => Err(chiaro::Error::model(format!("{stranger} is foreign"))),
         None => Ok(()),
     }
 }

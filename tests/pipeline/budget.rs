@@ -226,7 +226,7 @@ fn a_limit_takes_the_best_that_fits() {
 /// `limit` fits and a byte less does not.
 fn assert_least(model: &Model, device: &Device, limit: u64) {
     let error = model.within(device.clone(), limit / 2).map(|_| ()).expect_err("half of it").to_string();
-    assert!(error.starts_with("--vram: expected at least "), "{error}");
+    assert!(error.starts_with("device.vram: expected at least "), "{error}");
     assert!(error.contains(&format!("{:.1} MiB", limit as f64 / f64::from(1 << 20))), "{limit}: {error}");
     assert!(model.within(device.clone(), limit).is_ok(), "{limit}");
     assert!(model.within(device.clone(), limit - 1).is_err(), "{limit}");

@@ -175,7 +175,7 @@ fn the_plan_has_a_stage_for_each_set() {
     assert_eq!(weights[1], weights[0] + weights[2] - weights[3], "both nets beside one UNet");
     assert!(weights[0] > weights[3] && unets[1].peak_bytes() > unets[0].peak_bytes());
     let error = pipeline.generate(request.clone()).err().expect("no picture was given").to_string();
-    assert!(error.contains("--control-image"), "{error}");
+    assert!(error.contains("`controls[].image`"), "{error}");
     request.controls[1].net = 2;
     let error = pipeline.plan(&request).expect_err("there is no third net").to_string();
     assert!(error.contains("one of 2 ControlNets"), "{error}");

@@ -9,6 +9,7 @@ use chiaro::pipeline::{Device, Event, OmsRequest, OmsSource, Overrides, Pipeline
 use chiaro::record::{Backend, Caps, HostBackend};
 use chiaro::sampling::{OmsForm, guide, oms};
 use chiaro::weights::{WeightFile, WeightType, Weights};
+use chiaro::{Place, Remedy};
 use serde_json::{Value, json};
 
 use super::runs::{committed_folder, request, scheduler};
@@ -147,7 +148,7 @@ fn with_both_text_encoders_of_sdxl() {
     };
     let lost = open(&xl, &run, module.path(), None).unwrap_or_else(|e| panic!("{e}"));
     let said = warnings(&lost, request.clone());
-    assert!(said.contains("nobody/knows") && said.contains("--oms-text-encoder"), "{said}");
+    assert!(said.contains("nobody/knows") && said.contains("`model.oms_text_encoder`"), "{said}");
     assert!(!warnings(&lost, Request { oms: None, ..request.clone() }).contains("nobody"), "it is not used then");
     let named = open(&xl, &run, module.path(), Some(&xl)).unwrap_or_else(|e| panic!("{e}"));
     assert!(!warnings(&named, request.clone()).contains("nobody"), "others were named");
@@ -156,8 +157,9 @@ fn with_both_text_encoders_of_sdxl() {
     assert!(!warnings(&meant, request.clone()).contains("text encoders are said"), "nothing else was named");
     let sd15 = committed().join("sd15");
     check("a named folder's, in front of SD 1.5", open(&sd15, &run, module.path(), Some(&xl)));
-    let message = open(&sd15, &run, module.path(), None).err().expect("SD 1.5 has one encoder").to_string();
-    assert!(message.contains("--oms-text-encoder") && message.contains("two text encoders"), "{message}");
+    let refused = open(&sd15, &run, module.path(), None).err().expect("SD 1.5 has one encoder");
+    assert!(refused.to_string().contains("two text encoders"), "{refused}");
+    assert_eq!(refused.remedies(), [Remedy::Name(Place::OmsTextEncoder)]);
     write_dual_module(module.path(), &json!({ "_name_or_path": xl }));
     check("a pointer's, in front of SD 1.5", open(&sd15, &run, module.path(), None));
 }

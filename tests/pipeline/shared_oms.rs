@@ -9,6 +9,7 @@ use chiaro::pipeline::{
 };
 use chiaro::record::{Backend, Caps, Constant, DType, HostBackend, Program, Recording, Role};
 use chiaro::sampling::OmsForm;
+use chiaro::{Place, Remedy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -335,8 +336,9 @@ fn a_module_that_does_not_fit_is_refused_with_the_reason() {
     std::fs::write(dual.path().join("model_index.json"), index.to_string()).expect("writable");
     let dual = load(&at(dual.path()), &device);
     let mut sdxl = Pipeline::load(&Source::Folder(xl), None, device.clone()).unwrap_or_else(|e| panic!("{e}"));
-    let refused = sdxl.attach_oms(Arc::clone(&dual)).expect_err("48 and 16").to_string();
-    assert!(refused.contains("text states of width 16") && refused.contains("--oms-text-encoder"), "{refused}");
+    let refused = sdxl.attach_oms(Arc::clone(&dual)).expect_err("48 and 16");
+    assert!(refused.to_string().contains("text states of width 16"), "{refused}");
+    assert_eq!(refused.remedies(), [Remedy::Name(Place::OmsTextEncoder)]);
     let refused = sd15.attach_oms(dual).expect_err("one encoder").to_string();
     assert!(refused.contains("two text encoders"), "{refused}");
 

@@ -7,6 +7,7 @@ use chiaro::models::original::Patches;
 use chiaro::pipeline::{Device, InitImage, Overrides, Pipeline, Precision, Request, SingleFile, Source};
 use chiaro::record::HostBackend;
 use chiaro::sampling::PredictionType;
+use chiaro::{Place, Remedy};
 use serde_json::Value;
 
 use super::runs::{draw, model_folder_in};
@@ -176,14 +177,14 @@ fn missing_parts_come_from_elsewhere() {
     write(&path, &unet);
     let single = SingleFile::open(&path, &patches(&files.base, &files.unet)).unwrap_or_else(|e| panic!("{e}"));
     let source = Source::File(single);
-    let message = |overrides: &Overrides| {
+    let ways = |overrides: &Overrides| {
         let error = Pipeline::load_with(&source, overrides, None, device()).err();
-        error.expect("something is missing").to_string()
+        error.expect("something is missing").remedies()
     };
     let mut overrides = Overrides::default();
-    assert!(message(&overrides).contains("--text-encoder"), "{}", message(&overrides));
+    assert_eq!(ways(&overrides), [Remedy::Name(Place::TextEncoder)]);
     overrides.text_encoder = Some(files.base.clone());
-    assert!(message(&overrides).contains("--vae"), "{}", message(&overrides));
+    assert_eq!(ways(&overrides), [Remedy::Name(Place::Vae)]);
     overrides.vae = Some(files.base.join("vae"));
     let pipeline = Pipeline::load_with(&source, &overrides, None, device()).unwrap_or_else(|e| panic!("{e}"));
     let own = Pipeline::load(&Source::Folder(files.base.clone()), None, device()).unwrap_or_else(|e| panic!("{e}"));

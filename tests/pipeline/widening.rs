@@ -87,7 +87,7 @@ fn a_limit_of_memory_holds_for_what_is_redone() {
         run.collect::<chiaro::Result<Vec<_>>>()
     };
     let error = draw(VaeTiling::Off).expect_err("the decoder overflows").to_string();
-    assert!(error.contains("VAE decoder") && error.contains("more than --vram allows"), "{error}");
+    assert!(error.contains("VAE decoder") && error.contains("more than the limit of memory allows"), "{error}");
     for tiling in [VaeTiling::Auto, VaeTiling::On] {
         let events = draw(tiling).unwrap_or_else(|e| panic!("{e}"));
         let Some(Event::Picture(picture)) = events.last() else { panic!("the last event is the picture") };

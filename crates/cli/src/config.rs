@@ -58,7 +58,7 @@ pub(super) fn read() -> Result<Config> {
 }
 
 fn read_from(path: &Path, must_be: bool) -> Result<Config> {
-    let refused = |what: String| Error::Request(format!("{}: {what}", path.display()));
+    let refused = |what: String| Error::refused(format!("{}: {what}", path.display()));
     let data = match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_be => return Ok(Config::default()),
         Err(error) => {

@@ -53,7 +53,7 @@ impl ControlArgs {
         let starts = each("--control-start", &self.control_start, count)?;
         let ends = each("--control-end", &self.control_end, count)?;
         if count == 0 && self.control_guess {
-            return Err(Error::Request("--control-guess: has no meaning without --control".into()));
+            return Err(Error::refused("--control-guess: has no meaning without --control"));
         }
         for (i, own) in all.iter_mut().enumerate() {
             own.image = images[i].map(|path| path.clone().into()).or(own.image.take());
@@ -78,11 +78,11 @@ fn repeated(job: &Job) -> Result<usize> {
 fn each<'a, T>(option: &str, values: &'a [T], count: usize) -> Result<Vec<Option<&'a T>>> {
     match values {
         [] => Ok(vec![None; count]),
-        _ if count == 0 => Err(Error::Request(format!("{option}: has no meaning without --control"))),
+        _ if count == 0 => Err(Error::refused(format!("{option}: has no meaning without --control"))),
         [one] => Ok(vec![Some(one); count]),
         several if several.len() == count => Ok(several.iter().map(Some).collect()),
         several => {
-            Err(Error::Request(format!("{option}: expected one, or {count} as of --control, got {}", several.len())))
+            Err(Error::refused(format!("{option}: expected one, or {count} as of --control, got {}", several.len())))
         }
     }
 }

@@ -5,6 +5,7 @@ use chiaro::gpu::{self, AdapterInfo};
 use chiaro::pipeline::{load_findings, load_tuning};
 use serde_json::json;
 
+use super::remedies::told;
 use super::{DevicesArgs, config, print_json, print_line};
 
 pub(super) fn run(args: &DevicesArgs) -> Result<()> {
@@ -21,8 +22,8 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
                     "max_buffer_bytes": a.caps.max_buffer_bytes, "max_binding_bytes": a.caps.max_binding_bytes,
                     "max_workgroup_bytes": a.caps.max_workgroup_bytes, "max_invocations": a.caps.max_invocations,
                     "timestamps": a.timestamps,
-                    "findings": load_findings(a).map_or_else(|e| json!({ "error": e.to_string() }), |found| json!(found)),
-                    "tuned": load_tuning(a).map_or_else(|e| json!({ "error": e.to_string() }), |t| json!(t.len())),
+                    "findings": load_findings(a).map_or_else(|e| json!({ "error": told(&e) }), |found| json!(found)),
+                    "tuned": load_tuning(a).map_or_else(|e| json!({ "error": told(&e) }), |t| json!(t.len())),
                 })
             })
             .collect();
@@ -66,7 +67,7 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
         match load_tuning(a) {
             Ok(tuning) if tuning.is_empty() => {}
             Ok(tuning) => print_line(&format!("   tiles measured for {} classes of products", tuning.len()))?,
-            Err(error) => print_line(&format!("   measured tiles are not used: {error}"))?,
+            Err(error) => print_line(&format!("   measured tiles are not used: {}", told(&error)))?,
         }
     }
     print_line(&format!("cpu: the processor, {} threads", rayon::current_num_threads()))?;
@@ -99,6 +100,6 @@ fn known(adapter: &AdapterInfo) -> Vec<String> {
             vec![format!("found right: {}", right.join(", "))]
         }
         Ok(Some(findings)) => findings.wrong.iter().map(|(tier, why)| format!("used without {tier}: {why}")).collect(),
-        Err(error) => vec![format!("what was found is not used: {error}")],
+        Err(error) => vec![format!("what was found is not used: {}", told(&error))],
     }
 }

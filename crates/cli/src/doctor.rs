@@ -92,7 +92,7 @@ fn forget(adapters: &[AdapterInfo]) -> Result<()> {
 /// What the process of one adapter does: each step as a line of JSON.
 fn examine_here(index: usize, fault: Option<DriverFault>, without: &[Tier]) -> Result<()> {
     let adapter = adapters().into_iter().nth(index);
-    let adapter = adapter.ok_or_else(|| Error::Request(format!("--examine {index}: there is no such adapter")))?;
+    let adapter = adapter.ok_or_else(|| Error::refused(format!("--examine {index}: there is no such adapter")))?;
     let tell = |progress: &Progress| {
         let line = serde_json::to_string(progress).map_err(|e| Error::Device(e.to_string()))?;
         print_text(&format!("{}\n", shown_json(&line)))

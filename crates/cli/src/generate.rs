@@ -11,6 +11,7 @@ use chiaro::pipeline::{Event, Generation, Picture, Pipeline, Request, Residency,
 use super::output::Output;
 use super::preview::Previews;
 use super::progress::Progress;
+use super::remedies::worded;
 use super::report::Report;
 use super::{GenerateArgs, interrupt, print_text, shown};
 
@@ -145,7 +146,7 @@ fn tell_beginning(
         progress.say(&format!("note: {}", with_options(note)));
     }
     if !order.not_repeated.is_empty() {
-        progress.line(&format!("not repeated: {}", order.not_repeated.join(", ")));
+        progress.line(&with_options(&format!("not repeated: {}", order.not_repeated.join(", "))));
     }
     for difference in order.differences(pipeline)? {
         progress.warn(&with_options(&difference));
@@ -161,7 +162,7 @@ fn tell_warnings(runs: &[Run], progress: &Progress) {
     let mut said: Vec<&String> = Vec::new();
     for warning in runs.iter().flat_map(|run| run.generation.warnings()) {
         if !said.contains(&warning) {
-            progress.warn(warning);
+            progress.warn(&worded(warning));
             said.push(warning);
         }
     }

@@ -12,11 +12,12 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
     let path = models::find(&args.name)?;
     let found = inspect(&path)?;
     if args.json {
-        let json = serde_json::to_value(&found).map_err(|e| Error::Model(format!("the report: {e}")))?;
+        let json = serde_json::to_value(&found).map_err(|e| Error::model(format!("the report: {e}")))?;
         return print_json(&json);
     }
     let format = found.format.filter(|format| *format != "safetensors");
     let kind = format.map_or_else(|| found.kind.to_owned(), |format| format!("{} ({format})", found.kind));
+    let kind = if found.kind.ends_with("autoencoder") { kind + " (for --vae)" } else { kind };
     let what = match found.family {
         Some(family) => format!("{kind}, {family}"),
         None => kind,

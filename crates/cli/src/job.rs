@@ -52,9 +52,7 @@ impl GenerateArgs {
     pub(super) fn order(&self, job: Job) -> Result<Order> {
         let mut order = job.order(&Places::from_env())?;
         if self.compare && order.load.oms.is_none() {
-            return Err(Error::Request(
-                "--compare: needs a module, add --oms DIR (or --oms demo with the demo model)".into(),
-            ));
+            return Err(Error::refused("--compare: needs a module, add --oms DIR (or --oms demo with the demo model)"));
         }
         order.load.hash_file = hash_file();
         order.request.previews = self.model.preview.is_some();
@@ -73,7 +71,7 @@ fn read(path: &Path) -> Result<Job> {
         files::read_text(path, MAX_BYTES, "a job")?
     };
     let at = |error: Error| match error {
-        Error::Request(why) => Error::Request(format!("--job {}: {why}", path.display())),
+        error @ Error::Request { .. } => Error::refused(format!("--job {}: {error}", path.display())),
         other => other,
     };
     Job::from_json(&text).map_err(at)

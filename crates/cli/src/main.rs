@@ -104,9 +104,8 @@ fn pull(args: &PullArgs) -> Result<()> {
 
 #[cfg(not(feature = "pull"))]
 fn pull(_args: &PullArgs) -> Result<()> {
-    Err(Error::Request(
-        "pull: this program was built without network code; `cargo install --path crates/cli --features pull` builds it with it"
-            .into(),
+    Err(Error::refused(
+        "pull: this program was built without network code; `cargo install --path crates/cli --features pull` builds it with it",
     ))
 }
 

@@ -16,7 +16,7 @@ impl FromStr for MemorySize {
 
     fn from_str(text: &str) -> Result<Self> {
         let refused =
-            || Error::Request(format!("--vram: expected a size such as 4GB, 1.5GiB or 1500MiB, got {text:?}"));
+            || Error::refused(format!("--vram: expected a size such as 4GB, 1.5GiB or 1500MiB, got {text:?}"));
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(refused)?;
         let (number, unit) = text.split_at(end);
         let unit = unit.trim_start().to_ascii_lowercase();

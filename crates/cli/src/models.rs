@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{ModelsArgs, print_json, print_line};
 
 /// A model that the hub has, for those who have none.
-const FIRST_MODEL: &str = "stable-diffusion-v1-5/stable-diffusion-v1-5";
+pub(super) const FIRST_MODEL: &str = "stable-diffusion-v1-5/stable-diffusion-v1-5";
 
 pub(super) fn run(args: &ModelsArgs) -> Result<()> {
     let places = Places::from_env();
@@ -78,7 +78,7 @@ pub(super) fn option_of(kind: &str) -> Option<&'static str> {
         "LoRA" => "--lora",
         "ControlNet" => "--control",
         "embedding" => "--embedding",
-        kind if kind.contains("--vae") => "--vae",
+        kind if kind.ends_with("autoencoder") => "--vae",
         _ => return None,
     })
 }

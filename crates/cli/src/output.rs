@@ -61,7 +61,7 @@ impl Output {
 }
 
 fn stdout(args: &GenerateArgs, count: usize) -> Result<Output> {
-    let refused = |why: &str| Err(Error::Request(format!("--output -: {why}")));
+    let refused = |why: &str| Err(Error::refused(format!("--output -: {why}")));
     if count > 1 {
         return refused("takes one picture; name a folder ending in \"/\" for more");
     }
@@ -107,7 +107,7 @@ impl Files {
             return made(output);
         }
         if PictureFormat::of(output).is_none() {
-            return Err(Error::Request(format!(
+            return Err(Error::refused(format!(
                 "--output: expected a name ending in .png, .jpg or .webp, a folder ending in \"/\", or - for standard output, got {}",
                 output.display()
             )));
@@ -154,8 +154,7 @@ impl Files {
                 }
                 Err(error) => error,
             };
-            let is_taken = matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists);
-            if !is_taken {
+            if !is_taken(&error) {
                 return Err(rescue(&wanted, image, texts, error));
             }
             file = match &mut self.names {
@@ -166,17 +165,22 @@ impl Files {
     }
 }
 
+/// Whether a file of that name is there already.
+pub(super) fn is_taken(error: &Error) -> bool {
+    matches!(error.cause(), Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists)
+}
+
 /// Keeps a picture that could not be written where it belongs in the system's temporary folder; gives the error to be told.
 fn rescue(wanted: &Path, image: &Rgb8Image, texts: &[(String, String)], error: Error) -> Error {
-    let Error::Io { path, source } = error else { return error };
+    let Error::Io { path, source } = error.cause() else { return error };
     let first = std::env::temp_dir().join(wanted.file_name().unwrap_or_default());
     let place = next_free(&first, &mut 1);
     match write_picture(&place, image, texts, false) {
         Ok(_) => {
             let what = format!("{source}; the picture is in {}", place.display());
-            Error::Io { path, source: std::io::Error::new(source.kind(), what) }
+            Error::io(path, std::io::Error::new(source.kind(), what))
         }
-        Err(_) => Error::Io { path, source },
+        Err(_) => error,
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn manual(args: &ManualArgs) -> Result<()> {
             let found = whole.get_subcommands().find(|known| known.get_name() == name).cloned();
             let known: Vec<&str> = whole.get_subcommands().map(Command::get_name).collect();
             let found = found
-                .ok_or_else(|| Error::Request(format!("manual: expected one of {}, got {name:?}", known.join(", "))))?;
+                .ok_or_else(|| Error::refused(format!("manual: expected one of {}, got {name:?}", known.join(", "))))?;
             // As `man chiaro-plan` asks for it.
             found.name(shared(format!("chiaro-{name}"))).bin_name(format!("chiaro {name}"))
         }

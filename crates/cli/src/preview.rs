@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use chiaro::Result;
 use chiaro::image::write_png;
 use chiaro::pipeline::{Event, Generation};
-use chiaro::{Error, Result};
 
-use super::output::{Output, numbered};
+use super::output::{Output, is_taken, numbered};
 use super::progress::Progress;
 
 /// Bytes of a file's name that leave room for a number and an ending within what systems allow, 255.
@@ -123,7 +122,7 @@ impl Previews {
         for number in 1.. {
             let path = if number == 1 { first.clone() } else { numbered(&first, number) };
             match put(&path, false) {
-                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) if is_taken(&error) => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
                     if number > 1 {

@@ -138,6 +138,6 @@ fn trace(profile: &StageProfile) -> Value {
 }
 
 fn write(path: &Path, value: &Value, overwrite: bool) -> Result<()> {
-    let text = serde_json::to_vec(value).map_err(|e| Error::Request(format!("--trace: {e}")))?;
+    let text = serde_json::to_vec(value).map_err(|e| Error::refused(format!("--trace: {e}")))?;
     write_file(path, &text, overwrite)
 }

@@ -7,6 +7,7 @@ use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::remedies::advice;
 use super::typed::Answer;
 
 /// What to say of an error of parsing these arguments, the first two being the program and the command.
@@ -161,6 +162,13 @@ fn wrong(option: &str, value: &str, error: &clap::Error) -> String {
     if source.is_some_and(|source| source.is::<ParseFloatError>()) {
         return number("a number", false);
     }
+    if let Some(refused) = source.and_then(|source| source.downcast_ref::<chiaro::Error>()) {
+        let advice = advice(refused);
+        return match refused.cause() {
+            chiaro::Error::Request { message, .. } => refusal(option, message, value) + &advice,
+            other => refusal(option, &other.to_string(), value) + &advice,
+        };
+    }
     let Some(reason) = source.map(ToString::to_string) else { return first_line(error) };
     if let Some((_, range)) = reason.split_once(" is not in ") {
         return format!(
@@ -168,7 +176,11 @@ fn wrong(option: &str, value: &str, error: &clap::Error) -> String {
             range.replace("..=", " to ").replace("..", " on")
         );
     }
-    let reason = reason.lines().next().unwrap_or_default();
+    refusal(option, reason.lines().next().unwrap_or_default(), value)
+}
+
+/// A reason behind its option, which it may begin with.
+fn refusal(option: &str, reason: &str, value: &str) -> String {
     let reason = reason.strip_prefix(&format!("{option}: ")).unwrap_or(reason);
     let got = if reason.contains(value) { String::new() } else { format!(", got {value:?}") };
     format!("{option}: {reason}{got}")

@@ -20,19 +20,20 @@ const GRID_ROWS: usize = 3;
 
 pub(super) fn run(args: &StudyArgs) -> Result<()> {
     let Order { load, request, .. } = args.model.order(|_| Ok(()))?;
-    let oms = load.oms.as_ref().ok_or_else(|| {
-        Error::Request("study: compares without and with OMS, so it needs a module: add --oms DIR".into())
-    })?;
+    let oms = load
+        .oms
+        .as_ref()
+        .ok_or_else(|| Error::refused("study: compares without and with OMS, so it needs a module: add --oms DIR"))?;
     let text = files::read_text(&args.prompts, MAX_PROMPTS_BYTES, "a list of prompts")?;
     if args.model.vram.is_some() {
-        return Err(Error::Request(
-            "--vram: a study's pictures all have the same weights; name them with --weights, `chiaro plan --vram` says which fit".into(),
+        return Err(Error::refused(
+            "--vram: a study's pictures all have the same weights; name them with --weights, `chiaro plan --vram` says which fit",
         ));
     }
     let prompts = parse_prompts(&text)?;
     let grids = !(args.oms_prompts.is_empty() && args.oms_guidances.is_empty());
     if !grids && !args.grid_prompts.is_empty() {
-        return Err(Error::Request("--grid-prompts: has no meaning without --oms-prompts or --oms-guidances".into()));
+        return Err(Error::refused("--grid-prompts: has no meaning without --oms-prompts or --oms-guidances"));
     }
     let grid_prompts = match &args.grid_prompts[..] {
         [] if grids => prompts.iter().take(GRID_ROWS).cloned().collect(),

@@ -7,6 +7,7 @@ use chiaro::pipeline::{
 };
 use serde_json::json;
 
+use super::remedies::worded;
 use super::{TokensArgs, print_json, print_line};
 
 pub(super) fn run(args: &TokensArgs) -> Result<()> {
@@ -35,7 +36,7 @@ pub(super) fn run(args: &TokensArgs) -> Result<()> {
             print(report, reports.len() > 1)?;
         }
     }
-    reports[0].remarks.iter().try_for_each(|remark| print_line(&format!("warning: {remark}")))
+    reports[0].remarks.iter().try_for_each(|remark| print_line(&format!("warning: {}", worded(remark))))
 }
 
 fn print(report: &TokenReport, named: bool) -> Result<()> {

@@ -16,7 +16,7 @@ pub(super) fn run(args: &TuneArgs) -> Result<()> {
     let wanted = (!name.eq_ignore_ascii_case("auto")).then_some(name.as_str());
     let adapter = if name.eq_ignore_ascii_case("cpu") { None } else { choose_adapter(wanted)? };
     let adapter = adapter.ok_or_else(|| {
-        Error::Request(format!(
+        Error::refused(format!(
             "tune: expected a GPU, --device {name} means the processor here, which has no tiles to choose; `chiaro devices` lists what there is"
         ))
     })?;

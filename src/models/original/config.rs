@@ -24,15 +24,18 @@ fn extent(tensors: &TensorSet, name: &str, axis: usize) -> Result<usize> {
     match tensors.shape(name) {
         // A tensor that has elements has extents that the file's size bounds.
         Some(shape) if shape.len() > axis && !shape.contains(&0) => Ok(shape[axis]),
-        Some(shape) => Err(Error::Model(format!(
+        Some(shape) => Err(Error::model(format!(
             "{}: {name}: expected at least {} extents above 0, got {shape:?}; the file is damaged",
             tensors.label(),
             axis + 1
-        ))),
-        None => Err(Error::Model(format!(
+        ))
+        .in_file(tensors.label())
+        .of_tensor(name)),
+        None => Err(Error::model(format!(
             "{}: expected {name} (its name in diffusers), the file lacks it; it is incomplete",
             tensors.label()
-        ))),
+        ))
+        .in_file(tensors.label())),
     }
 }
 
@@ -44,10 +47,11 @@ fn width(tensors: &TensorSet, name: &str) -> Result<Option<usize>> {
 /// A count that cannot be 0.
 fn some(tensors: &TensorSet, prefix: &str) -> Result<usize> {
     match count(tensors, prefix)? {
-        0 => Err(Error::Model(format!(
+        0 => Err(Error::model(format!(
             "{}: expected {prefix}0 (its name in diffusers), the file lacks it; it is incomplete",
             tensors.label()
-        ))),
+        ))
+        .in_file(tensors.label())),
         count => Ok(count),
     }
 }
@@ -56,11 +60,11 @@ fn heads(tensors: &TensorSet, channels: usize) -> Result<usize> {
     if channels.is_multiple_of(HEAD_WIDTH) {
         return Ok(channels / HEAD_WIDTH);
     }
-    Err(Error::Model(format!(
+    Err(Error::model(format!(
         "{}: expected channels in multiples of {HEAD_WIDTH}, the width of a head in this family, got {channels}; it is no published \
          model, its number of heads cannot be known",
         tensors.label()
-    )))
+    )).in_file(tensors.label()))
 }
 
 /// Of a UNet.

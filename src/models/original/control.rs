@@ -52,10 +52,11 @@ impl Control {
     /// When it is no ControlNet, a relative that is not supported, or blocks are missing.
     pub fn read(file: &TensorSet, patch: &Map<String, Value>) -> Result<Self> {
         let refuse = |found: &str| {
-            Error::Model(format!(
+            Error::model(format!(
                 "{}: expected a ControlNet (controlnet_cond_embedding.…, control_model.…), got {found}",
                 file.label()
             ))
+            .in_file(file.label())
         };
         if let Some(relative) = Self::relative(file) {
             return Err(refuse(&format!("{relative}, which is not supported")));

@@ -216,11 +216,12 @@ fn family(
             // An autoencoder alone: whose it is, its user says.
             return Ok(Family::Sd1);
         }
-        return Err(Error::Model(format!(
+        return Err(Error::model(format!(
             "{}: expected a checkpoint of Stable Diffusion (model.diffusion_model.…, first_stage_model.…), got {}",
             file.label(),
             names::some(file)
-        )));
+        ))
+        .in_file(file.label()));
     };
     let config = &unet.config;
     Ok(match (config["cross_attention_dim"].as_u64(), config["addition_embed_type"].is_string()) {
@@ -310,7 +311,9 @@ impl Renamed {
 
     fn put(&mut self, label: &str, old: &str, new: String, view: TensorView) -> Result<()> {
         if self.tensors.insert(new.clone(), view).is_some() {
-            return Err(Error::Model(format!("{label}: {old}: a second tensor for {new}; the file mixes two layouts")));
+            return Err(Error::model(format!("{label}: {old}: a second tensor for {new}; the file mixes two layouts"))
+                .in_file(label)
+                .of_tensor(old));
         }
         self.taken.push(old.to_owned());
         Ok(())

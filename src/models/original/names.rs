@@ -16,10 +16,11 @@ pub(super) fn count(tensors: &TensorSet, prefix: &str) -> Result<usize> {
         below.filter_map(|name| name[prefix.len()..].split('.').next()?.parse().ok()).collect();
     match numbers.iter().enumerate().find(|(i, n)| i != *n) {
         None => Ok(numbers.len()),
-        Some((i, n)) => Err(Error::Model(format!(
+        Some((i, n)) => Err(Error::model(format!(
             "{}: expected {prefix}{i} before {prefix}{n}, the file has none; it is incomplete",
             tensors.label()
-        ))),
+        ))
+        .in_file(tensors.label())),
     }
 }
 

@@ -179,10 +179,12 @@ fn converted_layers(tensors: &TensorSet, layers: usize) -> Result<Renamed> {
 fn split(renamed: &mut Renamed, label: &str, name: &str, view: &TensorView, layer: usize, kind: &str) -> Result<()> {
     for (index, projection) in ["q_proj", "k_proj", "v_proj"].into_iter().enumerate() {
         let Some(part) = view.part(index, 3) else {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{label}: {name}: expected rows of three projections, got {:?}; the file is damaged",
                 view.shape()
-            )));
+            ))
+            .in_file(label)
+            .of_tensor(name));
         };
         let new = format!("{CONVERTED_LAYERS}{layer}.self_attn.{projection}.{kind}");
         renamed.put(label, name, new, part)?;
@@ -193,10 +195,12 @@ fn split(renamed: &mut Renamed, label: &str, name: &str, view: &TensorView, laye
 /// OpenCLIP's last projection as a matrix of transformers.
 fn swap(renamed: &mut Renamed, label: &str, name: &str, view: &TensorView) -> Result<()> {
     let Some(swapped) = view.swapped() else {
-        return Err(Error::Model(format!(
+        return Err(Error::model(format!(
             "{label}: {name}: expected a matrix, got {:?}; the file is damaged",
             view.shape()
-        )));
+        ))
+        .in_file(label)
+        .of_tensor(name));
     };
     renamed.put(label, name, "text_projection.weight".into(), swapped)
 }

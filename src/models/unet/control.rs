@@ -163,7 +163,7 @@ impl ControlNet {
     /// [`Error::Model`] naming the first number that differs.
     pub fn check(&self, unet: &UnetConfig) -> Result<()> {
         self.config.misfit(unet).map_or(Ok(()), |reason| {
-            Err(Error::Model(format!(
+            Err(Error::model(format!(
                 "expected a ControlNet for this model's UNet, got one for another family: {reason}"
             )))
         })

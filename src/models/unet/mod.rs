@@ -117,10 +117,10 @@ impl Unet {
         if let Some(depth) = depth {
             let most = self.most_depth();
             if !(1..=most).contains(&depth) {
-                return Err(Error::Request(format!("deep-cache: expected a depth from 1 to {most}, got {depth}")));
+                return Err(Error::request("deep-cache", format!("expected a depth from 1 to {most}, got {depth}")));
             }
             if !controls.is_empty() {
-                return Err(Error::Request("deep-cache: does not go with ControlNets".into()));
+                return Err(Error::request("deep-cache", "does not go with ControlNets"));
             }
         }
         let mut recording = new_recording(caps, taps);

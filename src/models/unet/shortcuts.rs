@@ -38,14 +38,13 @@ impl TokenMerging {
     /// [`Error::Request`] naming the option, when the ratio or the levels are out of range.
     pub fn validate(self) -> Result<()> {
         if !(self.ratio > 0.0 && self.ratio <= Self::MOST) {
-            return Err(Error::Request(format!(
-                "token-merging: expected a share above 0 and up to {}, got {}",
-                Self::MOST,
-                self.ratio
-            )));
+            return Err(Error::request(
+                "token-merging",
+                format!("expected a share above 0 and up to {}, got {}", Self::MOST, self.ratio),
+            ));
         }
         if self.levels == 0 {
-            return Err(Error::Request("token-merging: expected 1 level or more, got 0".into()));
+            return Err(Error::request("token-merging", "expected 1 level or more, got 0"));
         }
         Ok(())
     }
@@ -57,10 +56,10 @@ impl TokenMerging {
         self.validate()?;
         let most = attending(config).count();
         if self.levels > most {
-            return Err(Error::Request(format!(
-                "token-merging: expected 1 to {most} levels for this model, got {}",
-                self.levels
-            )));
+            return Err(Error::request(
+                "token-merging",
+                format!("expected 1 to {most} levels for this model, got {}", self.levels),
+            ));
         }
         Ok(())
     }

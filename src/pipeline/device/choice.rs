@@ -7,7 +7,7 @@ use crate::pipeline::device::findings::{Findings, load_findings};
 use crate::pipeline::device::tuning_file::load_tuning;
 use crate::pipeline::device::{Device, Precision};
 use crate::record::{AdapterKind, DType, HostBackend};
-use crate::{Error, Result, Tier, Tiers};
+use crate::{Error, Remedy, Result, Tier, Tiers};
 
 impl Device {
     /// The first device that `name` means and that opens, as [`first_that`](Self::first_that) tries them.
@@ -75,7 +75,7 @@ impl<T, F: FnMut(Device) -> Result<T>> Trials<F> {
         }
         for (adapter, findings) in ways {
             let why = match findings.refusal() {
-                Some(why) => format!("`chiaro doctor` found {why}"),
+                Some(why) => format!("its examination found {why}"),
                 None => match self.on_adapter(&adapter, &findings) {
                     Trial::Done(result) => return result,
                     Trial::Useless(error) => error.to_string(),
@@ -97,7 +97,7 @@ impl<T, F: FnMut(Device) -> Result<T>> Trials<F> {
     fn on_adapter(&mut self, adapter: &AdapterInfo, findings: &Findings) -> Trial<T> {
         let mut tiers = findings.tiers();
         for (tier, why) in findings.wrong.iter().filter(|(tier, _)| **tier != Tier::Single) {
-            self.remarks.push(format!("{}: without {tier}, which `chiaro doctor` found wrong: {why}", adapter.name));
+            self.remarks.push(format!("{}: without {tier}, which its examination found wrong: {why}", adapter.name));
         }
         loop {
             let options = GpuOptions { tiers, max_binding_bytes: findings.max_binding_bytes, ..self.options };
@@ -105,7 +105,7 @@ impl<T, F: FnMut(Device) -> Result<T>> Trials<F> {
                 Ok(backend) => backend,
                 Err(error) => return Trial::Useless(error),
             };
-            // A table that cannot be read costs speed, not the picture; `chiaro devices` says what is wrong with it.
+            // A table that cannot be read costs speed, not the picture; who asks for the table learns what is wrong with it.
             let tuning = load_tuning(adapter).unwrap_or_default();
             let device = match self.device(adapter, backend, tiers) {
                 Ok(device) => device.with_tuning(tuning),
@@ -125,7 +125,8 @@ impl<T, F: FnMut(Device) -> Result<T>> Trials<F> {
     fn device(&self, adapter: &AdapterInfo, backend: GpuBackend, tiers: Tiers) -> Result<Device> {
         if self.precision == Precision::F16 && adapter.caps.shader_f16 && !tiers.has(Tier::Half) {
             let why = self.remarks.last().cloned().unwrap_or_default();
-            return Err(Error::Request(format!("--precision f16: {why}; use auto or f32")));
+            return Err(Error::request("device.precision", format!("f16: {why}"))
+                .advise([Remedy::AutomaticPrecision, Remedy::SinglePrecision]));
         }
         Ok(Device::new(Arc::new(backend), self.precision)?.with_remarks(self.remarks.clone()))
     }

@@ -61,7 +61,7 @@ fn a_tier_whose_kernels_do_not_compile_is_left_out() {
         assert_eq!(place, "f32", "{remarks:?}");
         // Who asked for f16 is told why it cannot be had.
         let error = prepared(Some(DriverFault::Kernel(Tier::Half)), &clean, Precision::F16).expect_err("no f16");
-        assert!(matches!(&error, Error::Request(m) if m.contains("without f16: ")), "{error}");
+        assert!(matches!(&error, Error::Request { message, .. } if message.contains("without f16: ")), "{error}");
     }
     // In f32 there is nothing to leave out: the next device.
     let (place, remarks) =
@@ -74,10 +74,10 @@ fn a_tier_whose_kernels_do_not_compile_is_left_out() {
 fn what_was_found_wrong_is_not_used() {
     let (place, remarks) = prepared(None, &[wrong(Tier::Half)], Precision::Auto).expect("the adapter");
     assert_eq!(place, "f32", "{remarks:?}");
-    assert!(remarks[0].contains("without f16, which `chiaro doctor` found wrong: something"), "{remarks:?}");
+    assert!(remarks[0].contains("without f16, which its examination found wrong: something"), "{remarks:?}");
     let (place, remarks) = prepared(None, &[wrong(Tier::Single)], Precision::Auto).expect("the host");
     assert_eq!((place.as_str(), remarks.len()), ("cpu", 1), "{remarks:?}");
-    assert!(remarks[0].contains("is not used: `chiaro doctor` found something"), "{remarks:?}");
+    assert!(remarks[0].contains("is not used: its examination found something"), "{remarks:?}");
     // The second way to the same GPU.
     let (place, _) = prepared(None, &[wrong(Tier::Single), Findings::default()], Precision::F32).expect("the adapter");
     assert_eq!(place, "f32");
@@ -89,10 +89,10 @@ fn other_errors_end_it() {
     let mut attempts = 0;
     let attempt = |_: Device| -> Result<()> {
         attempts += 1;
-        Err(Error::Model("damaged".into()))
+        Err(Error::model("damaged"))
     };
     let trials = Trials { precision: Precision::Auto, options: GpuOptions::default(), remarks: Vec::new(), attempt };
     let error = trials.on_first(vec![(adapter(), Findings::default())]).expect_err("the model's error");
-    assert!(matches!(&error, Error::Model(m) if m == "damaged"), "{error}");
+    assert!(matches!(&error, Error::Model { message, .. } if message == "damaged"), "{error}");
     assert_eq!(attempts, 1);
 }

@@ -1,4 +1,4 @@
-//! What an examination found of an adapter and its driver (`chiaro doctor`), for the runs that come after.
+//! What an examination found of an adapter and its driver, for the runs that come after.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpu::AdapterInfo;
 use crate::pipeline::device::kept;
-use crate::{Result, Tier, Tiers};
+use crate::{Remedy, Result, Tier, Tiers};
 
 /// Of the file.
 const VERSION: u32 = 1;
@@ -53,7 +53,7 @@ pub fn findings_path(adapter: &AdapterInfo) -> Option<PathBuf> {
     kept::path(adapter, "findings")
 }
 
-const REMEDY: &str = "`chiaro doctor` writes it anew";
+const REMEDY: Remedy = Remedy::Examine;
 
 /// What was found of an adapter with this driver; `None` where nobody looked.
 ///

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::gpu::AdapterInfo;
 use crate::image::{check_folder, write_file};
-use crate::{Error, Result, files};
+use crate::{Error, Remedy, Result, files};
 
 /// Where one sort of file is kept of an adapter with this driver: `sort` in the folder that `CHIARO_CACHE` names, else in `chiaro` in
 /// `XDG_CACHE_HOME`, else in `.cache/chiaro` of the home folder. `None` where the environment names no folder.
@@ -36,7 +36,7 @@ fn folder() -> Option<PathBuf> {
 const MAX_BYTES: u64 = 16 << 20;
 
 /// What is kept at `path`, if anything is.
-pub(crate) fn load<T: DeserializeOwned>(path: &Path, remedy: &str) -> Result<Option<T>> {
+pub(crate) fn load<T: DeserializeOwned>(path: &Path, remedy: Remedy) -> Result<Option<T>> {
     match files::read(path, MAX_BYTES, "what is kept of a device") {
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|e| broken(path, &e.to_string(), remedy)),
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -44,8 +44,8 @@ pub(crate) fn load<T: DeserializeOwned>(path: &Path, remedy: &str) -> Result<Opt
     }
 }
 
-pub(crate) fn broken(path: &Path, what: &str, remedy: &str) -> Error {
-    Error::Device(format!("{}: {what}; {remedy}", path.display()))
+pub(crate) fn broken(path: &Path, what: &str, remedy: Remedy) -> Error {
+    Error::Device(format!("{}: {what}", path.display())).advise([remedy])
 }
 
 /// Whether a file could be kept at `path`.
@@ -55,9 +55,8 @@ pub(crate) fn check(path: Option<PathBuf>) -> Result<()> {
 
 fn place(path: Option<PathBuf>) -> Result<PathBuf> {
     path.ok_or_else(|| {
-        Error::Request(
-            "expected a folder for what is found of a device in CHIARO_CACHE, XDG_CACHE_HOME or HOME, got none".into(),
-        )
+        Error::refused("expected a folder for what is found of a device, the environment names none")
+            .advise([Remedy::CacheFolder])
     })
 }
 

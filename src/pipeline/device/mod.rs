@@ -20,7 +20,7 @@ use crate::pipeline::device::vae_tiling::VaeTiling;
 use crate::pipeline::device::weight_types::{Part, Streaming, WeightTypes};
 use crate::record::{AdapterKind, Backend, Caps, DType, Program, Recording, Tuning};
 use crate::weights::WeightType;
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 /// A backend that plans are made for and nothing runs on.
 struct Paper(Caps);
@@ -86,10 +86,9 @@ impl Device {
             Precision::Auto | Precision::F32 => DType::F32,
             Precision::F16 if has_f16 => DType::F16,
             Precision::F16 => {
-                return Err(Error::Request(format!(
-                    "--precision f16: {} has no 16-bit shader types; use auto or f32",
-                    backend.caps().name
-                )));
+                let message = format!("f16: {} has no 16-bit shader types", backend.caps().name);
+                return Err(Error::request("device.precision", message)
+                    .advise([Remedy::AutomaticPrecision, Remedy::SinglePrecision]));
             }
         };
         Ok(Device {
@@ -220,11 +219,8 @@ impl Device {
     /// When they always should, and the device is the host executor, which has them in the memory that they would pass from.
     pub fn with_streaming(self, streaming: Streaming) -> Result<Device> {
         if streaming == Streaming::On && self.backend.caps().is_host() {
-            return Err(Error::Request(
-                "--stream-weights on: weights pass through the memory of a GPU, the processor keeps all of them; choose a GPU with --device \
-                 or leave it out"
-                    .into(),
-            ));
+            let message = "on: weights pass through the memory of a GPU, the processor keeps all of them";
+            return Err(Error::request("device.stream_weights", message).advise([Remedy::Gpu, Remedy::NoStreaming]));
         }
         Ok(Device { streaming, ..self })
     }

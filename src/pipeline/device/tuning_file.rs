@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::gpu::AdapterInfo;
 use crate::pipeline::device::kept;
 use crate::record::Tuning;
+use crate::{Remedy, Result};
 
 /// Of the file, and of the names of tiles and classes in it.
 const VERSION: u32 = 1;
@@ -36,7 +36,7 @@ pub fn check_tuning_place(adapter: &AdapterInfo) -> Result<()> {
     kept::check(tuning_path(adapter))
 }
 
-const REMEDY: &str = "`chiaro tune` writes it anew";
+const REMEDY: Remedy = Remedy::Tune;
 
 /// The tiles that were measured on an adapter with this driver; empty where none were.
 ///

@@ -30,7 +30,7 @@ impl FromStr for VaeTiling {
             "auto" => Ok(VaeTiling::Auto),
             "on" => Ok(VaeTiling::On),
             "off" => Ok(VaeTiling::Off),
-            _ => Err(Error::Request(format!("--vae-tiling: expected auto, on or off, got {text:?}"))),
+            _ => Err(Error::request("device.vae_tiling", format!("expected auto, on or off, got {text:?}"))),
         }
     }
 }

@@ -118,9 +118,10 @@ impl FromStr for WeightTypes {
             return Ok(WeightTypes::all(choice));
         }
         let refused = |what: &str| {
-            Err(Error::Request(format!(
-                "--weights: expected auto, f16, q8_0, q4_0, or parts as in text=f16,unet=q4_0,oms=q8_0, got {what:?}"
-            )))
+            Err(Error::request(
+                "device.weights",
+                format!("expected auto, f16, q8_0, q4_0, or parts as in text=f16,unet=q4_0,oms=q8_0, got {what:?}"),
+            ))
         };
         let mut types = WeightTypes::default();
         for pair in text.split(',') {
@@ -128,10 +129,10 @@ impl FromStr for WeightTypes {
             let part = Part::ALL.iter().find(|(_, name)| *name == part).map(|(part, _)| *part);
             let (Some(part), Some(choice)) = (part, known(word)) else { return refused(pair) };
             if part == Part::Vae && choice != WeightType::F16 {
-                return Err(Error::Request(format!("--weights: expected vae=f16 at least, got {pair:?}")));
+                return Err(Error::request("device.weights", format!("expected vae=f16 at least, got {pair:?}")));
             }
             if types.of(part).is_some() {
-                return Err(Error::Request(format!("--weights: expected each part once, got {text:?}")));
+                return Err(Error::request("device.weights", format!("expected each part once, got {text:?}")));
             }
             types = types.with(part, choice);
         }
@@ -167,7 +168,7 @@ mod tests {
             ["", "q5_1", "Q4_0", "unet", "unet=", "=q4_0", "clip=q4_0", "unet=q4_0,", "vae=q4_0", "unet=f16,unet=q4_0"]
         {
             let error = text.parse::<WeightTypes>().expect_err(text).to_string();
-            assert!(error.starts_with("--weights: expected "), "{text:?}: {error}");
+            assert!(error.starts_with("device.weights: expected "), "{text:?}: {error}");
         }
     }
 }

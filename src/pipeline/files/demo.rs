@@ -39,7 +39,7 @@ pub(crate) fn file(path: &str) -> Option<&'static [u8]> {
 
 /// What is wrong where one of its files is asked for and not there.
 pub(super) fn lacks(path: &str) -> Error {
-    Error::Model(match cfg!(feature = "demo") {
+    Error::model(match cfg!(feature = "demo") {
         true => format!("demo {path}: not part of the embedded model"),
         false => "demo: this program was built without the demo model; name another model, or build it with the feature `demo`".into(),
     })
@@ -120,9 +120,6 @@ const WORDS: &[&str] = &[
 /// Spellings of words that it knows otherwise.
 pub(crate) const SPELLINGS: &[(&str, &str)] = &[("gray", "grey")];
 
-/// The model that a user without one is pointed to.
-const REAL_MODEL: &str = "stable-diffusion-v1-5/stable-diffusion-v1-5";
-
 /// Words of a text that mean nothing to it, each once, as they were typed.
 pub(crate) fn unknown_words(text: &str) -> Vec<String> {
     let mut unknown: Vec<String> = Vec::new();
@@ -145,8 +142,7 @@ pub(crate) fn remark(unknown: &[String]) -> Option<String> {
     }
     let words: Vec<String> = unknown.iter().map(|word| format!("{word:?}")).collect();
     Some(format!(
-        "the demo model does not know {}; it draws eight shapes and a few scenes. For anything else take a real model: `chiaro pull {REAL_MODEL}`, \
-         then --model {REAL_MODEL}",
+        "the demo model does not know {}; it draws eight shapes and a few scenes. For anything else take a real model",
         words.join(", ")
     ))
 }
@@ -192,7 +188,7 @@ mod tests {
         assert_eq!(unknown_words("brown art set now"), ["brown", "art", "set", "now"]);
         assert_eq!(unknown_words("красный 红色 🐱 —"), ["красный", "红色", "🐱"]);
         let told = remark(&unknown_words("a cat")).expect("told");
-        assert!(told.contains("\"cat\"") && told.contains("--model") && told.contains("chiaro pull"), "{told}");
+        assert!(told.contains("\"cat\"") && told.contains("a real model"), "{told}");
         assert_eq!(remark(&[]), None);
     }
 }

@@ -76,7 +76,9 @@ impl Found {
             (Some((found, belongs)), _) => misplaced(path, wanted, found, belongs),
             (None, Found::Nothing(_, found)) if is_beside(wanted) => misplaced(path, wanted, found, None),
             (None, Found::Nothing(error, _)) => error,
-            (None, _) => Error::Model(format!("{}: expected {}", path.display(), wanted.expected())),
+            (None, _) => {
+                Error::model(format!("{}: expected {}", path.display(), wanted.expected())).in_file(path.display())
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::models::original::{Checkpoint, Family, Patches};
 use crate::pipeline::files::recognise::{Found, networks_refusal};
 use crate::text::clip_vocabulary;
 use crate::weights::{TensorSet, WeightFile};
-use crate::{Error, Place, Result};
+use crate::{Error, Place, Remedy, Result};
 
 /// A checkpoint of several networks in one file, as AUTOMATIC1111, ComfyUI and Civitai keep them.
 pub struct SingleFile {
@@ -61,14 +61,14 @@ impl SingleFile {
                 if *predicts_v { ("v", "the 768 models") } else { ("epsilon", "the inpainting models") };
             notices.push(format!(
                 "{}: {} files do not say whether the network predicts epsilon or v; {assumed} is assumed, as in {models} \
-                 (--prediction epsilon|v)",
+                 (`model.prediction`)",
                 self.path.display(),
                 self.checkpoint.family.name()
             ));
         }
         if let Some(first) = foreign.first() {
             notices.push(format!(
-                "{}: {} tensors are of no network that is used, such as {first} (chiaro inspect lists them)",
+                "{}: {} tensors are of no network that is used, such as {first} (an inspection lists them)",
                 self.path.display(),
                 foreign.len()
             ));
@@ -176,17 +176,15 @@ impl SingleFile {
         if holds { Ok(()) } else { Err(networks_refusal(&self.path, wanted, &self.checkpoint)) }
     }
 
-    /// That a component is not in the file, and which option gives it.
+    /// That a component is not in the file, and what gives it.
     pub(crate) fn lacks(&self, component: &str) -> Error {
-        let option = match component {
-            "unet" => "--unet",
-            "vae" => "--vae",
-            _ => "--text-encoder",
+        let place = match component {
+            "unet" => Place::Unet,
+            "vae" => Place::Vae,
+            _ => Place::TextEncoder,
         };
-        Error::Model(format!(
-            "{}: expected a {component} in the file, there is none; name a file or folder that has one with {option}",
-            self.path.display()
-        ))
+        let message = format!("{}: expected a {component} in the file, there is none", self.path.display());
+        Error::model(message).advise([Remedy::Name(place)])
     }
 }
 

@@ -142,15 +142,17 @@ impl Component {
 
     /// The whole of a small text file.
     pub(crate) fn text(&self, file: &str) -> Result<String> {
-        String::from_utf8(self.read(file)?)
-            .map_err(|_| Error::Model(format!("{}: not text; the file is damaged", self.label(file))))
+        String::from_utf8(self.read(file)?).map_err(|_| {
+            Error::model(format!("{}: not text; the file is damaged", self.label(file))).in_file(self.label(file))
+        })
     }
 
     /// A JSON file as `T`.
     pub(crate) fn json<T: DeserializeOwned>(&self, file: &str) -> Result<T> {
         let bytes = self.read(file)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|e| Error::Model(format!("{}: not the JSON expected there: {e}", self.label(file))))
+        serde_json::from_slice(&bytes).map_err(|e| {
+            Error::model(format!("{}: not the JSON expected there: {e}", self.label(file))).in_file(self.label(file))
+        })
     }
 
     /// The component's weights: one file or shards, plain or the `.fp16` variant, the variant first when halves are wanted; safetensors
@@ -182,7 +184,7 @@ impl Component {
         let found = order.into_iter().flatten().find(|file| self.has(file));
         found.ok_or_else(|| match self {
             Component::Embedded(path) => demo::lacks(&format!("{path}/{stem}")),
-            _ => Error::Model(self.missing_weights(stem)),
+            _ => Error::model(self.missing_weights(stem)),
         })
     }
 

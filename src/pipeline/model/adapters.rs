@@ -130,7 +130,8 @@ fn listed(skipped: &[(String, String)]) -> String {
 /// As [`AdapterFile::open`]; when the file is no adapter, or one for other models, saying which.
 fn open_file(path: &Path) -> Result<AdapterFile> {
     if path.is_dir() && AdapterFile::in_folder(path).is_none() {
-        let nothing = Error::Model(format!("{}: expected a LoRA, got a folder without one", path.display()));
+        let nothing = Error::model(format!("{}: expected a LoRA, got a folder without one", path.display()))
+            .in_file(path.display());
         return Err(explained(path, Place::Adapter, nothing));
     }
     let found = |file: &Arc<WeightFile>| Found::in_file(file, &BTreeMap::new());
@@ -172,10 +173,10 @@ impl Adapters {
         let open = |adapter: &Adapter| {
             for weight in [Some(adapter.weight), adapter.text_encoder_weight].into_iter().flatten() {
                 if !weight.is_finite() {
-                    return Err(Error::Request(format!(
-                        "lora: {}: expected a finite weight, got {weight}",
-                        adapter.path.display()
-                    )));
+                    return Err(Error::request(
+                        "lora",
+                        format!("{}: expected a finite weight, got {weight}", adapter.path.display()),
+                    ));
                 }
             }
             let file = open_file(&adapter.path)?;
@@ -251,10 +252,11 @@ impl Open {
                 continue;
             }
             if let Some(other) = layers.insert(layer, module) {
-                return Err(Error::Model(format!(
+                return Err(Error::model(format!(
                     "{}: {module}: expected one change of {layer}, {other} is another; the file is damaged",
                     self.file.file().label()
-                )));
+                ))
+                .in_file(self.file.file().label()));
             }
             let applied = self.apply(module, layer, weight, shapes, patches).map_err(|error| self.explained(error))?;
             let reason = if applied.is_empty() { Some("changes nothing that the layer has".to_owned()) } else { None };
@@ -294,8 +296,8 @@ impl Open {
     /// A refusal, with what the adapter looks made for.
     fn explained(&self, error: Error) -> Error {
         match (error, self.made_for()) {
-            (Error::Model(message), Some(made_for)) => {
-                Error::Model(format!("{message} (it looks made for {made_for})"))
+            (Error::Model { file, tensor, message }, Some(made_for)) => {
+                Error::Model { file, tensor, message: format!("{message} (it looks made for {made_for})") }
             }
             (error, _) => error,
         }
@@ -326,10 +328,11 @@ impl Open {
                 None => "it is of another model".into(),
             };
             let rest = if skipped.is_empty() { "it is empty".into() } else { listed(&skipped) };
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{}: expected changes of layers of {model}, nothing fits: {rest}; {looks}",
                 self.file.file().label()
-            )));
+            ))
+            .in_file(self.file.file().label()));
         }
         Ok(AdapterReport {
             kinds: self.file.describe(),

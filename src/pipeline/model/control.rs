@@ -35,12 +35,13 @@ impl LoadedControl {
     pub(crate) fn load(path: &Path, unet: &Unet, weight_type: WeightType) -> Result<Self> {
         let Files { config, tensors, foreign } = read(path, Some(unet.config()), weight_type.prefers_halves())?;
         if let Some(reason) = config.misfit(unet.config()) {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{}: expected a ControlNet for {}, got one for {}: {reason}",
                 path.display(),
                 family_of(unet.config()).name(),
                 family_of(&config.unet).name()
-            )));
+            ))
+            .in_file(path.display()));
         }
         let net = ControlNet::load(config, &Weights::new(tensors.clone(), "controlnet", weight_type))?;
         let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
@@ -59,7 +60,7 @@ impl LoadedControl {
     pub(crate) fn notice(&self) -> Option<String> {
         let first = self.foreign.first()?;
         Some(format!(
-            "{}: {} tensors are of no ControlNet, such as {first} (chiaro inspect lists them)",
+            "{}: {} tensors are of no ControlNet, such as {first} (an inspection lists them)",
             self.tensors.label(),
             self.foreign.len()
         ))
@@ -101,10 +102,11 @@ pub(crate) fn read(path: &Path, unet: Option<&UnetConfig>, prefer_f16: bool) -> 
         .map_err(|error| explained(path, Place::Control, error))?;
     let tensors = files.weights(DIFFUSION_STEM, prefer_f16)?;
     match Original::relative(&tensors) {
-        Some(relative) => Err(Error::Model(format!(
+        Some(relative) => Err(Error::model(format!(
             "{}: expected a ControlNet, got {relative}, which is not supported",
             path.display()
-        ))),
+        ))
+        .in_file(path.display())),
         None => Ok(Files { config, tensors, foreign: Vec::new() }),
     }
 }

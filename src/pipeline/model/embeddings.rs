@@ -187,7 +187,7 @@ impl Opened {
         if own == widths {
             return self.file.vectors();
         }
-        Err(Error::Model(format!(
+        Err(Error::model(format!(
             "embedding {}: expected vectors of width {} for this model's text encoder{}, got {}; it was made for another family ({})",
             self.path.display(),
             joined(widths),

@@ -38,13 +38,13 @@ impl TextEncoder {
         let tokenizer = load_tokenizer(tokenizer)?;
         let config = ClipTextConfig::from_json(&files.text("config.json")?, &files.label("config.json"))?;
         if tokenizer.max_length() > config.max_position_embeddings {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{}: max_position_embeddings: expected at least {}, the tokenizer's model_max_length, got {}; they belong to different \
                  models",
                 files.label("config.json"),
                 tokenizer.max_length(),
                 config.max_position_embeddings
-            )));
+            )).in_file(files.label("config.json")));
         }
         let second = component == "text_encoder_2";
         let weights = open(files, TEXT_STEM, component, weight_type)?;
@@ -81,16 +81,17 @@ pub(crate) fn load_text_encoders(
     if reading != Reading::Clip {
         let second = load("text_encoder_2", "tokenizer_2")?;
         if !second.model.config().has_projection() {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{}: expected a CLIPTextModelWithProjection, got {}; SDXL's second text encoder has one",
                 model.component("text_encoder_2").label("config.json"),
                 second.model.config().architectures.join(", ")
-            )));
+            ))
+            .in_file(model.component("text_encoder_2").label("config.json")));
         }
         if let Some(first) = encoders.first().map(TextEncoder::tokens)
             && second.tokens() != first
         {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{model}: tokenizer gives rows of {first}, tokenizer_2 of {}; they belong to different models",
                 second.tokens()
             )));

@@ -149,7 +149,8 @@ impl Kept {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         }
-        let text = serde_json::to_vec(self).map_err(|e| Error::Model(format!("{}: {e}", path.display())))?;
+        let text = serde_json::to_vec(self)
+            .map_err(|e| Error::model(format!("{}: {e}", path.display())).in_file(path.display()))?;
         image::write_file(path, &text, true).map(drop)
     }
 }

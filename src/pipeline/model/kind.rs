@@ -94,19 +94,22 @@ impl ModelIndex {
         };
         if !root.has("model_index.json") {
             let missing = format!("{}: not found; is the download complete?", root.label("model_index.json"));
-            return Err(explained(Error::Model(missing)));
+            return Err(explained(Error::model(missing)));
         }
         let index: ModelIndex = root.json("model_index.json")?;
         if [CLIP_CLASSES, XL_CLASSES].concat().contains(&index.class_name.as_str()) {
             return Ok(index);
         }
-        Err(explained(Error::Model(format!(
-            "{}: expected {} or {}, got {}; Stable Diffusion 1.x, 2.x and XL are supported",
-            root.label("model_index.json"),
-            CLIP_CLASSES[0],
-            XL_CLASSES[0],
-            index.class_name
-        ))))
+        Err(explained(
+            Error::model(format!(
+                "{}: expected {} or {}, got {}; Stable Diffusion 1.x, 2.x and XL are supported",
+                root.label("model_index.json"),
+                CLIP_CLASSES[0],
+                XL_CLASSES[0],
+                index.class_name
+            ))
+            .in_file(root.label("model_index.json")),
+        ))
     }
 
     /// Who reads the prompt: of SDXL's classes the refiner says that it has no first text encoder.
@@ -138,12 +141,12 @@ impl ModelIndex {
             takes if takes == latents => Ok(Shown::Nothing),
             takes if takes == 2 * latents + 1 => Ok(Shown::Masked),
             takes if takes == 2 * latents => Ok(Shown::Instructed { scaled: self.is_cosxl_edit }),
-            takes => Err(Error::Model(format!(
+            takes => Err(Error::model(format!(
                 "{label}: expected a UNet of {latents} channels, {} for instructions or {} for inpainting, got {takes}; depth models are \
                  not supported yet",
                 2 * latents,
                 2 * latents + 1
-            ))),
+            )).in_file(label)),
         }
     }
 }
@@ -160,10 +163,10 @@ fn takes_aesthetic(label: &str, unet: &Unet, reading: Reading, encoders: &[TextE
     let width = encoders.iter().map(|encoder| encoder.model.config().hidden_size).sum::<usize>();
     let config = unet.config();
     if config.cross_attention_dim != width {
-        return Err(Error::Model(format!(
+        return Err(Error::model(format!(
             "{label}: the UNet takes text states of width {}, the text encoder gives {width}; they belong to different models",
             config.cross_attention_dim
-        )));
+        )).in_file(label));
     }
     let takes = config.addition_embed_type.as_ref().and(config.projection_class_embeddings_input_dim);
     let pooling = encoders.last().filter(|_| reading != Reading::Clip);
@@ -179,11 +182,12 @@ fn takes_aesthetic(label: &str, unet: &Unet, reading: Reading, encoders: &[TextE
         return Ok(false);
     }
     let words = |dim: Option<usize>| dim.map_or("nothing".into(), |dim| format!("{dim} values"));
-    Err(Error::Model(format!(
+    Err(Error::model(format!(
         "{label}: beside the time the UNet takes {}, pooled text and sizes give {}; they belong to different models",
         words(takes),
         words(gives(WITH_TARGET))
-    )))
+    ))
+    .in_file(label))
 }
 
 /// The family of a UNet that reads its prompt so.

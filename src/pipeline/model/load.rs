@@ -116,13 +116,13 @@ impl Pipeline {
         let mut refiner = Pipeline::load(source, None, self.device.clone())?;
         let latents = |pipeline: &Pipeline| pipeline.vae.latent_channels();
         if refiner.kind.is_xl() != self.kind.is_xl() || latents(&refiner) != latents(self) {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{source}: expected a refiner of the latent space of {}; SDXL's goes with SDXL models alone",
                 self.label
             )));
         }
         if refiner.kind.shown != crate::pipeline::model::kind::Shown::Nothing {
-            return Err(Error::Model(format!("{source}: expected a refiner, got an inpainting or instruction model")));
+            return Err(Error::model(format!("{source}: expected a refiner, got an inpainting or instruction model")));
         }
         // Both walk down one schedule.
         let prediction_type = refiner.scheduler.prediction_type;
@@ -144,12 +144,13 @@ impl Overrides {
         if (channels, pixels) == wanted {
             return Ok(Some(vae));
         }
-        Err(Error::Model(format!(
+        Err(Error::model(format!(
             "{}: expected an autoencoder of {} channels and {} pixels per latent, got {channels} and {pixels}",
             files.label("config.json"),
             wanted.0,
             wanted.1
-        )))
+        ))
+        .in_file(files.label("config.json")))
     }
 }
 
@@ -160,9 +161,9 @@ fn check_latents(label: &str, unet: &Unet, vae: &Autoencoder) -> Result<()> {
         return Ok(());
     }
     let whose = of_latents(got).map_or_else(String::new, |family| format!(", as {family} have them"));
-    Err(Error::Model(format!(
+    Err(Error::model(format!(
         "{label}: expected an autoencoder for the UNet's latents of {wanted} channels, got one for {got}{whose}; it is of another family"
-    )))
+    )).in_file(label))
 }
 
 /// Networks that are zeros, in whole or to a good part.

@@ -19,7 +19,7 @@ use crate::pipeline::model::load::load_unet;
 use crate::pipeline::model::pipeline::Pipeline;
 use crate::pipeline::request::OmsRequest;
 use crate::weights::WeightType;
-use crate::{Error, Place, Result};
+use crate::{Error, Place, Remedy, Result};
 
 /// An OMS module's folder, and where its text encoder is if not beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,10 +172,11 @@ impl OmsModule {
         let files = resolve(source, "oms_module", |c| c.has_weights(DIFFUSION_STEM))?;
         let module = load_unet(&files, "oms_module", own, Ok)?;
         if module.config().has_time() {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{}: expected a UNet2DConditionWoCTModel, got a UNet with a time embedding; it is not an OMS module",
                 files.label("config.json")
-            )));
+            ))
+            .in_file(files.label("config.json")));
         }
         let (text_encoders, lost_pointer) = load_oms_text_encoders(source, text, device)?;
         let label = source.module.name();
@@ -197,8 +198,8 @@ impl OmsModule {
     pub(crate) fn notice(&self) -> Option<String> {
         let lost = self.lost_pointer.as_ref()?;
         Some(format!(
-            "{}: its text encoder is said to be that of {lost:?}, which is not here; the model's own reads its prompt. Name another with \
-             --oms-text-encoder DIR",
+            "{}: its text encoder is said to be that of {lost:?}, which is not here; the model's own reads its prompt (`model.oms_text_encoder` \
+             names another)",
             self.label
         ))
     }
@@ -208,19 +209,21 @@ impl OmsModule {
         if wanted == width {
             return Ok(());
         }
-        Err(Error::Model(match &self.lost_pointer {
-            Some(lost) => format!(
-                "{}: the module's text encoder is that of {lost}, which is not here, and the model's own gives states of width {width} in place of \
-                 {wanted}; `chiaro pull {} text_encoder tokenizer` fetches it, or name its folder with --oms-text-encoder",
-                self.label,
-                successor(lost).as_ref().unwrap_or(lost)
-            ),
-            None => format!(
-                "{}: the module takes text states of width {wanted}, its text encoder gives {width}; name the folder of the right one with \
-                 --oms-text-encoder",
+        let named = Remedy::Name(Place::OmsTextEncoder);
+        let Some(lost) = &self.lost_pointer else {
+            let message = format!(
+                "{}: the module takes text states of width {wanted}, its text encoder gives {width}",
                 self.label
-            ),
-        }))
+            );
+            return Err(Error::model(message).advise([named]));
+        };
+        let repository = successor(lost).unwrap_or_else(|| lost.clone());
+        Err(Error::model(format!(
+            "{}: the module's text encoder is that of {lost}, which is not here, and the model's own gives states of width {width} in place of \
+             {wanted}",
+            self.label
+        ))
+        .advise([Remedy::Fetch { repository, parts: vec!["text_encoder", "tokenizer"] }, named]))
     }
 }
 
@@ -235,7 +238,7 @@ impl Pipeline {
         for (part, stored) in module.weights {
             let asked = self.device.weight_type(part);
             if asked != stored {
-                return Err(Error::Request(format!(
+                return Err(Error::refused(format!(
                     "{label}: the module was loaded with weights {}, this device asks for {}; load it for this device",
                     name(stored),
                     name(asked)
@@ -244,11 +247,11 @@ impl Pipeline {
         }
         let plain_text = match (&module.text_encoders, &self.plain_texts) {
             (OmsText::Base(count), _) if self.text_encoders.len() < *count => {
-                return Err(Error::Model(format!(
-                    "{label}: the module reads its prompt with SDXL's two text encoders, {} has one; name the folder of an SDXL model with \
-                     --oms-text-encoder",
+                return Err(Error::model(format!(
+                    "{label}: the module reads its prompt with SDXL's two text encoders, {} has one; those of an SDXL model are right",
                     self.label
-                )));
+                )).in_file(label)
+                .advise([Remedy::Name(Place::OmsTextEncoder)]));
             }
             (OmsText::Base(_), Some((texts, embeddings))) => {
                 let text = self.device.weight_type(Part::Text);
@@ -263,19 +266,19 @@ impl Pipeline {
         module.check_width(attached.text_encoders(&self.text_encoders))?;
         let (takes, latents) = (module.unet.config().in_channels, self.vae.latent_channels());
         if takes != latents {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{label}: the module takes {takes} latent channels, {} has {latents}; it was made for another latent space",
                 self.label
-            )));
+            )).in_file(label));
         }
         let own = if self.kind.is_xl() { LatentSpace::Xl } else { LatentSpace::Sd };
         if let Some(made_for) = module.latent_space.filter(|made_for| *made_for != own) {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "{label}: the module was made for the latent space of {}, {} draws in that of {}; take the module of its family",
                 made_for.name(),
                 self.label,
                 own.name()
-            )));
+            )).in_file(label));
         }
         self.files.retain(|(component, ..)| *component != "oms_module");
         self.files.push(("oms_module", module.files.clone(), DIFFUSION_STEM));
@@ -328,23 +331,24 @@ fn resolve(source: &OmsSource, name: &str, is_there: impl Fn(&Component) -> bool
     }
     let pointer = Pointer::read(&source.module, name)?;
     let Some(folder) = pointer.folder(source) else {
-        return Err(Error::Model(format!(
+        return Err(Error::model(format!(
             "{}: expected the weights of {name} in this folder, or a _name_or_path in its config.json that says where they are, got neither; {} is \
              no OMS module, or its download is not complete",
             here.label(""),
             source.module
-        )));
+        )).in_file(here.label("")));
     };
     let there = Component::Folder(folder);
     if is_there(&there) {
         return Ok(there);
     }
-    Err(Error::Model(format!(
-        "{}: points to {:?}, which is no folder here with the files of {name}; download it and name it with {}",
+    Err(Error::model(format!(
+        "{}: points to {:?}, which is no folder here with the files of {name}; download it",
         here.label("config.json"),
-        pointer.path.unwrap_or_default(),
-        if name == "oms_module" { "--oms" } else { "--oms-text-encoder DIR" }
-    )))
+        pointer.path.unwrap_or_default()
+    ))
+    .in_file(here.label("config.json"))
+    .advise([Remedy::Name(if name == "oms_module" { Place::Oms } else { Place::OmsTextEncoder })]))
 }
 
 /// Refuses a folder or file that is something else.
@@ -358,10 +362,11 @@ fn check_is_module(module: &Source) -> Result<()> {
     if is_module {
         return Ok(());
     }
-    let refused = Error::Model(format!(
+    let refused = Error::model(format!(
         "{}: expected an OMS module, a folder with model_index.json and oms_module/, found none",
         path.display()
-    ));
+    ))
+    .in_file(path.display());
     Err(explained(path, Place::Oms, refused))
 }
 

@@ -131,7 +131,8 @@ fn component(path: Option<&Path>, name: &str, place: Place) -> Result<Option<Com
     match files.has("config.json") {
         true => Ok(Some(files)),
         false => {
-            let lacks = Error::Model(format!("{}: expected {} in it, there is none", path.display(), place.expected()));
+            let lacks = Error::model(format!("{}: expected {} in it, there is none", path.display(), place.expected()))
+                .in_file(path.display());
             Err(explained(path, place, lacks))
         }
     }
@@ -146,12 +147,13 @@ fn check_class(path: &Path, files: &Component, place: Place) -> Result<()> {
     };
     match config["_class_name"].as_str() {
         Some(class) if !wanted.contains(&class) => {
-            let refused = Error::Model(format!(
+            let refused = Error::model(format!(
                 "{}: expected {} ({}), got {class}",
                 path.display(),
                 place.expected(),
                 wanted.join(" or ")
-            ));
+            ))
+            .in_file(path.display());
             Err(explained(path, place, refused))
         }
         _ => Ok(()),

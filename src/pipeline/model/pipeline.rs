@@ -165,16 +165,14 @@ impl Pipeline {
         if let Some(image) = given
             && (image.width, image.height) != (width, height)
         {
-            return Err(Error::Request(format!(
-                "image: expected the request's size {width}x{height}, got {}x{}",
-                image.width, image.height
-            )));
+            return Err(Error::request(
+                "image",
+                format!("expected the request's size {width}x{height}, got {}x{}", image.width, image.height),
+            ));
         }
         for (name, side) in [("width", width), ("height", height)] {
             if !side.is_multiple_of(step) {
-                return Err(Error::Request(format!(
-                    "{name}: expected a multiple of {step} for this model, got {side}"
-                )));
+                return Err(Error::request(name, format!("expected a multiple of {step} for this model, got {side}")));
             }
         }
         Ok((width, height))

@@ -1,4 +1,4 @@
-//! What lies at a path: `chiaro inspect`. No GPU is needed, and no weight is read.
+//! What lies at a path. No GPU is needed, and no weight is read.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,7 +31,7 @@ const SIDES: [usize; 3] = [512, 768, 1024];
 #[derive(Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Inspection {
-    /// `model folder`, `component folder`, `OMS module`, `single file`, `autoencoder (for --vae)`, `tiny autoencoder (for --vae)`, `LoRA`,
+    /// `model folder`, `component folder`, `OMS module`, `single file`, `autoencoder`, `tiny autoencoder`, `LoRA`,
     /// `ControlNet`, `embedding` or `tensors`.
     pub kind: &'static str,
     /// `safetensors`, `GGUF` or `PyTorch`, of a file.
@@ -139,10 +139,10 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
     }
     let stem = [DIFFUSION_STEM, TEXT_STEM].into_iter().find(|stem| root.has_weights(stem));
     let Some(stem) = stem else {
-        let refused = Error::Model(format!(
+        let refused = Error::model(format!(
             "{}: expected a model: a folder with model_index.json or with a component's weights, or a .safetensors, .gguf or .ckpt file",
             path.display()
-        ));
+        )).in_file(path.display());
         return Err(explained(path, Place::Model, refused));
     };
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
@@ -184,8 +184,8 @@ fn inspect_file(path: &Path) -> Result<Inspection> {
     let is_tiny = parts.get("vae").is_some_and(|vae| vae.config["_class_name"] == "AutoencoderTiny");
     let only = |name: &str| parts.len() == 1 && parts.contains_key(name);
     let kind = match () {
-        () if only("vae") && is_tiny => "tiny autoencoder (for --vae)",
-        () if only("vae") => "autoencoder (for --vae)",
+        () if only("vae") && is_tiny => "tiny autoencoder",
+        () if only("vae") => "autoencoder",
         () => "single file",
     };
     // What replaces one part misses none.

@@ -88,7 +88,7 @@ impl Pipeline {
         let wanted = stage.to_lowercase();
         let found = stages.iter().find(|stage| stage.name().to_lowercase().starts_with(&wanted));
         let Some(stage) = found.filter(|_| !wanted.is_empty()) else {
-            return Err(Error::Request(format!("--stage {stage}: expected one of {}", names.join(", "))));
+            return Err(Error::request("stage", format!("expected one of {}, got {stage:?}", names.join(", "))));
         };
         let recording = stage.recording(device)?;
         let peaks = Peaks::measure(device, &recording)?;

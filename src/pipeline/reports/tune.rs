@@ -8,7 +8,7 @@ use crate::pipeline::device::Device;
 use crate::pipeline::model::pipeline::Pipeline;
 use crate::pipeline::request::Request;
 use crate::record::{Constant, Program, Tuning};
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 /// What was found of one class of products.
 #[derive(Debug, Clone)]
@@ -64,10 +64,9 @@ impl Pipeline {
     ) -> Result<(Tuning, TuneReport)> {
         let device = self.device();
         if device.backend().caps().is_host() {
-            return Err(Error::Request(
-                "tune: expected a GPU; the processor has no tiles to choose. `chiaro devices` lists what there is"
-                    .into(),
-            ));
+            return Err(
+                Error::refused("tune: expected a GPU; the processor has no tiles to choose").advise([Remedy::Devices])
+            );
         }
         let mut trials: Vec<Trial> = Vec::new();
         for stage in self.stages(request)? {

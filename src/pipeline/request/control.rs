@@ -41,16 +41,19 @@ impl ControlRequest {
     /// # Errors
     /// [`Error::Request`] naming the option, its range and what came.
     pub(crate) fn validate(&self) -> Result<()> {
-        let refuse = |what: String| Err(Error::Request(what));
+        let refuse = |field: String, what: String| Err(Error::request(field, what));
         for (key, range, number) in
             [("weight", CONTROL_WEIGHT, self.weight), ("start", SHARE, self.start), ("end", SHARE, self.end)]
         {
             if !range.has(number) {
-                return refuse(format!("`controls[].{key}`: expected {range}, got {number}"));
+                return refuse(format!("controls[].{key}"), format!("expected {range}, got {number}"));
             }
         }
         if self.start >= self.end {
-            return refuse(format!("`controls[].start`: expected less than its end {}, got {}", self.end, self.start));
+            return refuse(
+                "controls[].start".into(),
+                format!("expected less than its end {}, got {}", self.end, self.start),
+            );
         }
         Ok(())
     }

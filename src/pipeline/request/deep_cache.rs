@@ -36,8 +36,9 @@ impl DeepCache {
         fits("deep_cache.interval", self.interval)?;
         fits("deep_cache.depth", self.depth)?;
         if self.interval > 1 && controlled {
-            return Err(Error::Request(
-                "deep-cache: does not go with ControlNets, which add to what is kept; leave one of them out".into(),
+            return Err(Error::request(
+                "deep-cache",
+                "does not go with ControlNets, which add to what is kept; leave one of them out",
             ));
         }
         Ok(())

@@ -116,8 +116,8 @@ impl Kind {
             }
             Kind::Named(parse) => match value.as_str() {
                 Some(text) => {
-                    return parse(text).map_err(|error| match error {
-                        Error::Request(why) => why,
+                    return parse(text).map_err(|error| match error.cause() {
+                        Error::Request { message, .. } => message.clone(),
                         other => other.to_string(),
                     });
                 }

@@ -54,7 +54,7 @@ impl Field {
     fn within(&self, value: f64) -> Result<()> {
         match self.kind {
             Kind::Number(range) | Kind::Pair(range) if !range.has(value) => {
-                Err(Error::Request(format!("`{}`: expected {range}, got {value}", self.key)))
+                Err(Error::request(self.key, format!("expected {range}, got {value}")))
             }
             _ => Ok(()),
         }
@@ -74,7 +74,8 @@ pub(crate) fn within(key: &str, value: f64) -> Result<()> {
 /// # Errors
 /// As [`within`].
 pub(crate) fn fits(key: &str, value: impl Into<Value>) -> Result<()> {
-    field(key).kind.check(&value.into()).map_err(|why| Error::Request(format!("`{key}`: {why}")))
+    let row = field(key);
+    row.kind.check(&value.into()).map_err(|why| Error::request(row.key, why))
 }
 
 /// The row of a request's field.

@@ -36,10 +36,13 @@ impl InitImage {
         if let Some(mask) = mask
             && (mask.width, mask.height) != (image.width, image.height)
         {
-            return Err(Error::Request(format!(
-                "mask: expected the picture's size {}x{}, got {}x{}",
-                image.width, image.height, mask.width, mask.height
-            )));
+            return Err(Error::request(
+                "mask",
+                format!(
+                    "expected the picture's size {}x{}, got {}x{}",
+                    image.width, image.height, mask.width, mask.height
+                ),
+            ));
         }
         // Luma weights of ITU-R BT.601, as PIL's conversion to grey has them.
         let grey = |p: &[u8]| (0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2])) / 255.0;
@@ -67,29 +70,25 @@ impl InitImage {
     /// [`Error::Request`] saying what was expected.
     pub(crate) fn validate(&self) -> Result<()> {
         if !STRENGTH.has(self.strength) {
-            return Err(Error::Request(format!("`image.strength`: expected {STRENGTH}, got {}", self.strength)));
+            return Err(Error::request("image.strength", format!("expected {STRENGTH}, got {}", self.strength)));
         }
         let pixels = self.width * self.height;
         if self.rgb.len() != 3 * pixels {
-            return Err(Error::Request(format!(
-                "image: expected {}x{}x3 values, got {}",
-                self.width,
-                self.height,
-                self.rgb.len()
-            )));
+            return Err(Error::request(
+                "image",
+                format!("expected {}x{}x3 values, got {}", self.width, self.height, self.rgb.len()),
+            ));
         }
         if let Some(mask) = &self.mask
             && mask.len() != pixels
         {
-            return Err(Error::Request(format!(
-                "mask: expected the picture's {}x{} values, got {}",
-                self.width,
-                self.height,
-                mask.len()
-            )));
+            return Err(Error::request(
+                "mask",
+                format!("expected the picture's {}x{} values, got {}", self.width, self.height, mask.len()),
+            ));
         }
         if self.rgb.iter().chain(self.mask.iter().flatten()).any(|v| !(0.0..=1.0).contains(v)) {
-            return Err(Error::Request("image: expected values from 0 to 1 in the picture and its mask".into()));
+            return Err(Error::request("image", "expected values from 0 to 1 in the picture and its mask"));
         }
         Ok(())
     }

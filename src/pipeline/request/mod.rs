@@ -256,24 +256,24 @@ impl Request {
         }
         self.token_merging.map_or(Ok(()), TokenMerging::validate)?;
         if self.hires.is_some() && self.image.as_ref().is_some_and(|image| image.mask.is_some()) {
-            return Err(Error::Request("`hires.scale`: does not go with a mask".into()));
+            return Err(Error::request("hires.scale", "does not go with a mask"));
         }
         if let Some(image) = &self.image {
             image.validate()?;
         }
         if self.controls.len() > MAX_CONTROLS {
-            return Err(Error::Request(format!(
-                "control: expected at most {MAX_CONTROLS}, got {}",
-                self.controls.len()
-            )));
+            return Err(Error::request(
+                "control",
+                format!("expected at most {MAX_CONTROLS}, got {}", self.controls.len()),
+            ));
         }
         self.controls.iter().try_for_each(ControlRequest::validate)?;
         for text in self.prompts() {
             if text.len() > MAX_PROMPT_BYTES {
-                return Err(Error::Request(format!(
-                    "prompt: expected at most {MAX_PROMPT_BYTES} bytes, got {}",
-                    text.len()
-                )));
+                return Err(Error::request(
+                    "prompt",
+                    format!("expected at most {MAX_PROMPT_BYTES} bytes, got {}", text.len()),
+                ));
             }
         }
         let told = [
@@ -287,10 +287,10 @@ impl Request {
         if let Some((index, of)) = self.place
             && (self.count != 1 || index >= of || of > 10_000)
         {
-            return Err(Error::Request(format!("place: expected one picture of a batch, got {index} of {of}")));
+            return Err(Error::request("place", format!("expected one picture of a batch, got {index} of {of}")));
         }
         if self.latents.is_some() && self.count != 1 {
-            return Err(Error::Request("latents: given noise makes one picture, set count to 1".into()));
+            return Err(Error::request("latents", "given noise makes one picture, set count to 1"));
         }
         Ok(())
     }
@@ -321,9 +321,10 @@ impl Request {
             within(key, number)?;
         }
         if start >= end {
-            return Err(Error::Request(format!(
-                "`guidance_interval`: expected two shares of the steps, the first below the second, got {start} and {end}"
-            )));
+            return Err(Error::request(
+                "guidance_interval",
+                format!("expected two shares of the steps, the first below the second, got {start} and {end}"),
+            ));
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::pipeline::request::Request;
 use crate::pipeline::run::stage::StagePlan;
 use crate::record::DType;
 use crate::weights::WeightType;
-use crate::{Error, Result};
+use crate::{Error, Remedy as Way, Result};
 
 /// Weights that would have been better, and how much memory they take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,11 +74,9 @@ impl Pipeline {
         bytes: u64,
     ) -> Result<(Self, Vec<TooLarge>)> {
         if device.caps().is_host() {
-            return Err(Error::Request(
-                "--vram: limits the memory of a GPU, the processor keeps all weights in f32; choose a GPU with --device or leave \
-                 --vram out"
-                    .into(),
-            ));
+            let refused =
+                Error::request("device.vram", "limits the memory of a GPU, the processor keeps all weights in f32");
+            return Err(refused.advise([Way::Gpu, Way::NoLimit]));
         }
         let fixed = device.weights();
         let mut device = device.with_budget(bytes);
@@ -152,11 +150,13 @@ fn does_not_fit(plans: &[StagePlan], device: &Device, types: WeightTypes, bytes:
         let streamed = if plan.memory.stream.is_some() { ", streamed" } else { "" };
         format!("the {} needs {} with its weights {weights}{streamed}", plan.name, mebibytes(plan.peak_bytes()))
     };
-    let f16 = if device.storage() == DType::F32 && device.caps().shader_f16 { ", --precision f16" } else { "" };
-    Error::Request(format!(
-        "--vram: expected at least {} for this request, got {}: {}; choose a smaller size or batch{f16}, or a larger limit",
+    let message = format!(
+        "expected at least {} for this request, got {}: {}",
         mebibytes(plans.first().map_or(0, |plan| plan.peak_bytes())),
         mebibytes(bytes),
         plans.iter().map(needs).collect::<Vec<_>>().join(", ")
-    ))
+    );
+    let has_smaller = device.storage() == DType::F32 && device.caps().shader_f16;
+    let ways = [Some(Way::SmallerSize), has_smaller.then_some(Way::HalfPrecision), Some(Way::LargerLimit)];
+    Error::request("device.vram", message).advise(ways.into_iter().flatten())
 }

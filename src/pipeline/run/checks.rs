@@ -10,7 +10,7 @@ use crate::pipeline::request::control::acting;
 use crate::pipeline::request::deep_cache::DeepCache;
 use crate::pipeline::request::init::InitImage;
 use crate::sampling::oms;
-use crate::{Error, Result};
+use crate::{Error, Place, Remedy, Result};
 
 impl Pipeline {
     /// Checks what the schedule alone decides, before anything else of a model is read: sampler, steps, strength.
@@ -35,24 +35,23 @@ impl Pipeline {
         if let Some(given) = &request.latents
             && given.len() != latents
         {
-            return Err(Error::Request(format!("latents: expected {latents} values, got {}", given.len())));
+            return Err(Error::request("latents", format!("expected {latents} values, got {}", given.len())));
         }
         self.check_shown(request)?;
         if let Some(control) = request.controls.iter().find(|control| control.net >= self.controls.len()) {
-            return Err(Error::Request(format!(
-                "control: expected the number of one of {} ControlNets, got {}; load it with --control",
-                self.controls.len(),
-                control.net
-            )));
+            return Err(Error::request(
+                "control",
+                format!("expected the number of one of {} ControlNets, got {}", self.controls.len(), control.net),
+            ));
         }
         self.check_shortcuts(request)?;
         self.refiner.as_ref().map_or(Ok(()), |refiner| refiner.check_shortcuts(request)).map_err(|e| match e {
-            Error::Request(message) => Error::Request(format!("refiner: {message}")),
+            Error::Request { field, message } => Error::Request { field, message: format!("refiner: {message}") },
             other => other,
         })?;
         self.check_text(request)?;
         match (&request.oms, &self.oms) {
-            (Some(_), None) => Err(Error::Request("oms: no module is loaded, give one with --oms".into())),
+            (Some(_), None) => Err(Error::request("oms", "no module is loaded").advise([Remedy::Name(Place::Oms)])),
             (Some(_), Some(_)) if skip == 0 => oms::check_alpha_bar(solver.alpha_bar_first()),
             _ => Ok(()),
         }
@@ -62,9 +61,10 @@ impl Pipeline {
     fn check_shortcuts(&self, request: &Request) -> Result<()> {
         let most = self.unet.most_depth();
         if let Some(DeepCache { depth, .. }) = request.deep_cache.filter(|cache| cache.depth > most) {
-            return Err(Error::Request(format!(
-                "deep-cache: expected a depth from 1 to {most} for this model, got {depth}"
-            )));
+            return Err(Error::request(
+                "deep-cache",
+                format!("expected a depth from 1 to {most} for this model, got {depth}"),
+            ));
         }
         request.token_merging.map_or(Ok(()), |merging| merging.check(self.unet.config()))
     }
@@ -75,11 +75,14 @@ impl Pipeline {
         let layers = self.text_encoders.iter().map(|e| e.model.config().num_hidden_layers).min().unwrap_or(0);
         let most = layers - usize::from(is_xl);
         if request.clip_skip >= most {
-            return Err(Error::Request(format!(
-                "clip skip: this model's text encoder can do without its last {} layers, not without {}",
-                most - 1,
-                request.clip_skip
-            )));
+            return Err(Error::request(
+                "clip skip",
+                format!(
+                    "this model's text encoder can do without its last {} layers, not without {}",
+                    most - 1,
+                    request.clip_skip
+                ),
+            ));
         }
         let only_xl = [
             ("prompt-2", request.prompt_2.is_some()),
@@ -90,7 +93,7 @@ impl Pipeline {
         ];
         match only_xl.iter().find(|(_, given)| *given && !is_xl) {
             Some((option, _)) => {
-                Err(Error::Request(format!("{option}: only SDXL models have it; {} is none", self.label)))
+                Err(Error::request(*option, format!("only SDXL models have it; {} is none", self.label)))
             }
             None => Ok(()),
         }
@@ -101,10 +104,10 @@ impl Pipeline {
         let image = request.image.as_ref();
         let needs = match self.kind.shown {
             Shown::Masked if image.is_none_or(|image| image.mask.is_none()) => {
-                "it is an inpainting model, give it a picture and a mask (--image, --mask)"
+                "it is an inpainting model, give it a picture and a mask (`image.file`, `image.mask`)"
             }
             Shown::Instructed { .. } if image.is_none() => {
-                "it changes a picture as the prompt instructs, give it one (--image)"
+                "it changes a picture as the prompt instructs, give it one (`image.file`)"
             }
             Shown::Instructed { .. } if image.is_some_and(|image| image.mask.is_some()) => {
                 "it changes a whole picture as the prompt instructs, leave the mask out"
@@ -114,7 +117,7 @@ impl Pipeline {
             }
             _ => return Ok(()),
         };
-        Err(Error::Request(format!("{}: {needs}", self.label)))
+        Err(Error::refused(format!("{}: {needs}", self.label)))
     }
 
     /// That a mask repaints nothing, or everything.

@@ -38,17 +38,13 @@ impl ControlInputs {
 /// The picture as the net takes it, `[1, h, w, 4]`.
 fn pixels(control: &ControlRequest, config: &ControlNetConfig, latents: Shape) -> Result<Vec<f32>> {
     let Some(image) = &control.image else {
-        return Err(Error::Request(
-            "control: expected a picture for the ControlNet, got none (--control-image)".into(),
-        ));
+        return Err(Error::request("control", "expected a picture for the ControlNet, got none (`controls[].image`)"));
     };
     if image.width == 0 || image.height == 0 || image.data.len() != 3 * image.width * image.height {
-        return Err(Error::Request(format!(
-            "control-image: expected {}x{}x3 values, got {}",
-            image.width,
-            image.height,
-            image.data.len()
-        )));
+        return Err(Error::request(
+            "control-image",
+            format!("expected {}x{}x3 values, got {}", image.width, image.height, image.data.len()),
+        ));
     }
     let factor = config.pixels_per_latent();
     let scaled = image.resized(latents.w * factor, latents.h * factor)?;

@@ -4,7 +4,7 @@
 use crate::pipeline::device::residency::free_bytes;
 use crate::pipeline::model::pipeline::Pipeline;
 use crate::pipeline::run::stage::StagePlan;
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 const MIB: f64 = (1 << 20) as f64;
 
@@ -22,10 +22,11 @@ impl Pipeline {
 fn check(stage: &str, needs: u64, free: Option<u64>) -> Result<()> {
     match free {
         Some(free) if needs > free => Err(Error::Device(format!(
-            "{stage}: it takes {:.0} MiB of memory, {:.0} MiB are free; choose a smaller size or batch",
+            "{stage}: it takes {:.0} MiB of memory, {:.0} MiB are free",
             needs as f64 / MIB,
             free as f64 / MIB
-        ))),
+        ))
+        .advise([Remedy::SmallerSize])),
         _ => Ok(()),
     }
 }

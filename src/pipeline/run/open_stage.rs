@@ -5,7 +5,7 @@ use crate::pipeline::device::programs::Lease;
 use crate::pipeline::device::weight_types::{Part, Streaming};
 use crate::pipeline::run::tiling::Form;
 use crate::record::{Cancel, DType, Outputs, Run};
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, ErrorCode, Remedy, Result};
 
 use crate::pipeline::run::stage::{Identity, Stage};
 
@@ -154,16 +154,20 @@ impl OpenStage {
         if needed <= allowed {
             return Ok(form);
         }
-        let hint = format!(" in f16, and in f32 it needs {} MiB, more than --vram allows", needed.div_ceil(1 << 20));
-        Err(Error::NonFinite { stage: self.stage.name.into(), count, hint })
+        let detail = format!(
+            " in f16, and in f32 it needs {} MiB, more than the limit of memory allows",
+            needed.div_ceil(1 << 20)
+        );
+        let remedies = vec![Remedy::LargerLimit];
+        Err(Error::NonFinite { stage: self.stage.name.into(), count, detail, remedies })
     }
 
     fn overflow(&self, count: usize) -> Error {
-        let hint = match self.storage {
-            DType::F16 => "; use --precision auto or f32",
-            _ => " in f32: the weights or the input are damaged",
+        let (detail, remedies) = match self.storage {
+            DType::F16 => (" in f16", vec![Remedy::AutomaticPrecision, Remedy::SinglePrecision]),
+            _ => (" in f32: the weights or the input are damaged", Vec::new()),
         };
-        Error::NonFinite { stage: self.stage.name.into(), count, hint: hint.into() }
+        Error::NonFinite { stage: self.stage.name.into(), count, detail: detail.into(), remedies }
     }
 }
 

@@ -236,7 +236,10 @@ pub(crate) fn unknown_to_demo(texts: &[&str], request: &Request) -> Option<Strin
 /// Names of embeddings that are not here, as ComfyUI's prompts have them. Of a prompt that cannot be read its error says more.
 pub(crate) fn unknown_embeddings(tokenizer: &ClipTokenizer, text: &str) -> Vec<String> {
     let names = tokenizer.unknown_embeddings(text).unwrap_or_default();
-    names.iter().map(|name| format!("embedding:{name} is left out: no such embedding is here (--embedding)")).collect()
+    names
+        .iter()
+        .map(|name| format!("embedding:{name} is left out: no such embedding is here (`embeddings[]`)"))
+        .collect()
 }
 
 /// Marks of AUTOMATIC1111's program that are more than text, and what becomes of them here.

@@ -44,8 +44,8 @@ pub(crate) fn without_base(request: &Request) -> Request {
 }
 
 fn none_left(whom: &str, request: &Request) -> Error {
-    Error::Request(format!(
-        "refiner-start: at {} of {} steps none is left for the {whom}",
-        request.refiner_start, request.num_inference_steps
-    ))
+    Error::request(
+        "refiner-start",
+        format!("at {} of {} steps none is left for the {whom}", request.refiner_start, request.num_inference_steps),
+    )
 }

@@ -63,7 +63,7 @@ impl FromStr for RngKind {
         found.map(|(kind, ..)| *kind).ok_or_else(|| {
             let known: Vec<String> =
                 RngKind::ALL.iter().map(|(_, first, others, _)| format!("{first} ({})", others.join(", "))).collect();
-            Error::Request(format!("rng: expected {}, got {name:?}", known.join(", ")))
+            Error::request("rng", format!("expected {}, got {name:?}", known.join(", ")))
         })
     }
 }

@@ -57,5 +57,5 @@ pub(super) fn check_strength(strength: f64) -> Result<()> {
     if strength.is_finite() && (0.0..=1.0).contains(&strength) {
         return Ok(());
     }
-    Err(Error::Request(format!("variation strength: expected a number from 0 to 1, got {strength}")))
+    Err(Error::request("variation strength", format!("expected a number from 0 to 1, got {strength}")))
 }

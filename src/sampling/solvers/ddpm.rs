@@ -24,7 +24,7 @@ impl Ddpm {
             None | Some("fixed_small" | "fixed_small_log") => false,
             Some("fixed_large") => true,
             Some(other) => {
-                return Err(Error::Model(format!(
+                return Err(Error::model(format!(
                     "scheduler_config.json: variance_type: expected fixed_small or fixed_large, got {other}"
                 )));
             }

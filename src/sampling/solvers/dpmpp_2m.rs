@@ -43,12 +43,12 @@ impl DpmPp2m {
     pub(super) fn new(plan: &Plan<'_>, form: Form) -> Result<Self> {
         let config = plan.config;
         if let Some(name @ ("dpmsolver" | "sde-dpmsolver")) = config.algorithm_type.as_deref() {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "scheduler_config.json: algorithm_type: expected dpmsolver++ or sde-dpmsolver++, got {name}"
             )));
         }
         if let Some(name @ ("learned" | "learned_range")) = config.variance_type.as_deref() {
-            return Err(Error::Model(format!(
+            return Err(Error::model(format!(
                 "scheduler_config.json: variance_type: expected none, a network that predicts its variance is not supported, got {name}"
             )));
         }

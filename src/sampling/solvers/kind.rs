@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::super::{SchedulerConfig, SigmaSchedule};
 use super::{Plan, Rule, ddim, ddpm, deis, dpm2, dpmpp_2m, dpmpp_2s_ancestral, dpmpp_3m_sde, dpmpp_sde, euler};
 use super::{heun, ipndm, lcm, lms, pndm, tcd, unipc};
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 /// Which solver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -244,11 +244,11 @@ impl SolverKind {
         match (eta, self.eta()) {
             (None, _) => Ok(()),
             (Some(eta), _) if !(0.0..=1.0).contains(&eta) => {
-                Err(Error::Request(format!("eta: expected a number from 0 to 1, got {eta}")))
+                Err(Error::request("eta", format!("expected a number from 0 to 1, got {eta}")))
             }
             (Some(eta), None) if eta != 0.0 => {
                 let with: Vec<&str> = ENTRIES.iter().filter(|e| e.kind.eta().is_some()).map(|e| e.name).collect();
-                Err(Error::Request(format!("eta: {self} has none; samplers that do: {}", with.join(", "))))
+                Err(Error::request("eta", format!("{self} has none; samplers that do: {}", with.join(", "))))
             }
             _ => Ok(()),
         }
@@ -323,10 +323,8 @@ impl FromStr for Sampler {
             sigmas = sigmas.or(*schedule);
         }
         let near = nearest(&rest, ENTRIES.iter().flat_map(|e| e.aliases.iter().map(move |a| (*a, e.name))));
-        Err(Error::Request(format!(
-            "unknown sampler {name:?}; did you mean {}? `chiaro samplers` lists all",
-            near.join(" or ")
-        )))
+        Err(Error::refused(format!("unknown sampler {name:?}; did you mean {}?", near.join(" or ")))
+            .advise([Remedy::Samplers]))
     }
 }
 
@@ -338,7 +336,7 @@ impl FromStr for SolverKind {
         match name.parse()? {
             Sampler { kind, sigmas: None } => Ok(kind),
             Sampler { kind, .. } => {
-                Err(Error::Request(format!("sampler {name:?}: expected a solver alone, such as {kind}")))
+                Err(Error::refused(format!("sampler {name:?}: expected a solver alone, such as {kind}")))
             }
         }
     }
@@ -357,10 +355,8 @@ impl FromStr for SigmaSchedule {
         }
         let names = SigmaSchedule::ALL.iter().map(|(name, ..)| (*name, *name));
         let near = nearest(&wanted, names);
-        Err(Error::Request(format!(
-            "unknown sigma schedule {name:?}; did you mean {}? `chiaro samplers` lists all",
-            near.join(" or ")
-        )))
+        Err(Error::refused(format!("unknown sigma schedule {name:?}; did you mean {}?", near.join(" or ")))
+            .advise([Remedy::Samplers]))
     }
 }
 

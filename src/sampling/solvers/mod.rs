@@ -101,15 +101,16 @@ impl Solver {
             _ => config.num_train_timesteps,
         };
         if num_inference_steps == 0 || num_inference_steps > most {
-            return Err(Error::Request(format!("steps: expected 1 to {most} for {kind}, got {num_inference_steps}")));
+            return Err(Error::request("steps", format!("expected 1 to {most} for {kind}, got {num_inference_steps}")));
         }
         if options.skip >= num_inference_steps {
-            return Err(Error::Request(format!(
-                "steps: {num_inference_steps} steps are too few for this strength: none is left to do"
-            )));
+            return Err(Error::request(
+                "steps",
+                format!("{num_inference_steps} steps are too few for this strength: none is left to do"),
+            ));
         }
         if config.sigmas.is_some_and(|wanted| wanted != super::SigmaSchedule::Normal) && !kind.takes_sigmas() {
-            return Err(Error::Request(format!(
+            return Err(Error::refused(format!(
                 "sampler {kind}: it has its own timesteps, sigma schedules do not apply"
             )));
         }
@@ -125,10 +126,10 @@ impl Solver {
         // A fraction is cut, not rounded, as the authors' code of One More Step does.
         let alpha_bar_first = schedule.alpha_bar(rule.frame().timesteps()[0] as usize);
         if alpha_bar_first == 0.0 && config.prediction_type == PredictionType::Epsilon {
-            return Err(Error::Request(
-                "schedule: it ends at zero SNR, where epsilon-prediction says nothing of the picture; only a v- or sample-predicting \
-                 model can start there"
-                    .into(),
+            return Err(Error::request(
+                "schedule",
+                "it ends at zero SNR, where epsilon-prediction says nothing of the picture; only a v- or sample-predicting \
+                 model can start there",
             ));
         }
         let prediction = config.prediction_type;

@@ -46,10 +46,10 @@ impl Pndm {
             (visited.iter().take(1).copied().chain(second).chain(visited.iter().skip(1).copied()).collect(), 0)
         } else {
             if visited.len() < 4 {
-                return Err(Error::Request(format!(
-                    "steps: pndm with its Runge-Kutta start needs 4 or more, got {}",
-                    visited.len()
-                )));
+                return Err(Error::request(
+                    "steps",
+                    format!("pndm with its Runge-Kutta start needs 4 or more, got {}", visited.len()),
+                ));
             }
             // Each of the first three intervals: its start, its middle twice, its end.
             let starts = visited[..3].iter().zip(&visited[1..4]);

@@ -307,5 +307,7 @@ fn mismatch(part: &Part, expected: &str, found: &str) -> Error {
 }
 
 fn refuse(part: &Part, expected: &str, found: &str, remedy: &str) -> Error {
-    Error::Model(format!("{}: {}: expected {expected}, found {found}; {remedy}", part.file.label(), part.name))
+    Error::model(format!("{}: {}: expected {expected}, found {found}; {remedy}", part.file.label(), part.name))
+        .in_file(part.file.label())
+        .of_tensor(&part.name)
 }

@@ -92,27 +92,32 @@ impl AdapterFile {
                 style.get_or_insert(own);
             }
             if !tensor.dtype.is_readable() {
-                return Err(Error::Model(format!(
+                return Err(Error::model(format!(
                     "{}: {name}: expected {}, file has {}; convert the file to one of them",
                     file.label(),
                     StoredType::READABLE,
                     tensor.dtype
-                )));
+                ))
+                .in_file(file.label())
+                .of_tensor(name));
             }
             let part = Part { file: Arc::clone(&file), name: name.clone(), tensor: tensor.clone() };
             if let Some(other) = modules.entry(module).or_default().insert(leaf, part) {
-                return Err(Error::Model(format!(
+                return Err(Error::model(format!(
                     "{}: {name}: expected one such tensor, {} is the same part of the same layer; the file is damaged",
                     file.label(),
                     other.name
-                )));
+                ))
+                .in_file(file.label())
+                .of_tensor(name));
             }
         }
         let metadata = file.metadata().clone();
         let mut settings = Vec::new();
         let mut add = |text: &[u8], origin: &str| -> Result<()> {
-            let value = serde_json::from_slice(text)
-                .map_err(|e| Error::Model(format!("{}: {origin}: {e}; the file is damaged", file.label())))?;
+            let value = serde_json::from_slice(text).map_err(|e| {
+                Error::model(format!("{}: {origin}: {e}; the file is damaged", file.label())).in_file(file.label())
+            })?;
             settings.push((String::new(), value));
             Ok(())
         };
@@ -189,7 +194,8 @@ impl AdapterFile {
         let own = patterns.and_then(|all| all.iter().find(|(pattern, _)| is_end(pattern)).map(|(_, alpha)| alpha));
         let Some(alpha) = own.unwrap_or(&settings["lora_alpha"]).as_f64() else { return Ok(None) };
         if !alpha.is_finite() {
-            return Err(Error::Model(format!("{}: lora_alpha: expected a number, got {alpha}", self.file.label())));
+            return Err(Error::model(format!("{}: lora_alpha: expected a number, got {alpha}", self.file.label()))
+                .in_file(self.file.label()));
         }
         Ok(Some(Scale { alpha, by_root: settings["use_rslora"].as_bool().unwrap_or(false) }))
     }

@@ -72,13 +72,14 @@ pub(super) fn read(label: &str, bytes: &Bytes) -> Result<BTreeMap<String, Stored
         None
     };
     if let Some(old) = old {
-        return Err(Error::Model(format!(
+        return Err(Error::model(format!(
             "{label}: expected a PyTorch checkpoint as since 1.6, found {old}; {CONVERT}"
-        )));
+        ))
+        .in_file(label));
     }
     tensors(bytes).map_err(|wrong| {
         let remedy = if wrong.contains("download it again") { String::new() } else { format!("; {CONVERT}") };
-        Error::Model(format!("{label}: PyTorch checkpoint: {wrong}{remedy}"))
+        Error::model(format!("{label}: PyTorch checkpoint: {wrong}{remedy}")).in_file(label)
     })
 }
 

@@ -57,7 +57,7 @@ impl Lock {
                 (since, seen) = (Instant::now(), now);
             }
             if since.elapsed() > patience {
-                return Err(Error::Model(format!(
+                return Err(Error::model(format!(
                     "{}: another program holds it and gets no further; end that one, or wait",
                     path.display()
                 )));
@@ -122,7 +122,7 @@ impl Download<'_> {
             }
             self.forget()?;
         }
-        Err(Error::Model(format!(
+        Err(Error::model(format!(
             "{}: what came is not what the hub promised (hash {}); run the command again",
             self.file.name,
             self.file.hash.text()
@@ -159,7 +159,7 @@ impl Download<'_> {
             furthest = furthest.max(have);
             if tries >= TRIES {
                 let name = &self.file.name;
-                return Err(Error::Model(format!("{name}: {why}; run the same command to go on from byte {have}")));
+                return Err(Error::model(format!("{name}: {why}; run the same command to go on from byte {have}")));
             }
             if tries > 0 {
                 std::thread::sleep(pause(tries, wait));
@@ -188,7 +188,7 @@ impl Download<'_> {
             self.restart(out, have)?;
         }
         if let Some(length) = answer.length.filter(|length| have.checked_add(*length) != Some(size)) {
-            return Err(Trouble::Final(Error::Model(format!(
+            return Err(Trouble::Final(Error::model(format!(
                 "{}: the hub promised {size} bytes and sends {length} from byte {have} on; nothing is kept of them",
                 self.file.name
             ))));
@@ -196,7 +196,7 @@ impl Download<'_> {
         out.seek(SeekFrom::Start(*have)).map_err(kept)?;
         answer.read(|bytes| {
             if *have + bytes.len() as u64 > size {
-                return Err(Trouble::Final(Error::Model(format!(
+                return Err(Trouble::Final(Error::model(format!(
                     "{}: more than the promised {size} bytes come",
                     self.file.name
                 ))));

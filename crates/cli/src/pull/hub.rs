@@ -63,7 +63,7 @@ impl Hub {
         let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let endpoint = var("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into());
         if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
-            return Err(Error::Request(format!(
+            return Err(Error::refused(format!(
                 "HF_ENDPOINT: expected an address with http:// or https://, got {endpoint:?}"
             )));
         }
@@ -72,7 +72,7 @@ impl Hub {
             Some(text) => match text.parse::<u32>() {
                 Ok(seconds @ 1..=3600) => Duration::from_secs(seconds.into()),
                 _ => {
-                    return Err(Error::Request(format!(
+                    return Err(Error::refused(format!(
                         "HF_HUB_DOWNLOAD_TIMEOUT: expected seconds from 1 to 3600, got {text:?}"
                     )));
                 }
@@ -120,7 +120,7 @@ impl Hub {
                 Err(Trouble::Passing { why, wait }) => {
                     tries += 1;
                     if tries >= TRIES {
-                        return Err(Error::Model(format!("{repository}: {why}; try again later")));
+                        return Err(Error::model(format!("{repository}: {why}; try again later")));
                     }
                     std::thread::sleep(pause(tries, wait));
                 }
@@ -140,7 +140,7 @@ impl Hub {
         let text =
             response.body_mut().with_config().limit(MAX_LISTING).read_to_string().map_err(|e| network(&url, &e))?;
         let listing: Listing = serde_json::from_str(&text)
-            .map_err(|e| Trouble::Final(Error::Model(format!("{url}: not the listing expected there: {e}"))))?;
+            .map_err(|e| Trouble::Final(Error::model(format!("{url}: not the listing expected there: {e}"))))?;
         listing.check().map_err(Trouble::Final)?;
         Ok(listing)
     }
@@ -165,7 +165,7 @@ impl Hub {
                 }
             }
             status @ (401 | 403 | 404) => {
-                return Err(Trouble::Final(Error::Model(format!("{url}: the hub answers {status}"))));
+                return Err(Trouble::Final(Error::model(format!("{url}: the hub answers {status}"))));
             }
             _ => return Err(busy(&url, &response)),
         };
@@ -206,13 +206,13 @@ pub(super) fn pause(tries: u32, asked: Duration) -> Duration {
 
 fn not_there(repository: &str, revision: &str, status: u16) -> Error {
     if let Some(moved) = successor(repository) {
-        return Error::Model(format!(
+        return Error::model(format!(
             "{repository}: the hub has it no longer; its copy is {moved}: `chiaro pull {moved}`"
         ));
     }
     match status {
-        404 => Error::Model(format!("{repository}: the hub does not know it at {revision}")),
-        _ => Error::Model(format!(
+        404 => Error::model(format!("{repository}: the hub does not know it at {revision}")),
+        _ => Error::model(format!(
             "{repository}: the hub answers {status}: it is not there, or it is gated and HF_TOKEN is not of an account that may read it"
         )),
     }
@@ -225,7 +225,7 @@ fn busy(url: &str, response: &ureq::http::Response<ureq::Body>) -> Trouble {
     if status.is_server_error() || [408, 416, 425, 429].contains(&status.as_u16()) {
         return Trouble::Passing { why, wait: Duration::from_secs(asked.unwrap_or(0)) };
     }
-    Trouble::Final(Error::Model(why))
+    Trouble::Final(Error::model(why))
 }
 
 fn network(url: &str, error: &ureq::Error) -> Trouble {
@@ -236,7 +236,7 @@ fn network(url: &str, error: &ureq::Error) -> Trouble {
         | ureq::Error::RedirectFailed
         | ureq::Error::RequireHttpsOnly(_)
         | ureq::Error::BodyExceedsLimit(_)
-        | ureq::Error::Tls(_) => Trouble::Final(Error::Model(why)),
+        | ureq::Error::Tls(_) => Trouble::Final(Error::model(why)),
         _ => Trouble::passing(why),
     }
 }

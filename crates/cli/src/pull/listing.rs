@@ -65,7 +65,7 @@ impl Listing {
     /// Refuses a commit that is none: it becomes a folder's name.
     pub(super) fn check(&self) -> Result<()> {
         if self.sha.is_empty() || !self.sha.chars().all(|c| c.is_ascii_hexdigit()) {
-            return Err(Error::Model(format!("the hub's listing: expected a commit, got {:?}", self.sha)));
+            return Err(Error::model(format!("the hub's listing: expected a commit, got {:?}", self.sha)));
         }
         Ok(())
     }
@@ -95,7 +95,7 @@ impl Listing {
                 None => self.siblings.iter().filter(below).collect(),
             };
             if found.is_empty() {
-                return Err(Error::Request(format!("{name}: the repository has no such file; {}", list(&names))));
+                return Err(Error::refused(format!("{name}: the repository has no such file; {}", list(&names))));
             }
             wanted.extend(found);
         }
@@ -136,7 +136,7 @@ impl<'a> Choice<'a> {
         let models: Vec<&str> =
             self.names.iter().copied().filter(single).filter(|name| self.takes(name) && !is_shard(name)).collect();
         if models.len() > 1 {
-            return Err(Error::Request(format!(
+            return Err(Error::refused(format!(
                 "the repository has {} models in single files; name the one that is wanted behind the repository: {}",
                 models.len(),
                 list(&models)
@@ -149,7 +149,7 @@ impl<'a> Choice<'a> {
         if files.iter().any(|name| is_weights(name)) {
             return Ok(files);
         }
-        Err(Error::Model(format!(
+        Err(Error::model(format!(
             "the repository has no weights (.safetensors, .gguf, .ckpt, .bin); {}",
             list(self.names)
         )))
@@ -219,15 +219,15 @@ impl Wanted {
         let inside =
             name.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':']));
         if !inside {
-            return Err(Error::Model(format!("the hub's listing: {name:?} leads out of the repository")));
+            return Err(Error::model(format!("the hub's listing: {name:?} leads out of the repository")));
         }
         if let Some(why) = name.split('/').find_map(refused_by_windows).filter(|_| cfg!(windows)) {
-            return Err(Error::Model(format!("the hub's listing: {name:?} cannot be kept here: {why}")));
+            return Err(Error::model(format!("the hub's listing: {name:?} cannot be kept here: {why}")));
         }
-        let missing = || Error::Model(format!("the hub's listing: {name} has no size or no hash"));
+        let missing = || Error::model(format!("the hub's listing: {name} has no size or no hash"));
         let (size, hash) = match (&entry.lfs, entry.size, &entry.blob_id) {
             (Some(lfs), Some(size), _) if lfs.size != size => {
-                return Err(Error::Model(format!(
+                return Err(Error::model(format!(
                     "the hub's listing: {name} is said to have {size} bytes and {}",
                     lfs.size
                 )));
@@ -272,7 +272,7 @@ impl Wanted {
 pub(super) fn total(files: &[Wanted]) -> Result<u64> {
     let sum = files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.size));
     sum.filter(|sum| *sum < 1 << 50)
-        .ok_or_else(|| Error::Model("the hub's listing: more bytes than any disk holds are promised".into()))
+        .ok_or_else(|| Error::model("the hub's listing: more bytes than any disk holds are promised"))
 }
 
 #[cfg(test)]

@@ -31,11 +31,11 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
     let address = &args.repository;
     let revision = address.revision.as_ref().unwrap_or(&args.revision);
     if !plain(revision) {
-        return Err(Error::Request(format!("--revision: expected a branch, tag or commit, got {revision:?}")));
+        return Err(Error::refused(format!("--revision: expected a branch, tag or commit, got {revision:?}")));
     }
     let hub = Hub::from_env()?;
     if let Some(host) = address.host.as_ref().filter(|host| !hub.is_at(host)) {
-        return Err(Error::Request(format!(
+        return Err(Error::refused(format!(
             "pull: {host} is not the hub ({}); fetch the file with a browser and name its path with --model",
             hub.endpoint
         )));
@@ -44,7 +44,7 @@ pub(super) fn run(args: &PullArgs) -> Result<()> {
     let cache = places
         .hubs
         .first()
-        .ok_or_else(|| Error::Request("pull: no place for models is known; set HF_HOME to a folder".into()))?;
+        .ok_or_else(|| Error::refused("pull: no place for models is known; set HF_HOME to a folder"))?;
     let puller = Puller { hub: &hub, cache, variant: args.variant, hidden: args.quiet || args.json };
     let names: Vec<String> = address.file.iter().chain(&args.files).cloned().collect();
     let mut pulled = vec![puller.pull(&address.name, revision, &names)?];
@@ -92,7 +92,7 @@ impl Puller<'_> {
     /// Folders of a repository, or of its copy where the hub has it no longer.
     fn pull_copy(&self, name: &str, folders: &[String]) -> Result<Pulled> {
         match (self.pull(name, "main", folders), successor(name)) {
-            (Err(Error::Model(_)), Some(copy)) => self.pull(&copy, "main", folders),
+            (Err(Error::Model { .. }), Some(copy)) => self.pull(&copy, "main", folders),
             (result, _) => result,
         }
     }

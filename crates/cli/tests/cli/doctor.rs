@@ -26,7 +26,7 @@ fn what_is_found_is_kept_and_used() {
     let arguments = ["a dot", "--device", &index, "--steps", "1", "-o", "dot.png", "--json"];
     let drawn = json(path, &arguments);
     let remarks = drawn["device_remarks"].to_string();
-    assert!(remarks.contains("without f16, which `chiaro doctor` found wrong: made up by a test"), "{drawn:#}");
+    assert!(remarks.contains("without f16, which its examination found wrong: made up by a test"), "{drawn:#}");
     let devices = chiaro(path, &["devices"]);
     assert!(String::from_utf8_lossy(&devices.stdout).contains("without f16: made up by a test"));
     // Damaged findings are told, and no reason to draw nothing.

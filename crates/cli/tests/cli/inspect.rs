@@ -183,10 +183,10 @@ fn variants_of_models() {
         assert!(text.contains(says), "{text}");
     }
     write(&folder.path().join("vae.safetensors"), &holes("vae"));
-    assert_eq!(inspect("vae.safetensors")["kind"], "autoencoder (for --vae)");
+    assert_eq!(inspect("vae.safetensors")["kind"], "autoencoder");
     let tiny = committed().join("taesd/diffusion_pytorch_model.safetensors");
     let report = inspect(&tiny.display().to_string());
-    assert_eq!((&report["kind"], &report["missing"]), (&"tiny autoencoder (for --vae)".into(), &serde_json::json!([])));
+    assert_eq!((&report["kind"], &report["missing"]), (&"tiny autoencoder".into(), &serde_json::json!([])));
     let refiner = crate::support::xl_folder::refiner();
     let report = inspect(&refiner.path().display().to_string());
     assert_eq!(

@@ -294,7 +294,7 @@ impl Reader {
                 _ => {
                     let file = self.text(&id, "clip_name")?.or(self.text(&id, "clip_name1")?).unwrap_or_default();
                     if !file.is_empty() {
-                        self.tell(format!("text encoder {} (--text-encoder)", shortened(&stem(&file))));
+                        self.tell(format!("text encoder {} (`model.text_encoder`)", shortened(&stem(&file))));
                     }
                 }
             }

@@ -67,7 +67,7 @@ impl Fields {
         let bare = text.trim_matches(|sign: char| "()[] ".contains(sign));
         let sides = bare.split_once(['x', ',', '×']);
         let sides = sides.and_then(|(width, height)| Some((width.trim().parse().ok()?, height.trim().parse().ok()?)));
-        sides.map(Some).ok_or_else(|| Error::Request(format!("{name}: expected a size as in 512x768, got {text:?}")))
+        sides.map(Some).ok_or_else(|| Error::refused(format!("{name}: expected a size as in 512x768, got {text:?}")))
     }
 
     /// What has no effect on pixels, or is repeated in another way.
@@ -118,5 +118,5 @@ pub(super) fn number<T: FromStr>(name: &str, text: &str) -> Result<T> {
     let bare = text.trim();
     let whole = bare.split_once('.').filter(|(_, rest)| rest.bytes().all(|b| b == b'0')).map(|(whole, _)| whole);
     let parsed = bare.parse().ok().or_else(|| whole?.parse().ok());
-    parsed.ok_or_else(|| Error::Request(format!("{name}: expected a number, got {:?}", shortened(text))))
+    parsed.ok_or_else(|| Error::refused(format!("{name}: expected a number, got {:?}", shortened(text))))
 }

@@ -35,9 +35,8 @@ pub(super) fn read(map: Map<String, Value>) -> Result<Recipe> {
     };
     let fields = Fields::from(map.into_iter().map(|(name, value)| (plain(name), value)).collect::<Vec<_>>());
     let (Some(prompt), Some(steps)) = (fields.text("prompt"), fields.number("steps")?) else {
-        return Err(crate::Error::Request(
-            "its parameters are JSON of a program that is not known here: neither \"prompt\" nor \"steps\" of Fooocus"
-                .into(),
+        return Err(crate::Error::refused(
+            "its parameters are JSON of a program that is not known here: neither \"prompt\" nor \"steps\" of Fooocus",
         ));
     };
     // What was drawn, styles and expansion with it: texts that are encoded one by one and joined.

@@ -78,7 +78,7 @@ pub(super) fn read(text: &str) -> Result<Recipe> {
         _ => Program::Automatic1111,
     };
     let Some(steps) = fields.number(png("num_inference_steps"))? else {
-        return Err(Error::Request("its parameters have no \"Steps\"".into()));
+        return Err(Error::refused("its parameters have no \"Steps\""));
     };
     let default = Request::default();
     let mut recipe = Recipe {
@@ -129,7 +129,7 @@ fn shortcuts(fields: &Fields, request: &mut Request) -> Result<()> {
     let ratio = ratio.map(|ratio| if ratio <= 1.0 { ratio.min(0.75) } else { ratio });
     let levels = fields.number(png("token_merging.levels"))?.unwrap_or(1);
     request.token_merging = ratio.map(|ratio| TokenMerging { ratio, levels });
-    let refused = |e: String| Error::Request(format!("DeepCache: {e}"));
+    let refused = |e: String| Error::refused(format!("DeepCache: {e}"));
     request.deep_cache =
         fields.text(png("deep_cache.interval")).map(|text| text.parse::<DeepCache>().map_err(refused)).transpose()?;
     Ok(())

@@ -208,11 +208,11 @@ pub fn recipe_in(path: &Path, bytes: &[u8]) -> Result<Recipe> {
 
 fn recipe_of(path: &Path, said: &Metadata) -> Result<Recipe> {
     let at = |e: Error| match e {
-        Error::Request(message) => Error::Request(format!("{}: {message}", path.display())),
+        error @ Error::Request { .. } => Error::refused(format!("{}: {error}", path.display())),
         other => other,
     };
     recipe(said).map_err(at)?.ok_or_else(|| {
-        Error::Request(format!("{}: holds no parameters; was it saved by another program?", path.display()))
+        Error::refused(format!("{}: holds no parameters; was it saved by another program?", path.display()))
     })
 }
 
@@ -244,8 +244,8 @@ pub(super) fn recipe(said: &Metadata) -> Result<Option<Recipe>> {
     let drawn = said.text("workflow").or_else(|| exif(MAKE, "workflow"));
     if let Some(text) = text {
         return match json(&text) {
-            Some(Value::Object(map)) if map.contains_key("sui_image_params") => Err(Error::Request(
-                "SwarmUI's parameters are not read; type them (it can save the graph of ComfyUI, which is)".into(),
+            Some(Value::Object(map)) if map.contains_key("sui_image_params") => Err(Error::refused(
+                "SwarmUI's parameters are not read; type them (it can save the graph of ComfyUI, which is)",
             )),
             Some(Value::Object(map)) => fooocus::read(map).map(Some),
             // Nodes that write AUTOMATIC1111's text beside the graph may write it badly.
@@ -269,11 +269,11 @@ fn own(json: &str) -> Result<Recipe> {
         record: Option<Value>,
         version: Option<String>,
     }
-    let refused = |e: serde_json::Error| Error::Request(format!("its parameters cannot be read: {e}"));
+    let refused = |e: serde_json::Error| Error::refused(format!("its parameters cannot be read: {e}"));
     let Head { record, version } = serde_json::from_str(json).map_err(refused)?;
     if let Some(other) = record.filter(|form| !form.as_u64().is_some_and(|form| (1..=RECORD).contains(&form))) {
         let writer = version.map_or_else(|| "another version".to_owned(), |version| format!("chiaro {version}"));
-        return Err(Error::Request(format!(
+        return Err(Error::refused(format!(
             "its record is of form {other}, this program reads up to {RECORD}; it was written by {writer}, repeat it with that"
         )));
     }
@@ -316,7 +316,7 @@ fn finite(text: &str) -> String {
 
 /// Says that a program's picture cannot be repeated.
 fn cannot(program: Program, why: impl fmt::Display) -> Error {
-    Error::Request(format!("{program}'s picture cannot be repeated: {why}"))
+    Error::refused(format!("{program}'s picture cannot be repeated: {why}"))
 }
 
 /// A file's name without folders and ending, as this program calls models and adapters.
