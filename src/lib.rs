@@ -68,3 +68,5 @@ pub mod weights;
 
 pub use error::{Error, ErrorCode, Place, Remedy, Result};
 pub use tier::{Tier, Tiers};
+/// The version that shared devices have to be of ([`gpu::GpuBackend::on`]).
+pub use wgpu;
