@@ -156,6 +156,15 @@ pub mod lookup {
     };
 }
 
+pub mod shared {
+    //! A device that a program lends, and pictures that stay on it.
+
+    pub use crate::gpu::{HostDevice, device_descriptor, required_features, required_limits, texture};
+    pub use crate::record::DevicePicture;
+    /// The version that devices have to be of.
+    pub use wgpu;
+}
+
 pub mod recipe {
     //! A picture, of this program or another, read as the request that made it.
 

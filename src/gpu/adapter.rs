@@ -210,12 +210,7 @@ fn position(ways: &[Way], wanted: Option<&str>) -> Option<usize> {
 /// `compiler`: what makes machine code of HLSL, where the backend takes that. What was found of a driver holds for it alone.
 fn describe(index: usize, gpu: usize, raw: wgpu::Adapter, compiler: &str) -> AdapterInfo {
     let info = raw.get_info();
-    let kind = match info.device_type {
-        wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
-        wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
-        wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterKind::Virtual,
-        wgpu::DeviceType::Cpu => AdapterKind::Software,
-    };
+    let kind = kind_of(info.device_type);
     let features = raw.features();
     let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
     AdapterInfo {
@@ -228,6 +223,15 @@ fn describe(index: usize, gpu: usize, raw: wgpu::Adapter, compiler: &str) -> Ada
         caps: caps_of(&raw, kind, features, &raw.limits()),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         raw,
+    }
+}
+
+pub(super) fn kind_of(device_type: wgpu::DeviceType) -> AdapterKind {
+    match device_type {
+        wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+        wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+        wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterKind::Virtual,
+        wgpu::DeviceType::Cpu => AdapterKind::Software,
     }
 }
 

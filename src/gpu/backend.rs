@@ -1,9 +1,11 @@
 //! Ties device, pipelines and memory together behind `record::Backend`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::adapter::AdapterInfo;
-use super::device::{Gpu, GpuOptions};
+use super::device::{Gpu, GpuOptions, Owner};
+use super::fault::DriverFault;
 use super::memory::Constants;
 use super::pace::Pace;
 use super::pipeline::Pipelines;
@@ -22,7 +24,12 @@ pub(super) struct Shared {
     pub(super) pipelines: Pipelines,
     pub(super) constants: Constants,
     pub(super) pace: Pace,
+    /// What it was opened from, where it is not a host's.
+    opened: Option<(AdapterInfo, DType)>,
 }
+
+/// A submission on a host's device: half a frame at most.
+const HOST_BUDGET: Duration = Duration::from_millis(6);
 
 impl GpuBackend {
     /// Opens a device that keeps activations as `storage`.
@@ -31,9 +38,47 @@ impl GpuBackend {
     /// When the device does not open, or has no 16-bit types and `storage` needs them.
     pub fn open(adapter: &AdapterInfo, storage: DType, options: GpuOptions) -> Result<Self> {
         let gpu = Gpu::open(adapter, storage, options)?;
-        let pace = Pace::new(gpu.is_software(), options.time_budget);
+        Ok(Self::with(gpu, Some((adapter.clone(), storage))))
+    }
+
+    /// Computes on a device that a host opened from `adapter`, beside what the host does with it, and keeps activations as `storage`.
+    /// [`device_descriptor`](super::device_descriptor) tells what to open it with.
+    ///
+    /// The host's callbacks, error scopes and polls stay its own, the device is never destroyed, and submissions are short
+    /// ([`GpuOptions::time_budget`]) so that frames come between. Calls block the thread that makes them, without waiting inside of wgpu: make them on
+    /// one that draws nothing. Nothing but `queue` is submitted to.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) with the names of all features and limits that the device lacks.
+    pub fn on(
+        adapter: wgpu::Adapter,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        storage: DType,
+        options: GpuOptions,
+    ) -> Result<Self> {
+        Ok(Self::with(Gpu::on(&adapter, device, queue, storage, options)?, None))
+    }
+
+    /// Opens the device anew, as it was opened, after it was lost. What was on the old one is lost with it: programs are compiled again.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); on a host's device always, as the host alone can open another.
+    pub fn reopen(&self) -> Result<Self> {
+        let Some((adapter, storage)) = &self.shared.opened else {
+            return Err(self.shared.gpu.unsupported("the device is its host's: expected another one from there"));
+        };
+        let mut options = self.shared.gpu.options;
+        // What was lost is lost once.
+        options.fault = options.fault.filter(|fault| !matches!(fault, DriverFault::Loss(_)));
+        Self::open(adapter, *storage, options)
+    }
+
+    fn with(gpu: Gpu, opened: Option<(AdapterInfo, DType)>) -> Self {
+        let host = (gpu.owner == Owner::Host).then_some(HOST_BUDGET);
+        let pace = Pace::new(gpu.is_software(), gpu.options.time_budget.or(host));
         let (pipelines, constants) = Default::default();
-        Ok(GpuBackend { shared: Arc::new(Shared { gpu, pipelines, constants, pace }) })
+        GpuBackend { shared: Arc::new(Shared { gpu, pipelines, constants, pace, opened }) }
     }
 
     /// Like [`Backend::compile`], for callers that want what only a GPU's program has.
@@ -49,7 +94,7 @@ impl GpuBackend {
         self.shared.constants.bytes()
     }
 
-    /// Gives the device and all its memory up. Whatever is asked of it later fails with [`Error::DeviceLost`](crate::Error::DeviceLost).
+    /// Gives the device and all its memory up; a host's stays as it is. Whatever is asked of it later fails with [`Error::DeviceLost`](crate::Error::DeviceLost).
     pub fn destroy(&self) {
         self.shared.gpu.destroy();
     }

@@ -1,9 +1,8 @@
 //! An open device, and the one place where what wgpu reports becomes an error.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::adapter::{AdapterInfo, caps_of, with_storage};
 use super::fault::DriverFault;
@@ -25,7 +24,7 @@ pub struct GpuOptions {
     pub checks: bool,
     /// Fill memory with NaN before the first run, so that a kernel that reads what nobody wrote shows.
     pub poison: bool,
-    /// About how long one submission may take; by default 100 ms, on a software adapter 1 s.
+    /// About how long one submission may take; by default 100 ms, on a software adapter 1 s, on a host's device 6 ms: its frames come between.
     pub time_budget: Option<Duration>,
     /// A fault that the driver is made to have, for tests of what finds and avoids it.
     pub fault: Option<DriverFault>,
@@ -47,10 +46,18 @@ impl Default for GpuOptions {
 }
 
 /// wgpu's word that experimental features may be asked for.
-fn experimental() -> wgpu::ExperimentalFeatures {
+pub(super) fn experimental() -> wgpu::ExperimentalFeatures {
     // SAFETY: the one feature that is asked for is cooperative matrices. What wgpu does not check there are the bounds of loads
     // and stores of whole matrices; ours go to workgroup memory, at places that constants and the subgroup's number give.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
+/// Whose a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Ours,
+    /// Another program part's, that draws on it.
+    Host,
 }
 
 /// A device and its queue.
@@ -65,7 +72,8 @@ pub(super) struct Gpu {
     pub(super) timestamp_period: Option<f32>,
     /// Held while a thread waits: two threads that wait for one device trip an assertion inside wgpu-core 30.0.1
     /// (mended upstream after it, gfx-rs/wgpu#9958).
-    waiting: Mutex<()>,
+    pub(super) waiting: Mutex<()>,
+    pub(super) owner: Owner,
     /// Why the device is of no more use.
     fault: Arc<Mutex<Option<String>>>,
     /// Calls that a [`DriverFault`] counts.
@@ -90,12 +98,7 @@ impl Gpu {
         } else {
             (adapter.raw.features() & wanted, adapter.raw.limits())
         };
-        let mut caps = with_storage(&caps_of(&adapter.raw, adapter.kind, features, &limits), storage)?;
-        caps.packed_f16 = tiers.has(Tier::Packed);
-        caps.max_binding_bytes = caps.max_binding_bytes.min(options.max_binding_bytes.unwrap_or(u64::MAX));
-        if let Some(fault) = options.fault {
-            fault.change_caps(&mut caps);
-        }
+        let caps = with_storage(&caps_of(&adapter.raw, adapter.kind, features, &limits), storage)?;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("chiaro"),
             required_features: features,
@@ -111,20 +114,37 @@ impl Gpu {
         let (device, queue) = pollster::block_on(adapter.raw.request_device(&descriptor)).map_err(|e| {
             Error::Device(format!("{}: the device did not open: {}", caps.name, one_line(&e.to_string())))
         })?;
-        let fault = Arc::new(Mutex::new(None));
-        let lost = Arc::clone(&fault);
-        device.set_device_lost_callback(move |reason, message| {
+        let gpu = Gpu::new(&adapter.raw, (device, queue), caps, features, options, Owner::Ours);
+        let lost = Arc::clone(&gpu.fault);
+        gpu.device.set_device_lost_callback(move |reason, message| {
             note(&lost, format!("the device was lost ({reason:?}): {}", one_line(&message)));
         });
-        let uncaptured = Arc::clone(&fault);
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        let uncaptured = Arc::clone(&gpu.fault);
+        gpu.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             note(&uncaptured, one_line(&error.to_string()));
         }));
+        Ok(gpu)
+    }
+
+    /// `features`: those of the device that may be used.
+    pub(super) fn new(
+        adapter: &wgpu::Adapter,
+        (device, queue): (wgpu::Device, wgpu::Queue),
+        mut caps: Caps,
+        features: wgpu::Features,
+        options: GpuOptions,
+        owner: Owner,
+    ) -> Self {
+        caps.packed_f16 = options.tiers.has(Tier::Packed);
+        caps.max_binding_bytes = caps.max_binding_bytes.min(options.max_binding_bytes.unwrap_or(u64::MAX));
+        if let Some(fault) = options.fault {
+            fault.change_caps(&mut caps);
+        }
         let timestamp_period = features.contains(wgpu::Features::TIMESTAMP_QUERY).then(|| queue.get_timestamp_period());
         // What the adapter has, not what was asked of it.
-        let has_fxc = adapter.raw.get_info().backend == wgpu::Backend::Dx12
-            && !adapter.raw.features().contains(wgpu::Features::SUBGROUP);
-        Ok(Gpu {
+        let has_fxc =
+            adapter.get_info().backend == wgpu::Backend::Dx12 && !adapter.features().contains(wgpu::Features::SUBGROUP);
+        Gpu {
             device,
             queue,
             caps,
@@ -132,18 +152,26 @@ impl Gpu {
             has_fxc,
             timestamp_period,
             waiting: Mutex::new(()),
-            fault,
+            owner,
+            fault: Arc::default(),
             calls: AtomicU64::new(0),
             memory: Ledger::default(),
             counts: Counts::default(),
             workers: Workers::default(),
-        })
+        }
     }
 
-    /// Frees all memory; every later call fails.
+    /// Frees all memory, of a host's device nothing; every later call fails.
     pub(super) fn destroy(&self) {
-        note(&self.fault, "the device was given up".into());
-        self.device.destroy();
+        self.note("the device was given up".into());
+        if self.owner == Owner::Ours {
+            self.device.destroy();
+        }
+    }
+
+    /// Why the device is of no more use, if nothing is known yet.
+    pub(super) fn note(&self, message: String) {
+        note(&self.fault, message);
     }
 
     /// Whether the adapter computes on the host's cores, where no watchdog waits.
@@ -158,9 +186,9 @@ impl Gpu {
 
     /// The error of a call that failed without a report. On a device that is lost all calls do: then that is the error.
     pub(super) fn unreported(&self, message: impl std::fmt::Display) -> Error {
-        let _alone = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        // That the device is lost is told when it is asked for news; see `wait` for the panic.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.device.poll(wgpu::PollType::Poll)));
+        // That the device is lost is told when it is asked for news.
+        self.news();
+        self.probe();
         self.check().err().unwrap_or_else(|| self.error(message))
     }
 
@@ -204,7 +232,7 @@ impl Gpu {
     }
 
     /// Counts a call, and says whether the fault that the device pretends to have is one of this call.
-    fn fault_of_this_call(&self) -> Option<DriverFault> {
+    pub(super) fn fault_of_this_call(&self) -> Option<DriverFault> {
         let fault = self.options.fault?;
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         match fault {
@@ -215,33 +243,6 @@ impl Gpu {
                 Some(fault)
             }
             _ => None,
-        }
-    }
-
-    /// Blocks until the device has finished `submission` and has called the callbacks of finished mappings.
-    pub(super) fn wait(&self, submission: &wgpu::SubmissionIndex) -> Result<()> {
-        let patience = Duration::from_secs(if self.is_software() { 1800 } else { 120 });
-        let started = Instant::now();
-        loop {
-            self.check()?;
-            if let Some(DriverFault::Refusal(_)) = self.fault_of_this_call() {
-                return Err(self.error("the wait was refused, as the fault asks"));
-            }
-            let _alone = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            let poll = wgpu::PollType::Wait {
-                submission_index: Some(submission.clone()),
-                timeout: Some(Duration::from_secs(1)),
-            };
-            // wgpu 30 panics when the device is lost during the wait (`handle_error_fatal` in its `Device::poll`).
-            match catch_unwind(AssertUnwindSafe(|| self.device.poll(poll))) {
-                Ok(Ok(_)) => return self.check(),
-                Ok(Err(wgpu::PollError::Timeout)) if started.elapsed() < patience => {}
-                Ok(Err(wgpu::PollError::Timeout)) => {
-                    note(&self.fault, format!("no answer for {} s", patience.as_secs()));
-                }
-                Ok(Err(error)) => return Err(self.error(one_line(&error.to_string()))),
-                Err(_) => note(&self.fault, "the device was lost while it was waited for".into()),
-            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::backend::Shared;
 use super::program::{GpuProgram, Step};
 use super::stream::Stream;
+use super::wait::Submission;
 use crate::record::{Run, caught};
 use crate::{Error, Result};
 
@@ -102,11 +103,7 @@ impl GpuProgram {
     }
 
     /// Submits some dispatches; with `timestamps`, each in a pass of its own, from query 0 on.
-    pub(super) fn submit(
-        &self,
-        range: Range<usize>,
-        timestamps: Option<&wgpu::QuerySet>,
-    ) -> Result<wgpu::SubmissionIndex> {
+    pub(super) fn submit(&self, range: Range<usize>, timestamps: Option<&wgpu::QuerySet>) -> Result<Submission> {
         let gpu = &self.shared.gpu;
         let label = |index: usize| &self.recording.dispatches[index].label;
         gpu.scoped(
@@ -132,7 +129,7 @@ impl GpuProgram {
                         }
                     }
                 }
-                gpu.queue.submit([encoder.finish()])
+                gpu.submit(encoder)
             },
         )
     }
@@ -141,7 +138,7 @@ impl GpuProgram {
 /// What the device has been given and was not seen to end.
 struct Flights<'s> {
     shared: &'s Shared,
-    waiting: VecDeque<(wgpu::SubmissionIndex, f64, Instant)>,
+    waiting: VecDeque<(Submission, f64, Instant)>,
     last_finished: Instant,
     /// Whether the host does other work between two submissions, so that it may notice an end late.
     may_be_late: bool,
@@ -158,7 +155,7 @@ impl<'s> Flights<'s> {
     }
 
     /// Waits for the oldest when there are many.
-    fn add(&mut self, submission: wgpu::SubmissionIndex, work: f64) -> Result<()> {
+    fn add(&mut self, submission: Submission, work: f64) -> Result<()> {
         self.waiting.push_back((submission, work, Instant::now()));
         if self.waiting.len() < IN_FLIGHT { Ok(()) } else { self.land() }
     }

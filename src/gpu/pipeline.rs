@@ -24,6 +24,18 @@ pub(super) struct Pipeline {
 pub(super) struct Pipelines(Mutex<HashMap<(&'static str, Variant), Arc<Pipeline>>>);
 
 impl Pipelines {
+    /// The pipeline of a variant.
+    pub(super) fn one(&self, gpu: &Gpu, kernel: &'static Kernel, variant: Variant) -> Result<Arc<Pipeline>> {
+        let key = (kernel.stem, variant);
+        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Arc::clone(known));
+        }
+        let made = Arc::new(compile(gpu, kernel, &key.1)?);
+        gpu.counts.compiled_pipelines.add(1);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(known.entry(key).or_insert(made)))
+    }
+
     /// The pipeline of each dispatch; what is new is compiled on all cores.
     pub(super) fn of(&self, gpu: &Gpu, dispatches: &[Dispatch]) -> Result<Vec<Arc<Pipeline>>> {
         let mut missing: HashMap<(&'static str, Variant), &'static Kernel> = HashMap::new();

@@ -15,11 +15,13 @@ impl GpuProgram {
     /// [`Program::run_profiled`](crate::record::Program::run_profiled).
     pub(super) fn profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
         let inputs = match_inputs(&self.recording, inputs)?;
+        self.has_results = false;
         self.write_inputs(&inputs)?;
         let ranges = self.kept.ranges(&self.recording, &inputs, false)?;
         let times = self.execute_timed(&ranges)?;
         let outputs = self.read_outputs()?;
         self.kept.made(&self.recording, ranges[0].start, &inputs);
+        self.has_results = true;
         Ok((outputs, times))
     }
 
@@ -60,7 +62,7 @@ impl GpuProgram {
                         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                         encoder.resolve_query_set(&query_set, 0..2 * range.len() as u32, &resolved, 0);
                         encoder.copy_buffer_to_buffer(&resolved, 0, &readback, 0, 16 * range.len() as u64);
-                        gpu.queue.submit([encoder.finish()])
+                        gpu.submit(encoder)
                     },
                 )?;
                 let ticks = program.map(&[(&readback, "timestamps")], &read, |_, bytes| {

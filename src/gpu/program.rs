@@ -13,8 +13,8 @@ use super::stream::Stream;
 use super::upload::Upload;
 use crate::Result;
 use crate::record::{
-    DType, Dispatch, DispatchTime, Kept, MemoryPlan, Outputs, PARAMS_STRIDE, Program, Recording, Run, apart,
-    match_inputs, plan,
+    DType, DevicePicture, Dispatch, DispatchTime, Kept, MemoryPlan, Outputs, PARAMS_STRIDE, PixelRange, Program,
+    Recording, Run, apart, match_inputs, plan,
 };
 
 /// A recording compiled for a GPU.
@@ -31,6 +31,8 @@ pub struct GpuProgram {
     pub(super) steps: Vec<Step>,
     pub(super) submissions: usize,
     pub(super) kept: Kept,
+    /// Whether the outputs in memory are those of a run that ended well.
+    pub(super) has_results: bool,
 }
 
 /// A dispatch that is ready to be encoded.
@@ -85,6 +87,7 @@ impl GpuProgram {
         let stream = plan.stream.as_ref().map(|plan| Stream::new(gpu, plan)).transpose()?;
         let mut program = GpuProgram {
             kept: Kept::of(&recording),
+            has_results: false,
             recording,
             plan,
             lanes,
@@ -175,11 +178,13 @@ impl GpuProgram {
     fn run_as(&mut self, inputs: &[(&str, &[f32])], how: Run<'_>) -> Result<Outputs> {
         let inputs = match_inputs(&self.recording, inputs)?;
         how.check()?;
+        self.has_results = false;
         self.write_inputs(&inputs)?;
         let ranges = self.kept.ranges(&self.recording, &inputs, how.reuse)?;
         self.submit_all(&ranges, how)?;
-        let outputs = self.read_outputs()?;
+        let outputs = if how.keep_on_device { Outputs::new() } else { self.read_outputs()? };
         self.kept.made(&self.recording, ranges[0].start, &inputs);
+        self.has_results = true;
         Ok(outputs)
     }
 
@@ -213,6 +218,10 @@ impl Program for GpuProgram {
 
     fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
         apart(|| self.profiled(inputs))
+    }
+
+    fn picture(&mut self, output: &str, range: PixelRange) -> Result<DevicePicture> {
+        apart(|| self.draw(output, range))
     }
 
     fn allocated_bytes(&self) -> u64 {

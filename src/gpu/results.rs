@@ -1,10 +1,12 @@
 //! From buffers on the device to values on the host.
 
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::slice::HalfFloatSliceExt;
 
 use super::program::GpuProgram;
+use super::wait::Submission;
 use crate::Result;
 use crate::record::{DType, Outputs, gather};
 
@@ -23,7 +25,7 @@ impl GpuProgram {
                         encoder.copy_buffer_to_buffer(source.buffer, source.offset, readback, 0, bytes);
                     }
                 }
-                gpu.queue.submit([encoder.finish()])
+                gpu.submit(encoder)
             },
         )?;
         let buffers: Vec<_> = self.readbacks.iter().zip(outputs).map(|(b, o)| (&**b, o.name.as_str())).collect();
@@ -39,23 +41,26 @@ impl GpuProgram {
     pub(super) fn map<T>(
         &self,
         buffers: &[(&wgpu::Buffer, &str)],
-        submission: &wgpu::SubmissionIndex,
+        submission: &Submission,
         read: impl Fn(usize, &[u8]) -> T,
     ) -> Result<Vec<T>> {
         let gpu = &self.shared.gpu;
-        let (sender, receiver) = mpsc::channel();
+        // How many were mapped, and how many were told of.
+        let told = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
         gpu.scoped(
             || "mapping results".into(),
             || {
                 for (buffer, _) in buffers {
-                    let sender = sender.clone();
-                    // The receiver is gone only when the run has failed already.
-                    buffer.map_async(wgpu::MapMode::Read, .., move |result| drop(sender.send(result)));
+                    let told = Arc::clone(&told);
+                    buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+                        told[0].fetch_add(usize::from(result.is_ok()), Ordering::AcqRel);
+                        told[1].fetch_add(1, Ordering::AcqRel);
+                    });
                 }
             },
         )?;
-        gpu.wait(submission)?;
-        let mapped = receiver.try_iter().filter(|result| result.is_ok()).count();
+        gpu.wait_until(submission, || told[1].load(Ordering::Acquire) >= buffers.len())?;
+        let mapped = told[0].load(Ordering::Acquire);
         let values = buffers.iter().enumerate().map(|(index, (buffer, name))| {
             let view = buffer
                 .get_mapped_range(..)

@@ -5,10 +5,12 @@
 //! they replace.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::device::Gpu;
 use super::memory::Buffer;
+use super::wait::Submission;
 use crate::Result;
 use crate::record::{STAGE, STAGES};
 
@@ -32,8 +34,13 @@ struct Stage {
     used: usize,
     copies: Vec<Copy>,
     /// Set once handed over: until when the device copies, and whether the host may write again.
-    pending: Option<(wgpu::SubmissionIndex, Receiver<bool>)>,
+    pending: Option<(Submission, Arc<AtomicU8>)>,
 }
+
+/// Whether the host may write to a stage again, as its mapping says.
+const PENDING: u8 = 0;
+const MAPPED: u8 = 1;
+const REFUSED: u8 = 2;
 
 struct Copy {
     from: usize,
@@ -172,7 +179,8 @@ impl Upload {
     /// Submits the copies out of the current stage.
     pub(super) fn submit(&mut self, gpu: &Gpu) -> Result<()> {
         let Some(mut stage) = self.current.take() else { return Ok(()) };
-        let (sender, receiver) = channel();
+        let mapped = Arc::new(AtomicU8::new(PENDING));
+        let told = Arc::clone(&mapped);
         let submission = gpu.scoped(
             || "upload".into(),
             || {
@@ -181,29 +189,28 @@ impl Upload {
                 for Copy { from, to, offset, bytes } in stage.copies.drain(..) {
                     encoder.copy_buffer_to_buffer(&stage.buffer, from as u64, &to, offset as u64, Some(bytes as u64));
                 }
-                let submission = gpu.queue.submit([encoder.finish()]);
+                let submission = gpu.submit(encoder);
                 stage.buffer.map_async(wgpu::MapMode::Write, .., move |result| {
-                    // The receiver is gone only when the upload has failed already.
-                    let _ = sender.send(result.is_ok());
+                    told.store(if result.is_ok() { MAPPED } else { REFUSED }, Ordering::Release);
                 });
                 submission
             },
         )?;
-        stage.pending = Some((submission, receiver));
+        stage.pending = Some((submission, mapped));
         self.handed_over.push_back(stage);
         Ok(())
     }
 
     /// Waits until a stage may be written to again.
     fn free(&self, gpu: &Gpu, mut stage: Stage) -> Result<Stage> {
-        if let Some((submission, receiver)) = stage.pending.take() {
+        if let Some((submission, mapped)) = stage.pending.take() {
             #[cfg(test)]
             if self.skips_waiting {
                 stage.used = 0;
                 return Ok(stage);
             }
-            gpu.wait(&submission)?;
-            if !receiver.try_iter().any(|mapped| mapped) {
+            gpu.wait_until(&submission, || mapped.load(Ordering::Acquire) != PENDING)?;
+            if mapped.load(Ordering::Acquire) != MAPPED {
                 return Err(gpu.unreported("upload: the staging memory was not mapped again"));
             }
         }

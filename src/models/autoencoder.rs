@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig};
-use crate::record::{Caps, Recording};
+use crate::record::{Caps, PixelRange, Recording};
 use crate::weights::Weights;
 use crate::{Error, Result};
 
@@ -123,6 +123,14 @@ impl Autoencoder {
         match self {
             Autoencoder::Kl(_) => {}
             Autoencoder::Tiny(vae) => vae.image_output(image),
+        }
+    }
+
+    /// Which values of the decoder's output are black and white.
+    pub fn pixel_range(&self) -> PixelRange {
+        match self {
+            Autoencoder::Kl(_) => PixelRange::Signed,
+            Autoencoder::Tiny(_) => PixelRange::FromZero,
         }
     }
 

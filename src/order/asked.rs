@@ -108,7 +108,14 @@ impl Asked {
         let pictures = kept.controls.into_iter().map(|control| control.image).chain(std::iter::repeat(None));
         let controls = read.controls.into_iter().zip(pictures);
         let controls = controls.map(|(control, image)| crate::pipeline::ControlRequest { image, ..control }).collect();
-        Ok(Request { controls, image: kept.image, latents: kept.latents, previews: kept.previews, ..read })
+        Ok(Request {
+            controls,
+            image: kept.image,
+            latents: kept.latents,
+            previews: kept.previews,
+            on_device: kept.on_device,
+            ..read
+        })
     }
 
     /// `base` with what some fields that are asked for bring with them.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cancel, Caps, Counters, DispatchTime, Recording, Workers};
+use super::{Cancel, Caps, Counters, DevicePicture, DispatchTime, PixelRange, Recording, Workers};
 use crate::{Error, Result};
 
 /// Results of a run by name, as f32, channels last.
@@ -70,6 +70,8 @@ pub struct Run<'a> {
     pub reuse: bool,
     /// Ends the run early when it is asked to.
     pub cancel: Option<&'a Cancel>,
+    /// Gives no outputs: they stay on the device, for [`Program::picture`]. A program that makes no pictures there gives them all the same.
+    pub keep_on_device: bool,
 }
 
 impl Run<'_> {
@@ -106,6 +108,19 @@ pub trait Program: Send {
     /// As [`execute`](Self::execute).
     fn run_reusing(&mut self, inputs: &[(&str, &[f32])]) -> Result<Outputs> {
         self.execute(inputs, Run { reuse: true, ..Run::default() })
+    }
+
+    /// An output of the last run, `[1, h, w, 3]` or with a fourth channel that is not seen, as a picture on the device.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the results are in host memory anyway; when no run ended well before, when there is no such output, and when it
+    /// is no picture.
+    fn picture(&mut self, output: &str, range: PixelRange) -> Result<DevicePicture> {
+        let _ = range;
+        Err(Error::unsupported(
+            output,
+            "expected a program that keeps results on a device, got one that gives them to the host",
+        ))
     }
 
     /// Like [`run`](Self::run), with the time of each dispatch that the run takes, in order; on a GPU the device's own. Slower, since each is timed

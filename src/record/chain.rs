@@ -212,6 +212,8 @@ impl Program for ChainProgram<'_> {
     /// # Errors
     /// As the parts' programs, and for [`Run::reuse`], as nothing is kept; [`Error::NonFinite`] as soon as a norm's moments are not finite.
     fn execute(&mut self, inputs: &[(&str, &[f32])], how: Run<'_>) -> Result<Outputs> {
+        // The next part reads what one gives.
+        let how = Run { keep_on_device: false, ..how };
         if how.reuse {
             return Err(Error::shape(
                 "run",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::gpu::{self, AdapterInfo, GpuBackend, GpuOptions};
+use crate::gpu::{self, AdapterInfo, GpuBackend, GpuOptions, HostDevice};
 use crate::pipeline::device::findings::{Findings, load_findings};
 use crate::pipeline::device::tuning_file::load_tuning;
 use crate::pipeline::device::{Device, Precision};
@@ -10,6 +10,17 @@ use crate::record::{AdapterKind, DType, HostBackend};
 use crate::{Error, Remedy, Result, Tier, Tiers};
 
 impl Device {
+    /// A device that a program has for its own pictures and lends: its callbacks, error scopes and polls stay the program's, it is never destroyed, and
+    /// submissions are short, so that frames come between. Draw on a thread that shows nothing.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with the names of what the device lacks; when `F16` is asked of one that was opened without 16-bit types.
+    pub fn lent(host: HostDevice, precision: Precision) -> Result<Device> {
+        let storage = if host.has_f16() && precision != Precision::F32 { DType::F16 } else { DType::F32 };
+        let HostDevice { adapter, device, queue } = host;
+        Device::new(Arc::new(GpuBackend::on(adapter, device, queue, storage, GpuOptions::default())?), precision)
+    }
+
     /// The first device that `name` means and that opens, as [`first_that`](Self::first_that) tries them.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! A finished picture and the text that goes into its PNG.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -14,6 +15,7 @@ use crate::pipeline::png::{ETA_OF_DDIM, RECORD};
 use crate::pipeline::request::control::ControlRequest;
 use crate::pipeline::request::fields::png;
 use crate::pipeline::request::{Request, Upscale};
+use crate::record::DevicePicture;
 use crate::sampling::{PictureNoise, RngKind, SigmaSchedule, SolverKind};
 
 /// A finished picture.
@@ -32,6 +34,8 @@ pub struct Picture {
     pub infotext: String,
     /// What happened on the way that a user should know: a stage redone in f32.
     pub notes: Vec<String>,
+    /// The same pixels on the device, where [`Request::on_device`](crate::Request::on_device) asks for them and a GPU drew them whole.
+    pub on_device: Option<Arc<DevicePicture>>,
 }
 
 impl Picture {

@@ -107,6 +107,10 @@ pub struct Request {
     /// Whether previews will be drawn ([`Generation::preview`](crate::pipeline::Generation::preview)): plans then count their decoder. Not written down.
     #[serde(skip)]
     pub previews: bool,
+    /// Whether finished pictures are handed out as they lie on the device, too ([`Picture::on_device`](crate::Picture::on_device)): a host application
+    /// shows them without a way through its memory. Of GPUs alone. Not written down.
+    #[serde(skip)]
+    pub on_device: bool,
     /// Draw small first, then again at the final size.
     pub hires: Option<Hires>,
     /// Layers of the text encoder to leave out at the end, before its final norm (diffusers' `clip_skip`; AUTOMATIC1111's and ComfyUI's number
@@ -222,6 +226,7 @@ impl Default for Request {
             paste_back: None,
             controls: Vec::new(),
             previews: false,
+            on_device: false,
             hires: None,
             clip_skip: 0,
             prompt_syntax: PromptSyntax::default(),

@@ -215,6 +215,10 @@ impl Generation {
         pipeline.vae.unscale_latents(&mut unscaled);
         let input = network_input(&unscaled, pipeline.latent_shape(size));
         let mut outputs = decoder.run(&[(names::LATENTS, &input)], &mut self.notes)?;
+        // What is mixed with the picture that it started from is only in host memory.
+        let is_whole = is_last && self.asked.image.as_ref().is_none_or(|init| init.mask.is_none());
+        let on_device =
+            (self.asked.on_device && is_whole).then(|| decoder.picture(names::OUT, pipeline.vae.pixel_range()));
         self.open = Some(decoder);
         let mut pixels = outputs.remove(names::OUT).unwrap_or_default();
         pipeline.vae.image_output(&mut pixels);
@@ -238,6 +242,7 @@ impl Generation {
             // AUTOMATIC1111 states the size of the first pass.
             infotext: infotext(owner, &again, owner.size(&again)?)?,
             notes: std::mem::take(&mut self.notes),
+            on_device: on_device.flatten().map(Arc::new),
         })))
     }
 

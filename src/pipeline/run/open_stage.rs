@@ -4,7 +4,7 @@ use crate::pipeline::device::Device;
 use crate::pipeline::device::programs::Lease;
 use crate::pipeline::device::weight_types::{Part, Streaming};
 use crate::pipeline::run::tiling::Form;
-use crate::record::{Cancel, DType, Outputs, Run};
+use crate::record::{Cancel, DType, DevicePicture, Outputs, PixelRange, Run};
 use crate::{Error, ErrorCode, Remedy, Result};
 
 use crate::pipeline::run::stage::{Identity, Stage};
@@ -108,6 +108,15 @@ impl OpenStage {
         Err(self.overflow(count))
     }
 
+    /// An output of the last run as a picture on the device; `None` where the program makes none there.
+    pub(crate) fn picture(&mut self, output: &str, range: PixelRange) -> Option<DevicePicture> {
+        let lease = self.lease.as_ref()?;
+        let mut program = lease.take()?;
+        let picture = program.picture(output, range).ok();
+        lease.give(program);
+        picture
+    }
+
     /// The results, or how many values are not finite.
     fn run_once(&mut self, inputs: &[(&str, &[f32])], reuse: bool) -> Result<std::result::Result<Outputs, usize>> {
         let Some(lease) = self.lease.take() else {
@@ -119,7 +128,7 @@ impl OpenStage {
             let bands = plan.filter(|plan| plan.bands.is_some());
             let _weights = bands.map(|plan| self.stage.make_room(&self.device, plan.peak_bytes()));
             let mut program = lease.take().expect("it was just loaded, and it is this job's turn");
-            let outputs = program.execute(inputs, Run { reuse, cancel: Some(&self.cancel) });
+            let outputs = program.execute(inputs, Run { reuse, cancel: Some(&self.cancel), ..Run::default() });
             match &outputs {
                 Err(error) if error.code() == ErrorCode::DeviceLost => self.device.programs().abandon(),
                 _ => lease.give(program),
