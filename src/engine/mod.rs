@@ -6,7 +6,7 @@
 
 mod job;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::Result;
 use crate::order::Load;
@@ -61,7 +61,7 @@ impl ModelKey {
 
 /// A device, the models that are loaded for it, and what of them stays on it.
 pub struct Engine {
-    device: Device,
+    device: RwLock<Device>,
     /// The most recently used last.
     models: Mutex<Vec<(ModelKey, Pipeline)>>,
     most_models: usize,
@@ -74,12 +74,26 @@ impl Engine {
     /// An engine on an opened device. Compiled networks stay within `residency`; all models of the device count together.
     pub fn new(device: Device, residency: Residency) -> Self {
         device.set_residency(residency);
-        Engine { device, models: Mutex::default(), most_models: MOST_MODELS }
+        Engine { device: RwLock::new(device), models: Mutex::default(), most_models: MOST_MODELS }
     }
 
     /// Where it computes.
-    pub fn device(&self) -> &Device {
-        &self.device
+    pub fn device(&self) -> Device {
+        self.device.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Opens the device anew after it was lost ([`ErrorCode::DeviceLost`](crate::ErrorCode::DeviceLost)). Models are loaded again when they are asked for, and
+    /// requests can be asked again; pipelines from before are of no more use.
+    ///
+    /// # Errors
+    /// As [`Device::reopened`]; the engine stays as it was then.
+    pub fn recover(&self) -> Result<()> {
+        let mut device = self.device.write().unwrap_or_else(PoisonError::into_inner);
+        *device = device.reopened()?;
+        drop(device);
+        let gone = std::mem::take(&mut *self.lock());
+        drop(gone);
+        Ok(())
     }
 
     /// The model: loaded now, or as it was loaded before. One that differs from a loaded one in its adapters alone shares all else with it. Of the
@@ -100,7 +114,7 @@ impl Engine {
         // Without the lock: another thread may load another model meanwhile, or this one twice.
         let pipeline = match known {
             Some(known) => known.with_adapters(&key.overrides.adapters)?,
-            None => Pipeline::load_with(&key.model, &key.overrides, key.oms.as_ref(), self.device.clone())?,
+            None => Pipeline::load_with(&key.model, &key.overrides, key.oms.as_ref(), self.device())?,
         };
         let mut models = self.lock();
         models.push((key.clone(), pipeline.clone()));
@@ -134,12 +148,12 @@ impl Engine {
 
     /// What the device did so far and holds now.
     pub fn statistics(&self) -> Statistics {
-        self.device.statistics()
+        self.device().statistics()
     }
 
     /// Gives up what stays on the device and is not in use.
     pub fn release(&self) {
-        self.device.release();
+        self.device().release();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(ModelKey, Pipeline)>> {

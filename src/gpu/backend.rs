@@ -105,6 +105,10 @@ impl Backend for GpuBackend {
         &self.shared.gpu.caps
     }
 
+    fn reopen(&self) -> Result<Arc<dyn Backend>> {
+        Ok(Arc::new(GpuBackend::reopen(self)?))
+    }
+
     fn compile(&self, recording: Recording) -> Result<Box<dyn Program>> {
         Ok(Box::new(self.compile_program(recording)?))
     }

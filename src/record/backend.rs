@@ -1,6 +1,7 @@
 //! What an executor offers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Cancel, Caps, Counters, DevicePicture, DispatchTime, PixelRange, Recording, Workers};
 use crate::{Error, Result};
@@ -44,6 +45,14 @@ pub trait Backend: Send + Sync {
     fn missing_constant_bytes(&self, recording: &Recording) -> u64 {
         let _ = recording;
         0
+    }
+
+    /// Another backend on the same device, opened anew: what is left to do with one whose device was lost.
+    ///
+    /// # Errors
+    /// When the device does not open again, or it is not this backend's to open.
+    fn reopen(&self) -> Result<Arc<dyn Backend>> {
+        Err(Error::unsupported(&self.caps().name, "expected a device that can be opened again, got one that cannot"))
     }
 
     /// The threads that it computes on; `None` where it has none of its own.

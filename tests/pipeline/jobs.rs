@@ -3,10 +3,11 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use chiaro::Error;
 use chiaro::engine::{Engine, JobEvent, JobHandle, ModelKey};
+use chiaro::gpu::{DriverFault, GpuBackend, GpuOptions};
 use chiaro::pipeline::{Device, Event, OmsSource, Pipeline, Precision, Request, Residency, Source};
 use chiaro::record::{Backend, DType, HostBackend};
+use chiaro::{Error, ErrorCode};
 
 use super::runs::draw;
 use crate::support::adapter;
@@ -162,4 +163,41 @@ fn jobs_take_turns() {
     }
     assert_eq!(at, [12, 12]);
     jobs.iter().for_each(JobHandle::wait);
+}
+
+/// A device that is lost says so, and the engine goes on with it opened anew.
+#[test]
+fn an_engine_recovers_from_a_lost_device() {
+    let opened = adapter::open_with(DType::F32, adapter::test_options());
+    let wanted = pixels(&demo(&device_of(opened)), request("a red ball"));
+    for call in [40, 200, 900] {
+        let options = GpuOptions { fault: Some(DriverFault::Loss(call)), ..adapter::test_options() };
+        let engine = Engine::new(device_of(adapter::open_with(DType::F32, options)), Residency::On);
+        let key = ModelKey::new(Source::DemoModel).with_oms(OmsSource::demo());
+        let pipeline = engine.load(&key).expect("the demo model");
+        let many = Request { count: 50, ..request("a red ball") };
+        let error = pipeline.generate(many).expect("it fits").find_map(Result::err).expect("the device is lost");
+        assert_eq!(error.code(), ErrorCode::DeviceLost, "{error}");
+        // Nothing more can be had of it.
+        let error = pipeline.generate(request("a red ball")).expect("it fits").find_map(Result::err);
+        assert_eq!(error.map(|error| error.code()), Some(ErrorCode::DeviceLost));
+        engine.recover().expect("it opens again");
+        assert_eq!(pixels(&engine.load(&key).expect("it is loaded again"), request("a red ball")), wanted);
+    }
+}
+
+fn device_of(backend: GpuBackend) -> Device {
+    Device::new(Arc::new(backend), Precision::F32).expect("f32 is everywhere")
+}
+
+/// A picture that stays on the device has the pixels of the one in host memory; the processor has none.
+#[test]
+fn pictures_stay_on_the_device_where_it_is_asked() {
+    for (on, device) in devices() {
+        let picture = draw(&demo(&device), Request { on_device: true, ..request("a red ball") });
+        assert_eq!(picture.on_device.is_some(), on == "gpu");
+        assert!(picture.on_device.is_none_or(|there| there.size() == (64, 64) && there.non_finite() == 0));
+        let plain = draw(&demo(&device), request("a red ball"));
+        assert!(plain.on_device.is_none() && plain.image.data == picture.image.data, "{on}");
+    }
 }

@@ -266,6 +266,17 @@ impl Device {
         self.programs.residency()
     }
 
+    /// The same device, opened anew after it was lost. What was on the old one, and all pipelines that were loaded for it, are of no more use.
+    ///
+    /// # Errors
+    /// When it does not open again, or is a program's own ([`lent`](Self::lent)): then the program lends another.
+    pub fn reopened(&self) -> Result<Device> {
+        let device = Device { backend: self.backend.reopen()?, programs: Arc::default(), ..self.clone() };
+        device.set_residency(self.residency());
+        self.programs.abandon();
+        Ok(device)
+    }
+
     /// What it did so far and holds now.
     pub fn statistics(&self) -> Statistics {
         let (counters, [hits, evictions]) = (self.backend.counters(), self.programs.counts());
