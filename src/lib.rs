@@ -70,7 +70,7 @@ mod named;
 
 #[cfg(feature = "unstable")]
 pub mod doctor;
-mod engine;
+pub mod engine;
 mod error;
 #[cfg(not(feature = "unstable"))]
 mod files;
@@ -120,13 +120,10 @@ mod weights;
 #[cfg(feature = "unstable")]
 pub mod weights;
 
-pub use engine::{Engine, Job, JobEvent, ModelKey};
 pub use error::{Error, ErrorCode, Place, Remedy, Result};
 pub use pipeline::{
-    Device, Event, Generation, OmsRequest, OmsSource, Overrides, Picture, Pipeline, Precision, Request, Residency,
-    Source, Statistics,
+    Device, Event, Generation, OmsRequest, OmsSource, Overrides, Picture, Pipeline, Precision, Request, Source,
 };
-pub use record::Cancel;
 pub use tier::Tier;
 #[cfg(feature = "unstable")]
 #[doc(hidden)]

@@ -21,14 +21,14 @@ pub enum JobEvent {
 }
 
 /// A request under way. Dropping it cancels it and waits for its thread.
-pub struct Job {
+pub struct JobHandle {
     cancel: Cancel,
     has_ended: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Job {
-    pub(super) fn start(generation: Generation, told: impl FnMut(JobEvent) + Send + 'static) -> Result<Job> {
+impl JobHandle {
+    pub(super) fn start(generation: Generation, told: impl FnMut(JobEvent) + Send + 'static) -> Result<JobHandle> {
         let (cancel, has_ended) = (generation.cancel_token(), Arc::new(AtomicBool::new(false)));
         let ended = Arc::clone(&has_ended);
         let run = move || {
@@ -37,7 +37,7 @@ impl Job {
         };
         let thread = std::thread::Builder::new().name("chiaro job".into()).spawn(run);
         let thread = thread.map_err(|e| Error::io("a thread for a job", e))?;
-        Ok(Job { cancel, has_ended, thread: Mutex::new(Some(thread)) })
+        Ok(JobHandle { cancel, has_ended, thread: Mutex::new(Some(thread)) })
     }
 
     /// Asks the job to end, from any thread: it fails with [`Error::Cancelled`] soon after, also inside a step. One that has ended stays as it is.
@@ -65,7 +65,7 @@ impl Job {
     }
 }
 
-impl Drop for Job {
+impl Drop for JobHandle {
     fn drop(&mut self) {
         self.cancel.cancel();
         self.wait();

@@ -9,9 +9,12 @@ mod job;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Result;
-use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Request, Residency, Source, Statistics};
+use crate::order::Load;
+use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Request, Source};
 
-pub use job::{Job, JobEvent};
+pub use crate::pipeline::{Residency, Statistics};
+pub use crate::record::Cancel;
+pub use job::{JobEvent, JobHandle};
 
 /// What a model is loaded from.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +42,11 @@ impl ModelKey {
     /// The same with parts from elsewhere.
     pub fn with_overrides(self, overrides: Overrides) -> Self {
         ModelKey { overrides, ..self }
+    }
+
+    /// What an order says to load; where and within which limits is the engine's.
+    pub fn of(load: &Load) -> Self {
+        ModelKey { model: load.model.clone(), overrides: load.overrides.clone(), oms: load.oms.clone() }
     }
 
     /// Whether the other model differs in nothing but its adapters.
@@ -120,8 +128,8 @@ impl Engine {
         pipeline: &Pipeline,
         request: Request,
         told: impl FnMut(JobEvent) + Send + 'static,
-    ) -> Result<Job> {
-        Job::start(pipeline.generate(request)?, told)
+    ) -> Result<JobHandle> {
+        JobHandle::start(pipeline.generate(request)?, told)
     }
 
     /// What the device did so far and holds now.
@@ -143,5 +151,5 @@ impl Engine {
 const _: fn() = || {
     fn shared<T: Send + Sync + 'static>() {}
     shared::<Arc<Engine>>();
-    shared::<Job>();
+    shared::<JobHandle>();
 };

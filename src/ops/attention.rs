@@ -6,10 +6,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::attention_coop::Matrices;
-use super::attention_host::host;
-use super::tuning::CHOSEN_FOR;
 use super::{expect, expect_quads, expect_view};
 use crate::Result;
+use crate::ops::host::attention::host;
+use crate::ops::product::class::CHOSEN_FOR;
 use crate::record::{AdapterKind, Caps, DType, Kernel, Recording, Tensor, Variant};
 
 /// What an attention does.

@@ -6,14 +6,16 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::gemm;
 use super::matmul::HostEpilogue;
-use super::product::Product;
-use super::simd::{Block, Level, PITCH};
-use super::tuning::Extents;
-use super::winograd;
 use super::{Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
+use crate::ops::host::gemm;
+use crate::ops::host::simd::Block;
+use crate::ops::host::simd::Level;
+use crate::ops::host::simd::PITCH;
+use crate::ops::host::winograd;
+use crate::ops::product::Product;
+use crate::ops::product::class::Extents;
 use crate::record::{HostCall, Kernel, Recording, Shape, Tensor};
 
 /// How a convolution walks over its input.

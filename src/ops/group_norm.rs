@@ -14,9 +14,9 @@ use std::ops::{Range, RangeInclusive};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::simd::wide;
 use super::{Activation, WORKGROUP, expect, expect_quads, expect_vector, expect_view};
 use crate::Result;
+use crate::ops::host::simd::wide;
 use crate::record::{DType, FeatureMap, HostCall, Kernel, Recording, Shape, Tensor, Variant};
 
 /// What a group norm does.

@@ -4,9 +4,9 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::simd::wide;
 use super::{expect_dense, expect_vector, fold_grid};
 use crate::Result;
+use crate::ops::host::simd::wide;
 use crate::record::{HostCall, Kernel, Recording, Tensor, Variant};
 
 /// Records `(x - mean) / sqrt(var + eps) · gamma + beta` over channels; `x` is `[n, h, w, c]` without gaps, gamma and

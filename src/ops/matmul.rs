@@ -7,12 +7,15 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::gemm;
-use super::product::Product;
-use super::simd::{Block, Level, PITCH, wide};
-use super::tuning::Extents;
 use super::{Activation, Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
+use crate::ops::host::gemm;
+use crate::ops::host::simd::Block;
+use crate::ops::host::simd::Level;
+use crate::ops::host::simd::PITCH;
+use crate::ops::host::simd::wide;
+use crate::ops::product::Product;
+use crate::ops::product::class::Extents;
 use crate::record::{Cancel, HostCall, HostWeight, Kernel, Recording, Shape, Tensor};
 
 /// Records `activation(x · weightᵀ + …)`.

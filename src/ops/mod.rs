@@ -8,21 +8,15 @@
 mod add_scaled;
 mod attention;
 mod attention_coop;
-mod attention_host;
 mod concat;
 mod conv2d;
-mod coop;
 mod elementwise;
-mod gemm;
 mod group_norm;
+mod host;
 mod layer_norm;
 mod matmul;
 mod product;
-mod simd;
 mod token_merging;
-mod token_merging_host;
-mod tuning;
-mod winograd;
 
 pub use add_scaled::{Scales, add_scaled};
 pub use attention::{Attention, attention};
@@ -32,8 +26,8 @@ pub use elementwise::elementwise;
 pub use group_norm::{GroupNorm, group_moments, group_norm, group_norm_by};
 pub use layer_norm::layer_norm;
 pub use matmul::matmul;
+pub use product::tuning::Trial;
 pub use token_merging::{MergedTokens, match_tokens, merge_tokens, unmerge_tokens};
-pub use tuning::Trial;
 
 use crate::record::{BLOCK, Caps, DType, Kernel, Recording, Shape, Tensor, Variant};
 use crate::{Error, Result};
@@ -136,7 +130,7 @@ impl Activation {
     }
 }
 
-simd::wide! {
+host::simd::wide! {
     fn apply_all(activation: Activation, values: &mut [f32]) {
         activation.apply_here(values);
     }

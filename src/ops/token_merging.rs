@@ -6,9 +6,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::token_merging_host as host;
 use super::{WORKGROUP, expect, expect_dense, fold_grid};
 use crate::Result;
+use crate::ops::host::token_merging as host;
 use crate::record::{Kernel, Recording, Shape, Tensor, Variant};
 
 /// Which slot each token of each image has.

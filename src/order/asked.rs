@@ -158,8 +158,8 @@ impl Asked {
 
     /// The first key of an object's that is asked for.
     pub(super) fn first_of(&self, object: &str) -> &'static str {
-        let inside = |key: &&&str| key.strip_prefix(object).is_some_and(|rest| rest.starts_with('.'));
-        REQUEST.iter().map(|field| field.key).filter(|key| self.has(key)).find(|key| inside(&&key)).unwrap_or_default()
+        let inside = |key: &&str| key.strip_prefix(object).is_some_and(|rest| rest.starts_with('.'));
+        REQUEST.iter().map(|field| field.key).filter(|key| self.has(key)).find(inside).unwrap_or_default()
     }
 }
 

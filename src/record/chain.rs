@@ -120,6 +120,8 @@ impl Part<'_> {
 
 /// A chain ready to run on a backend. It holds device memory only while it runs, and then one part at a time.
 pub struct ChainProgram<'m> {
+    /// Of each part, where they stay.
+    weights: Option<Vec<Option<Box<dyn Send>>>>,
     chain: Chain<'m>,
     plan: ChainPlan,
     caps: Caps,
@@ -133,7 +135,14 @@ impl<'m> ChainProgram<'m> {
     /// When the plan is another chain's.
     pub fn new(backend: Arc<dyn Backend>, caps: Caps, chain: Chain<'m>, plan: ChainPlan) -> Self {
         assert_eq!(chain.parts.len(), plan.parts.len(), "the plan is the chain's");
-        ChainProgram { chain, plan, caps, backend }
+        ChainProgram { weights: None, chain, plan, caps, backend }
+    }
+
+    /// The same chain, whose weights stay on the device between its runs, all parts' together.
+    #[must_use]
+    pub fn keeping_weights(self) -> Self {
+        let weights = self.chain.parts.iter().map(|_| None).collect();
+        ChainProgram { weights: Some(weights), ..self }
     }
 
     /// Compiles every part in turn, without running it: the most bytes that one of them holds on the device.
@@ -155,7 +164,7 @@ impl<'m> ChainProgram<'m> {
 
     /// Runs part `index` at each of its windows.
     fn run_part(
-        &self,
+        &mut self,
         index: usize,
         map: &mut FeatureMap,
         kept: &mut Option<FeatureMap>,
@@ -191,6 +200,9 @@ impl<'m> ChainProgram<'m> {
             let outputs = program.execute(&inputs, how)?;
             let kept_rows = window.of_band.start * row..window.of_band.end * row;
             self.backend.install(|| out.write(window.keep.clone(), &outputs[RESULT][kept_rows]));
+        }
+        if let Some(weights) = &mut self.weights {
+            weights[index] = Some(program.weights());
         }
         Ok(out)
     }
@@ -237,7 +249,7 @@ impl Program for ChainProgram<'_> {
     }
 
     fn weights(self: Box<Self>) -> Box<dyn Send> {
-        Box::new(())
+        Box::new(self.weights)
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use chiaro::Error;
+use chiaro::engine::{Engine, JobEvent, JobHandle, ModelKey};
 use chiaro::pipeline::{Device, Event, OmsSource, Pipeline, Precision, Request, Residency, Source};
 use chiaro::record::{Backend, DType, HostBackend};
-use chiaro::{Engine, Error, JobEvent, ModelKey};
 
 use super::runs::draw;
 use crate::support::adapter;
@@ -160,5 +161,5 @@ fn jobs_take_turns() {
         }
     }
     assert_eq!(at, [12, 12]);
-    jobs.iter().for_each(chiaro::Job::wait);
+    jobs.iter().for_each(JobHandle::wait);
 }

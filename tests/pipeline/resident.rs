@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chiaro::image::Rgb8Image;
 use chiaro::pipeline::{
     Adapter, ControlRequest, Device, OmsRequest, OmsSource, Overrides, Pipeline, Precision, Request, Residency, Source,
-    Statistics,
+    Statistics, VaeTiling,
 };
 use chiaro::record::{Backend, DType, HostBackend};
 
@@ -73,6 +73,15 @@ fn cases(device: &Device, folder: &Path) -> Vec<Case> {
             pipeline: load(&Source::Folder(base.path().to_owned()), &refined, None),
             request: Request { refiner_start: 0.5, num_inference_steps: 4, ..request("a house") },
             _files: vec![base, second],
+        },
+        Case {
+            name: "demo in bands",
+            pipeline: {
+                let device = device.clone().with_vae_tiling(VaeTiling::On);
+                Pipeline::load(&Source::DemoModel, None, device).expect("the demo model")
+            },
+            request: request("a red ball"),
+            _files: Vec::new(),
         },
         Case {
             name: "demo with OMS",
@@ -204,7 +213,7 @@ fn a_limit_holds_for_all_models_together() {
         for round in 0..3 {
             for (case, wanted) in cases.iter().zip(&wanted).flat_map(|pair| [pair, pair]) {
                 let mut generation = case.pipeline.generate(case.request.clone()).expect("the request fits");
-                while let Some(event) = generation.next() {
+                for event in generation.by_ref() {
                     if let chiaro::pipeline::Event::Picture(picture) = event.expect("it goes on") {
                         assert_eq!(picture.image.data, *wanted, "{}, {on}, round {round}", case.name);
                     }

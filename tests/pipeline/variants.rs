@@ -161,7 +161,7 @@ fn what_cannot_be_meant_is_refused() {
         assert!(error.contains(message), "{error}");
     }
     let error = refusal(&pipeline, request(1.0));
-    assert!(error.contains("refiner-start: expected a number above 0 and below 1, got 1"), "{error}");
+    assert!(error.contains("`refiner_start`: expected a number above 0 and below 1, got 1"), "{error}");
     let sd15 = Source::Folder(committed().join("sd15"));
     let Err(error) = Pipeline::load_with(&sd15, &overrides, None, host) else { panic!("it is accepted") };
     assert!(error.to_string().contains("expected a refiner of the latent space of"), "{error}");

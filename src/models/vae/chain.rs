@@ -13,6 +13,9 @@ use crate::models::names;
 use crate::nn::ResnetBlock2D;
 use crate::record::{Band, Chain, FeatureMap, Part, Reach, Recording, Residual, Shape, Span, Tensor};
 
+/// Records a part, and owns what it needs for that.
+type RecordPart = Box<dyn Fn(&mut Recording, Band) -> Result<Tensor> + Send>;
+
 impl AutoencoderKl {
     /// Levels that [`decode_chain`](Self::decode_chain) and [`encode_chain`](Self::encode_chain) can have in bands: all.
     pub fn levels(&self) -> usize {
@@ -125,7 +128,7 @@ impl AutoencoderKl {
     fn part(
         self: &Arc<Self>,
         record: impl Fn(&Self, &mut Recording, Band) -> Result<Tensor> + Send + 'static,
-    ) -> Box<dyn Fn(&mut Recording, Band) -> Result<Tensor> + Send> {
+    ) -> RecordPart {
         let vae = Arc::clone(self);
         Box::new(move |rec, band| record(&vae, rec, band))
     }

@@ -9,6 +9,7 @@ pub(crate) mod generate;
 pub(crate) mod host_memory;
 pub(crate) mod itinerary;
 pub(crate) mod networks;
+pub(crate) mod open_stage;
 pub(crate) mod plan;
 pub(crate) mod preview;
 pub(crate) mod prompts;

@@ -12,7 +12,8 @@ use crate::pipeline::device::residency::Numbered;
 use crate::pipeline::model::pipeline::Pipeline;
 use crate::pipeline::request::Request;
 use crate::pipeline::run::generate::Generation;
-use crate::pipeline::run::stage::{OpenStage, Stage};
+use crate::pipeline::run::open_stage::OpenStage;
+use crate::pipeline::run::stage::Stage;
 
 /// The decoder of previews at one size.
 pub(crate) struct Preview {

@@ -134,12 +134,12 @@ pub(crate) fn schedule(text: &str, request: &Request, side: Side) -> Schedule {
 }
 
 /// The conditional row.
-pub(crate) fn positive<'p>(pipeline: &Pipeline, request: &Request) -> Result<Timeline> {
+pub(crate) fn positive(pipeline: &Pipeline, request: &Request) -> Result<Timeline> {
     Timeline::texts(pipeline, request, request.clip_skip, Side::Prompt, &request.prompt, request.prompt_2.as_deref())
 }
 
 /// The unconditional row. SDXL takes zeros where no negative prompt is given at all; an empty one is encoded.
-pub(crate) fn negative<'p>(pipeline: &Pipeline, request: &Request) -> Result<Timeline> {
+pub(crate) fn negative(pipeline: &Pipeline, request: &Request) -> Result<Timeline> {
     let (first, second) = (request.negative_prompt.as_deref(), request.negative_prompt_2.as_deref());
     if first.is_none() && second.is_none() && pipeline.kind.zeros_for_no_negative {
         return Ok(Timeline { rows: vec![Row::Zeros], at: vec![0; request.num_inference_steps] });
@@ -153,7 +153,7 @@ pub(crate) fn negative<'p>(pipeline: &Pipeline, request: &Request) -> Result<Tim
 }
 
 /// The OMS module's rows. It runs before the first step, so it reads what the first step reads.
-pub(crate) fn read_oms<'p>(pipeline: &Pipeline, request: &Request) -> Result<Vec<Row>> {
+pub(crate) fn read_oms(pipeline: &Pipeline, request: &Request) -> Result<Vec<Row>> {
     let Some(asked) = &request.oms else {
         return Ok(Vec::new());
     };

@@ -2,16 +2,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::Result;
 use crate::pipeline::device::Device;
 use crate::pipeline::device::programs::{Lease, Weights};
+use crate::pipeline::device::residency::Residency;
 use crate::pipeline::device::vae_tiling::VaeTiling;
-use crate::pipeline::device::weight_types::{Part, Streaming};
+use crate::pipeline::device::weight_types::Part;
 use crate::pipeline::run::tiling::{Bands, Chains, Form, choose};
 use crate::record::{
-    Cancel, Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Outputs, Program, Recording, Run, StreamPlan,
-    Traffic, plan,
+    Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Program, Recording, StreamPlan, Traffic, plan,
 };
-use crate::{Error, ErrorCode, Remedy, Result};
 
 /// Makes a stage's recording for given capabilities.
 type Record = Box<dyn Fn(&Caps) -> Result<Recording> + Send>;
@@ -27,8 +27,8 @@ pub(crate) struct Identity {
 
 /// A network at fixed shapes.
 pub(crate) struct Stage {
-    name: &'static str,
-    part: Part,
+    pub(super) name: &'static str,
+    pub(super) part: Part,
     identity: Identity,
     runs: usize,
     /// Of them, those on kept features.
@@ -37,7 +37,7 @@ pub(crate) struct Stage {
     /// The same network in bands, where it has such a form.
     chains: Option<Chains>,
     /// Bytes of what lies on the device beside it.
-    beside: u64,
+    pub(super) beside: u64,
     /// Whether features of one run serve the next.
     keeps_features: bool,
 }
@@ -136,6 +136,11 @@ impl Stage {
         self.runs
     }
 
+    /// Whether it has a form in bands.
+    pub(super) fn may_be_cut(&self) -> bool {
+        self.chains.is_some()
+    }
+
     /// What users know it by.
     pub(crate) fn name(&self) -> &'static str {
         self.name
@@ -222,22 +227,8 @@ impl Stage {
         }
     }
 
-    /// Compiles the stage and uploads its weights, or finds it compiled. Runs end early when `cancel` asks for it.
-    pub(crate) fn open(self, device: &Device, cancel: &Cancel) -> Result<OpenStage> {
-        self.open_as(device, device.storage(), cancel)
-    }
-
-    fn open_as(self, device: &Device, storage: DType, cancel: &Cancel) -> Result<OpenStage> {
-        let (lease, _) = self.lease(device, storage);
-        let (device, cancel) = (device.clone(), cancel.clone());
-        let mut open = OpenStage { stage: self, device, storage, lease: None, note: None, cancel };
-        open.load(&lease, 0)?;
-        open.lease = Some(lease);
-        Ok(open)
-    }
-
     /// A lease of the program, and whether it is there. Of one that keeps features, a lease of its own.
-    fn lease(&self, device: &Device, storage: DType) -> (Lease, bool) {
+    pub(super) fn lease(&self, device: &Device, storage: DType) -> (Lease, bool) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut key = self.key(device, storage);
         if self.keeps_features {
@@ -246,13 +237,13 @@ impl Stage {
         device.programs().lease(key, &self.identity.networks, self.keeps_features)
     }
 
-    fn form(&self, device: &Device, storage: DType) -> Result<Form> {
+    pub(super) fn form(&self, device: &Device, storage: DType) -> Result<Form> {
         let limit = device.memory_limit(self.part).map(|bytes| bytes.saturating_sub(self.beside));
         self.form_within(device, storage, limit)
     }
 
     /// The stage, with constants that pass through where it would take more than `limit`.
-    fn form_within(&self, device: &Device, storage: DType, limit: Option<u64>) -> Result<Form> {
+    pub(super) fn form_within(&self, device: &Device, storage: DType, limit: Option<u64>) -> Result<Form> {
         let record = |caps: &Caps| {
             let mut recording = (self.record)(caps)?;
             recording.memory_limit = limit;
@@ -263,11 +254,16 @@ impl Stage {
 
     /// Compiles a form of the stage, for which others make room. A whole that the device has no memory for all the same (nobody set a limit, and none
     /// can be asked of it) is cut into bands where it may be; the user is told why.
-    fn compile(&self, device: &Device, storage: DType, form: Form) -> Result<(Box<dyn Program>, Option<String>)> {
+    pub(super) fn compile(
+        &self,
+        device: &Device,
+        storage: DType,
+        form: Form,
+    ) -> Result<(Box<dyn Program>, Option<String>)> {
         let caps = device.caps_with(storage);
         let recording = match form {
             Form::Whole(recording, _) => *recording,
-            Form::Banded(chain, plan, _) => return Ok((banded(device, caps, chain, plan), None)),
+            Form::Banded(chain, plan, _) => return Ok((self.banded(device, caps, chain, plan), None)),
         };
         let missing = device.backend().missing_constant_bytes(&recording);
         let plan = plan(&recording)?;
@@ -284,23 +280,31 @@ impl Stage {
         match self.form(&device.clone().with_vae_tiling(VaeTiling::On), storage) {
             Ok(Form::Banded(chain, plan, bands)) if device.vae_tiling() == VaeTiling::Auto => {
                 let note = format!("{} in bands, {bands}: {refused}", self.name);
-                Ok((banded(device, caps, chain, plan), Some(note)))
+                Ok((self.banded(device, caps, chain, plan), Some(note)))
             }
             _ => Err(refused),
         }
     }
 
+    /// A program in bands, whose weights stay if programs do and the limit has room for all of them.
+    fn banded(&self, device: &Device, caps: Caps, chain: Chain<'static>, plan: ChainPlan) -> Box<dyn Program> {
+        let all: u64 = weights(&plan).iter().map(|(_, bytes)| bytes).sum();
+        let fits = device.resident_limit().is_none_or(|limit| plan.peak_bytes() + all <= limit);
+        let program = ChainProgram::new(device.backend_arc(), caps, chain, plan);
+        if device.residency() != Residency::Off && fits {
+            Box::new(program.keeping_weights())
+        } else {
+            Box::new(program)
+        }
+    }
+
     /// Lets others make room for so many bytes, where there is a limit.
-    fn make_room(&self, device: &Device, needed: u64) -> Weights {
+    pub(super) fn make_room(&self, device: &Device, needed: u64) -> Weights {
         match device.resident_limit() {
             Some(limit) => device.programs().make_room(device.backend(), needed, limit, &self.identity.networks),
             None => Weights::new(),
         }
     }
-}
-
-fn banded(device: &Device, caps: Caps, chain: Chain<'static>, plan: ChainPlan) -> Box<dyn Program> {
-    Box::new(ChainProgram::new(device.backend_arc(), caps, chain, plan))
 }
 
 /// Bytes of all parts' weights by element type.
@@ -314,150 +318,4 @@ fn weights(plan: &ChainPlan) -> Vec<(DType, u64)> {
     }
     found.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
     found
-}
-
-/// A compiled stage. Dropping it releases its memory, or leaves it to those who come later ([`Residency`](crate::pipeline::Residency)).
-pub(crate) struct OpenStage {
-    stage: Stage,
-    device: Device,
-    storage: DType,
-    /// `None` once it could not be compiled in f32.
-    lease: Option<Lease>,
-    /// What opening it has to tell the user.
-    note: Option<String>,
-    cancel: Cancel,
-}
-
-impl OpenStage {
-    /// What runs.
-    pub(crate) fn identity(&self) -> &Identity {
-        self.stage.identity()
-    }
-
-    /// Opens another stage in place of this one. Weights that both use stay on the device; where programs do not stay, nothing else of the old one
-    /// does.
-    pub(crate) fn exchange(self, stage: Stage) -> Result<OpenStage> {
-        let OpenStage { device, storage, lease, cancel, .. } = self;
-        let weights = lease.and_then(Lease::exchange);
-        // One that was widened stays so, if the limit of memory allows it.
-        let wide = storage != device.storage();
-        let fits = || {
-            let form = stage.form(&device, storage)?;
-            Result::Ok(form.peak_bytes() + stage.beside <= device.budget().unwrap_or(u64::MAX))
-        };
-        let storage = if wide && fits()? { storage } else { device.storage() };
-        let open = stage.open_as(&device, storage, &cancel);
-        drop(weights);
-        open
-    }
-
-    /// Compiles the program unless it is there; `count` values overflowed before, where it is one that was widened.
-    fn load(&mut self, lease: &Lease, count: usize) -> Result<()> {
-        if !lease.is_vacant() {
-            return Ok(());
-        }
-        let wide = self.storage != self.device.storage();
-        let form = if wide { self.within_budget(count)? } else { self.stage.form(&self.device, self.storage)? };
-        let (program, note) = self.stage.compile(&self.device, self.storage, form)?;
-        lease.give(program);
-        self.note = note;
-        Ok(())
-    }
-
-    /// Runs the stage once. A result that is not finite is computed again in f32 where the device's precision is automatic; `notes`
-    /// then says so.
-    ///
-    /// # Errors
-    /// [`Error::NonFinite`] when f32 overflows too or widening is not allowed; whatever the device reports.
-    pub(crate) fn run(&mut self, inputs: &[(&str, &[f32])], notes: &mut Vec<String>) -> Result<Outputs> {
-        self.run_as(inputs, false, notes)
-    }
-
-    /// As [`run`](Self::run); with `reuse`, on the features of the last whole run. Redone in f32, it is whole.
-    pub(crate) fn run_as(
-        &mut self,
-        inputs: &[(&str, &[f32])],
-        reuse: bool,
-        notes: &mut Vec<String>,
-    ) -> Result<Outputs> {
-        notes.extend(self.note.take());
-        let count = match self.run_once(inputs, reuse)? {
-            Ok(outputs) => return Ok(outputs),
-            Err(count) => count,
-        };
-        if self.storage == DType::F16 && self.device.may_widen() {
-            notes.push(format!("{}: {count} values overflowed in f16, redone in f32", self.stage.name));
-            // The old lease first: what it held is not needed beside what comes.
-            self.lease = None;
-            self.storage = DType::F32;
-            let (lease, _) = self.stage.lease(&self.device, DType::F32);
-            self.load(&lease, count)?;
-            self.lease = Some(lease);
-            notes.extend(self.note.take());
-            return self.run_once(inputs, false)?.map_err(|count| self.overflow(count));
-        }
-        Err(self.overflow(count))
-    }
-
-    /// The results, or how many values are not finite.
-    fn run_once(&mut self, inputs: &[(&str, &[f32])], reuse: bool) -> Result<std::result::Result<Outputs, usize>> {
-        let Some(lease) = self.lease.take() else {
-            return Err(Error::Device(format!("{}: could not be compiled in f32 before", self.stage.name)));
-        };
-        let outputs = self.load(&lease, 0).and_then(|()| {
-            let mut program = lease.take().expect("it was just loaded, and it is this job's turn");
-            let outputs = program.execute(inputs, Run { reuse, cancel: Some(&self.cancel) });
-            match &outputs {
-                Err(error) if error.code() == ErrorCode::DeviceLost => self.device.programs().abandon(),
-                _ => lease.give(program),
-            }
-            outputs
-        });
-        self.lease = Some(lease);
-        match outputs {
-            Ok(outputs) => Ok(match non_finite(&outputs) {
-                0 => Ok(outputs),
-                count => Err(count),
-            }),
-            // Bands find out before the end.
-            Err(Error::NonFinite { count, .. }) => Ok(Err(count)),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The stage in f32 within the limit of memory that the user set, with weights that pass through where it must be so; refused where that is
-    /// not enough.
-    fn within_budget(&self, count: usize) -> Result<Form> {
-        let form = self.stage.form(&self.device, DType::F32)?;
-        let Some(allowed) = self.device.budget().map(|bytes| bytes.saturating_sub(self.stage.beside)) else {
-            return Ok(form);
-        };
-        let may_stream = self.device.streaming() != Streaming::Off && self.stage.part != Part::Vae;
-        let form = match form.peak_bytes() > allowed && may_stream {
-            true => self.stage.form_within(&self.device, DType::F32, Some(allowed))?,
-            false => form,
-        };
-        let needed = form.peak_bytes();
-        if needed <= allowed {
-            return Ok(form);
-        }
-        let detail = format!(
-            " in f16, and in f32 it needs {} MiB, more than the limit of memory allows",
-            needed.div_ceil(1 << 20)
-        );
-        let remedies = vec![Remedy::LargerLimit];
-        Err(Error::NonFinite { stage: self.stage.name.into(), count, detail, remedies })
-    }
-
-    fn overflow(&self, count: usize) -> Error {
-        let (detail, remedies) = match self.storage {
-            DType::F16 => (" in f16", vec![Remedy::AutomaticPrecision, Remedy::SinglePrecision]),
-            _ => (" in f32: the weights or the input are damaged", Vec::new()),
-        };
-        Error::NonFinite { stage: self.stage.name.into(), count, detail: detail.into(), remedies }
-    }
-}
-
-fn non_finite(outputs: &Outputs) -> usize {
-    outputs.values().flatten().filter(|v| !v.is_finite()).count()
 }

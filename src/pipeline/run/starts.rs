@@ -10,7 +10,7 @@ use crate::pipeline::request::init::{InitImage, posterior_mean, sample_posterior
 use crate::pipeline::run::denoise::latent_rows;
 use crate::pipeline::run::generate::Generation;
 use crate::pipeline::run::itinerary::{Begins, Leg, Pass};
-use crate::pipeline::run::stage::OpenStage;
+use crate::pipeline::run::open_stage::OpenStage;
 use crate::sampling::{PictureNoise, RngKind, TorchRng};
 
 /// What is known of one picture so far.

@@ -6,10 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::fields::{number, shortened};
-use super::{Program, Recipe, RecipeAdapter, RecipeControl, RecipeImage, cannot, json, stem, workflow};
-use crate::pipeline::request::control::ControlRequest;
+use super::{Program, Recipe, RecipeImage, cannot, json, stem, workflow};
 use crate::pipeline::request::{Hires, Request, Upscale};
-use crate::sampling::{PredictionType, RngKind};
+use crate::sampling::RngKind;
 use crate::text::PromptSyntax;
 use crate::{Error, Result};
 
@@ -17,7 +16,7 @@ use crate::{Error, Result};
 const MOST_NODES: usize = 2000;
 
 /// Nodes that are followed in a row; a graph may be a circle, in files if nowhere else.
-const MOST_IN_A_ROW: usize = 200;
+pub(super) const MOST_IN_A_ROW: usize = 200;
 
 /// A node.
 #[derive(Debug, Clone, Default)]
@@ -52,9 +51,9 @@ pub(super) fn read_drawn(text: &str) -> Result<Recipe> {
 }
 
 /// Where an input comes from: a node's output.
-type Link = (String, u64);
+pub(super) type Link = (String, u64);
 
-fn link(value: Option<&Value>) -> Option<Link> {
+pub(super) fn link(value: Option<&Value>) -> Option<Link> {
     match value?.as_array()?.as_slice() {
         [id, slot] => Some((id.as_str().map_or_else(|| id.to_string(), str::to_owned), slot.as_u64()?)),
         _ => None,
@@ -62,46 +61,46 @@ fn link(value: Option<&Value>) -> Option<Link> {
 }
 
 /// What one sampler does.
-struct Run {
-    id: String,
-    model: Option<Link>,
-    positive: Option<Link>,
-    negative: Option<Link>,
-    latent: Option<Link>,
-    seed: u64,
-    steps: usize,
-    cfg: f64,
-    sampler: String,
-    scheduler: String,
-    denoise: f64,
-    start: usize,
-    end: usize,
-    adds_noise: bool,
+pub(super) struct Run {
+    pub(super) id: String,
+    pub(super) model: Option<Link>,
+    pub(super) positive: Option<Link>,
+    pub(super) negative: Option<Link>,
+    pub(super) latent: Option<Link>,
+    pub(super) seed: u64,
+    pub(super) steps: usize,
+    pub(super) cfg: f64,
+    pub(super) sampler: String,
+    pub(super) scheduler: String,
+    pub(super) denoise: f64,
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) adds_noise: bool,
 }
 
 /// What a latent is made from.
 #[derive(Default)]
-struct Latent {
-    size: Option<(usize, usize)>,
-    batch: usize,
+pub(super) struct Latent {
+    pub(super) size: Option<(usize, usize)>,
+    pub(super) batch: usize,
     /// It is made from a picture.
-    picture: bool,
-    mask: bool,
+    pub(super) picture: bool,
+    pub(super) mask: bool,
     /// It is what another sampler made, enlarged by so much.
-    before: Option<String>,
-    enlarged: Option<Upscale>,
-    scale: Option<f64>,
-    scaled_to: Option<(usize, usize)>,
+    pub(super) before: Option<String>,
+    pub(super) enlarged: Option<Upscale>,
+    pub(super) scale: Option<f64>,
+    pub(super) scaled_to: Option<(usize, usize)>,
 }
 
-struct Reader {
-    nodes: Nodes,
+pub(super) struct Reader {
+    pub(super) nodes: Nodes,
     /// Nodes whose meaning is in the recipe.
-    used: BTreeSet<String>,
-    recipe: Recipe,
+    pub(super) used: BTreeSet<String>,
+    pub(super) recipe: Recipe,
 }
 
-fn is_sampler(node: &Node) -> bool {
+pub(super) fn is_sampler(node: &Node) -> bool {
     let has = |name: &str| node.inputs.contains_key(name);
     // Detailers and upscalers have a sampler's inputs too, and draw parts of pictures.
     let takes_all = has("sampler_name") && has("steps") && has("cfg");
@@ -109,7 +108,7 @@ fn is_sampler(node: &Node) -> bool {
 }
 
 impl Reader {
-    fn read(mut self) -> Result<Recipe> {
+    pub(super) fn read(mut self) -> Result<Recipe> {
         if self.nodes.len() > MOST_NODES {
             let why = format!("its graph has {} nodes, at most {MOST_NODES} are read", self.nodes.len());
             return Err(cannot(Program::ComfyUi, why));
@@ -137,31 +136,31 @@ impl Reader {
         Ok(self.recipe)
     }
 
-    fn node(&self, id: &str) -> Result<&Node> {
+    pub(super) fn node(&self, id: &str) -> Result<&Node> {
         self.nodes.get(id).ok_or_else(|| cannot(Program::ComfyUi, format!("its graph has no node {}", shortened(id))))
     }
 
-    fn class(&self, id: &str) -> &str {
+    pub(super) fn class(&self, id: &str) -> &str {
         self.nodes.get(id).map_or("", |node| &node.class)
     }
 
-    fn linked(&self, id: &str, input: &str) -> Option<Link> {
+    pub(super) fn linked(&self, id: &str, input: &str) -> Option<Link> {
         link(self.nodes.get(id)?.inputs.get(input))
     }
 
     /// A node as messages name it.
-    fn called(&self, id: &str) -> String {
+    pub(super) fn called(&self, id: &str) -> String {
         format!("node {} ({})", shortened(self.class(id)), shortened(id))
     }
 
-    fn tell(&mut self, what: String) {
+    pub(super) fn tell(&mut self, what: String) {
         if !self.recipe.not_repeated.contains(&what) {
             self.recipe.not_repeated.push(what);
         }
     }
 
     /// Every node that a node's inputs lead to, the node itself too.
-    fn above(&self, ids: &[String]) -> BTreeSet<String> {
+    pub(super) fn above(&self, ids: &[String]) -> BTreeSet<String> {
         let (mut seen, mut todo) = (BTreeSet::new(), ids.to_vec());
         while let Some(id) = todo.pop() {
             if let (true, Some(node)) = (seen.insert(id.clone()), self.nodes.get(&id)) {
@@ -172,7 +171,7 @@ impl Reader {
     }
 
     /// The outputs that are saved, and the sampler whose picture they are.
-    fn last_sampler(&self) -> Result<(Vec<String>, String)> {
+    pub(super) fn last_sampler(&self) -> Result<(Vec<String>, String)> {
         let fed: BTreeSet<String> = self
             .nodes
             .values()
@@ -209,7 +208,7 @@ impl Reader {
     }
 
     /// An input's value, also where it is a node of its own that holds one.
-    fn value(&mut self, id: &str, input: &str) -> Result<Option<Value>> {
+    pub(super) fn value(&mut self, id: &str, input: &str) -> Result<Option<Value>> {
         const HELD: [&str; 9] = ["value", "seed", "noise_seed", "int", "float", "number", "text", "string", "Text"];
         let (mut id, mut input) = (id.to_owned(), input.to_owned());
         for _ in 0..MOST_IN_A_ROW {
@@ -235,17 +234,17 @@ impl Reader {
         Err(cannot(Program::ComfyUi, "its graph is a circle"))
     }
 
-    fn text(&mut self, id: &str, input: &str) -> Result<Option<String>> {
+    pub(super) fn text(&mut self, id: &str, input: &str) -> Result<Option<String>> {
         Ok(self.value(id, input)?.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
     }
 
-    fn number<T: std::str::FromStr>(&mut self, id: &str, input: &str) -> Result<Option<T>> {
+    pub(super) fn number<T: std::str::FromStr>(&mut self, id: &str, input: &str) -> Result<Option<T>> {
         let text = self.text(id, input)?;
         let read = text.map(|text| number(input, &text)).transpose();
         read.map_err(|e: Error| cannot(Program::ComfyUi, format!("{}: {e}", self.called(id))))
     }
 
-    fn run(&mut self, id: &str) -> Result<Run> {
+    pub(super) fn run(&mut self, id: &str) -> Result<Run> {
         self.used.insert(id.to_owned());
         if self.class(id).starts_with("SamplerCustom") {
             return self.custom_run(id);
@@ -275,7 +274,7 @@ impl Reader {
     }
 
     /// SamplerCustom, and SamplerCustomAdvanced with its nodes for noise, guidance, solver and noise levels.
-    fn custom_run(&mut self, id: &str) -> Result<Run> {
+    pub(super) fn custom_run(&mut self, id: &str) -> Result<Run> {
         let mut of = |input: &str| {
             let found = self.linked(id, input).map(|(id, _)| id);
             self.used.extend(found.clone());
@@ -318,7 +317,7 @@ impl Reader {
     }
 
     /// The first pass: everything but what comes after it.
-    fn first(&mut self, run: &Run, latent: &Latent) -> Result<()> {
+    pub(super) fn first(&mut self, run: &Run, latent: &Latent) -> Result<()> {
         if run.start > 0 || !run.adds_noise {
             let why = format!("{} goes on with noise that another made", self.called(&run.id));
             return Err(cannot(Program::ComfyUi, why));
@@ -348,7 +347,7 @@ impl Reader {
     }
 
     /// The second of two samplers: it enlarges, or is another model's.
-    fn second(&mut self, first: &Run, run: &Run, latent: &Latent) -> Result<()> {
+    pub(super) fn second(&mut self, first: &Run, run: &Run, latent: &Latent) -> Result<()> {
         let refines = run.start > 0 && run.start == first.end.min(first.steps) && !run.adds_noise;
         if refines {
             let mut other = Reader { nodes: self.nodes.clone(), used: BTreeSet::new(), recipe: Recipe::default() };
@@ -385,7 +384,7 @@ impl Reader {
     }
 
     /// Texts of a second sampler that are not the first's.
-    fn tell_texts(&mut self, first: &Run, run: &Run) -> Result<()> {
+    pub(super) fn tell_texts(&mut self, first: &Run, run: &Run) -> Result<()> {
         for (one, other) in [(&first.positive, &run.positive), (&first.negative, &run.negative)] {
             let nodes: Vec<String> = [one, other].into_iter().flatten().map(|link| link.0.clone()).collect();
             let text =
@@ -398,298 +397,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Follows a latent to what it is made from.
-    fn latent(&mut self, from: Option<Link>) -> Result<Latent> {
-        let mut found = Latent { batch: 1, ..Latent::default() };
-        let mut at = from;
-        for _ in 0..MOST_IN_A_ROW {
-            let Some((id, _)) = at.clone() else {
-                return Err(cannot(Program::ComfyUi, "its graph does not say what its latent is"));
-            };
-            let node = self.node(&id)?.clone();
-            if is_sampler(&node) {
-                found.before = Some(id);
-                return Ok(found);
-            }
-            self.used.insert(id.clone());
-            let has = |name: &str| node.inputs.contains_key(name);
-            at = match node.class.as_str() {
-                "LoadImage" | "LoadImageMask" | "LoadImageOutput" => {
-                    found.picture = true;
-                    return Ok(found);
-                }
-                class if class.starts_with("Empty") && has("width") && has("height") => {
-                    found.size = self.number(&id, "width")?.zip(self.number(&id, "height")?);
-                    found.batch = self.number(&id, "batch_size")?.unwrap_or(1);
-                    return Ok(found);
-                }
-                "VAEEncode" | "VAEEncodeTiled" => self.linked(&id, "pixels"),
-                "VAEEncodeForInpaint" | "InpaintModelConditioning" => {
-                    found.mask = true;
-                    self.linked(&id, "pixels")
-                }
-                "SetLatentNoiseMask" => {
-                    found.mask = true;
-                    self.linked(&id, "samples")
-                }
-                "VAEDecode" | "VAEDecodeTiled" => self.linked(&id, "samples"),
-                "LatentUpscaleBy" | "LatentUpscale" | "ImageScaleBy" | "ImageScale" => {
-                    let is_latent = node.class.starts_with("Latent");
-                    found.enlarged = Some(if is_latent { Upscale::Latent } else { Upscale::Image });
-                    found.scale = self.number(&id, "scale_by")?;
-                    let sides = (self.number(&id, "width")?, self.number(&id, "height")?);
-                    found.scaled_to = sides.0.zip(sides.1);
-                    let method = self.text(&id, "upscale_method")?.unwrap_or_default();
-                    if method != if is_latent { "bilinear" } else { "lanczos" } {
-                        self.tell(format!("upscale_method {}", shortened(&method)));
-                    }
-                    self.linked(&id, if is_latent { "samples" } else { "image" })
-                }
-                "RepeatLatentBatch" => {
-                    found.batch = self.number(&id, "amount")?.unwrap_or(1);
-                    self.linked(&id, "samples")
-                }
-                _ => {
-                    let what = self.called(&id);
-                    let next = ["samples", "latent", "latent_image", "pixels", "image", "images", "any", ""];
-                    let next = next.into_iter().find_map(|input| self.linked(&id, input));
-                    match (next, node.class.as_str()) {
-                        (Some(next), "Reroute") => Some(next),
-                        (Some(next), _) => {
-                            self.tell(what);
-                            Some(next)
-                        }
-                        (None, _) => return Err(cannot(Program::ComfyUi, format!("the latent of {what} is not read"))),
-                    }
-                }
-            };
-        }
-        Err(cannot(Program::ComfyUi, "its graph is a circle"))
-    }
-
-    /// Both texts, and ControlNets on the way to them.
-    fn conditioning(&mut self, run: &Run) -> Result<()> {
-        let positive = self.conditioned(run.positive.clone(), "positive")?;
-        let negative = self.conditioned(run.negative.clone(), "negative")?;
-        let request = &mut self.recipe.request;
-        if let Some((text, second)) = positive {
-            (request.prompt, request.prompt_2) = (text, second);
-        }
-        match negative {
-            Some((text, second)) => (request.negative_prompt, request.negative_prompt_2) = (Some(text), second),
-            None => request.negative_prompt = None,
-        }
-        Ok(())
-    }
-
-    /// A conditioning's text, and the second encoder's if that is another. Nothing where it is zeros.
-    fn conditioned(&mut self, from: Option<Link>, side: &str) -> Result<Option<(String, Option<String>)>> {
-        let mut at = from;
-        for _ in 0..MOST_IN_A_ROW {
-            let Some((id, _)) = at.clone() else { return Ok(None) };
-            let node = self.node(&id)?.clone();
-            self.used.insert(id.clone());
-            at = match node.class.as_str() {
-                "CLIPTextEncodeSDXL" => {
-                    let (first, second) = (self.text(&id, "text_l")?, self.text(&id, "text_g")?);
-                    if side == "positive" {
-                        self.told_sizes(&id)?;
-                    }
-                    let first = first.unwrap_or_default();
-                    let second = second.filter(|second| *second != first);
-                    return Ok(Some((first, second)));
-                }
-                "ConditioningZeroOut" => return Ok(None),
-                class if class.starts_with("ControlNetApply") => {
-                    if side == "positive" {
-                        self.control(&id)?;
-                    }
-                    self.linked(&id, side).or_else(|| self.linked(&id, "conditioning"))
-                }
-                "InpaintModelConditioning" => self.linked(&id, side),
-                _ if node.inputs.contains_key("text") => {
-                    return Ok(Some((self.text(&id, "text")?.unwrap_or_default(), None)));
-                }
-                class => {
-                    let inputs = [side, "conditioning", "conditioning_to", "conditioning_1", ""];
-                    let next = inputs.into_iter().find_map(|input| self.linked(&id, input));
-                    let what = self.called(&id);
-                    match next {
-                        None => return Err(cannot(Program::ComfyUi, format!("the text of {what} is not read"))),
-                        Some(next) if class == "Reroute" => Some(next),
-                        Some(next) => {
-                            self.tell(what);
-                            Some(next)
-                        }
-                    }
-                }
-            };
-        }
-        Err(cannot(Program::ComfyUi, "its graph is a circle"))
-    }
-
-    /// What SDXL is told of sizes.
-    fn told_sizes(&mut self, id: &str) -> Result<()> {
-        let of = |reader: &mut Self, down: &str, across: &str| -> Result<Option<(usize, usize)>> {
-            Ok(reader.number(id, down)?.zip(reader.number(id, across)?))
-        };
-        self.recipe.request.original_size = of(self, "height", "width")?;
-        self.recipe.request.crops_coords_top_left = of(self, "crop_h", "crop_w")?.unwrap_or_default();
-        self.recipe.request.target_size = of(self, "target_height", "target_width")?;
-        Ok(())
-    }
-
-    fn control(&mut self, id: &str) -> Result<()> {
-        let net = self.linked(id, "control_net").map(|(net, _)| net);
-        let name = match &net {
-            Some(net) => self.text(net, "control_net_name")?.unwrap_or_default(),
-            None => String::new(),
-        };
-        let seen = self.linked(id, "image").map(|(image, _)| image);
-        let above = self.above(seen.as_slice());
-        self.used.extend(net.into_iter().chain(above));
-        let control = ControlRequest {
-            net: self.recipe.request.controls.len(),
-            weight: self.number(id, "strength")?.unwrap_or(1.0),
-            start: self.number(id, "start_percent")?.unwrap_or(0.0),
-            end: self.number(id, "end_percent")?.unwrap_or(1.0),
-            ..ControlRequest::default()
-        };
-        self.recipe.request.controls.push(control);
-        let name = stem(&name);
-        self.tell(format!("ControlNet {} ({})", self.recipe.controls.len(), shortened(&name)));
-        self.recipe.controls.push(RecipeControl { name, sha256: None, image_sha256: None });
-        Ok(())
-    }
-
-    /// The model with what is put upon it; the way of the text encoder, too.
-    fn model(&mut self, from: Option<Link>, text: Option<Link>) -> Result<()> {
-        let mut read_texts = BTreeSet::new();
-        if let Some((encode, _)) = text.map(|link| self.text_node(link)) {
-            let clips = self.linked(&encode, "clip");
-            read_texts = self.text_encoder(clips)?;
-        }
-        let mut at = from;
-        let mut adapters = Vec::new();
-        for _ in 0..MOST_IN_A_ROW {
-            let Some((id, _)) = at.clone() else { break };
-            let node = self.node(&id)?.clone();
-            self.used.insert(id.clone());
-            at = self.linked(&id, "model").or_else(|| self.linked(&id, ""));
-            match node.class.as_str() {
-                "LoraLoader" | "LoraLoaderModelOnly" => {
-                    let name = stem(&self.text(&id, "lora_name")?.unwrap_or_default());
-                    let weight = self.number(&id, "strength_model")?.unwrap_or(1.0);
-                    let clip = match read_texts.remove(&id) {
-                        true => self.number(&id, "strength_clip")?.unwrap_or(1.0),
-                        false => 0.0,
-                    };
-                    let text_encoder_weight = (clip != weight).then_some(clip);
-                    adapters.push(RecipeAdapter { name, sha256: None, weight, text_encoder_weight });
-                }
-                "ModelSamplingDiscrete" => {
-                    let sampling = self.text(&id, "sampling")?.unwrap_or_default();
-                    match sampling.as_str() {
-                        "eps" => self.recipe.prediction = Some(PredictionType::Epsilon),
-                        "v_prediction" => self.recipe.prediction = Some(PredictionType::VPrediction),
-                        "lcm" => {}
-                        other => self.tell(format!("sampling {}", shortened(other))),
-                    }
-                    self.recipe.request.zero_terminal_snr = self.text(&id, "zsnr")?.is_some_and(|on| on == "true");
-                }
-                "RescaleCFG" => {
-                    self.recipe.request.guidance_rescale = self.number(&id, "multiplier")?.unwrap_or(0.7);
-                }
-                "Reroute" => {}
-                _ => {
-                    let names = ["ckpt_name", "unet_name", "model_path", "model_name"];
-                    let mut named = None;
-                    for name in names {
-                        named = named.or(self.text(&id, name)?);
-                    }
-                    match (named, &at) {
-                        (Some(name), _) => {
-                            self.recipe.model = Some(stem(&name));
-                            break;
-                        }
-                        (None, Some(_)) => {
-                            let what = self.called(&id);
-                            self.tell(what);
-                        }
-                        (None, None) => {
-                            return Err(cannot(
-                                Program::ComfyUi,
-                                format!("the model of {} is not read", self.called(&id)),
-                            ));
-                        }
-                    }
-                }
-            }
-        }
-        // The first that is applied stands first.
-        adapters.reverse();
-        self.recipe.adapters = adapters;
-        for id in read_texts {
-            let name = stem(&self.text(&id, "lora_name")?.unwrap_or_default());
-            let text_encoder_weight = Some(self.number(&id, "strength_clip")?.unwrap_or(1.0));
-            self.recipe.adapters.push(RecipeAdapter { name, sha256: None, weight: 0.0, text_encoder_weight });
-        }
-        Ok(())
-    }
-
-    /// The node that encodes a conditioning's text.
-    fn text_node(&self, from: Link) -> Link {
-        let mut at = from;
-        for _ in 0..MOST_IN_A_ROW {
-            let node = self.nodes.get(&at.0);
-            if node.is_none_or(|node| node.inputs.contains_key("clip")) {
-                return at;
-            }
-            let inputs = ["positive", "conditioning", "conditioning_to", "conditioning_1", ""];
-            match inputs.into_iter().find_map(|input| self.linked(&at.0, input)) {
-                Some(next) => at = next,
-                None => return at,
-            }
-        }
-        at
-    }
-
-    /// Follows a text encoder to its file: how many layers are left out, and which LoRAs are on the way.
-    fn text_encoder(&mut self, from: Option<Link>) -> Result<BTreeSet<String>> {
-        let mut loras = BTreeSet::new();
-        let mut at = from;
-        for _ in 0..MOST_IN_A_ROW {
-            let Some((id, _)) = at.clone() else { break };
-            let node = self.node(&id)?.clone();
-            at = self.linked(&id, "clip").or_else(|| self.linked(&id, ""));
-            self.used.insert(id.clone());
-            match node.class.as_str() {
-                "CLIPSetLastLayer" => {
-                    let stop: i64 = self.number(&id, "stop_at_clip_layer")?.unwrap_or(-1);
-                    self.recipe.request.clip_skip = usize::try_from(-stop - 1).unwrap_or(0);
-                }
-                "LoraLoader" => {
-                    loras.insert(id);
-                }
-                "Reroute" => {}
-                _ if at.is_some() => {
-                    let what = self.called(&id);
-                    self.tell(what);
-                }
-                class if class.starts_with("Checkpoint") => {}
-                _ => {
-                    let file = self.text(&id, "clip_name")?.or(self.text(&id, "clip_name1")?).unwrap_or_default();
-                    if !file.is_empty() {
-                        self.tell(format!("text encoder {} (`model.text_encoder`)", shortened(&stem(&file))));
-                    }
-                }
-            }
-        }
-        Ok(loras)
-    }
-
     /// The autoencoder, where it is a file of its own.
-    fn decoder(&mut self, outputs: &[String]) {
+    pub(super) fn decoder(&mut self, outputs: &[String]) {
         for id in self.above(outputs) {
             let class = self.class(&id).to_owned();
             if class.starts_with("VAEDecode") || class.starts_with("Save") || class.starts_with("Preview") {
@@ -705,7 +414,7 @@ impl Reader {
     }
 
     /// Nodes above the outputs whose meaning is not in the recipe.
-    fn tell_rest(&mut self, outputs: &[String]) {
+    pub(super) fn tell_rest(&mut self, outputs: &[String]) {
         const SILENT: [&str; 8] = [
             "Reroute",
             "PrimitiveNode",
@@ -727,7 +436,7 @@ impl Reader {
 }
 
 /// ComfyUI does `steps` steps whatever is left of the noise: so many of a whole run, and the share of it that they are.
-fn whole_steps(steps: usize, denoise: f64) -> (usize, f64) {
+pub(super) fn whole_steps(steps: usize, denoise: f64) -> (usize, f64) {
     if denoise > 0.9999 || denoise <= 0.0 || denoise.is_nan() {
         return (steps, 1.0);
     }

@@ -3,7 +3,7 @@
 //! | file | what it reads |
 //! | --- | --- |
 //! | `infotext` | AUTOMATIC1111's text, which Forge, SD.Next, stable-diffusion.cpp and others write too |
-//! | `comfy`, `workflow` | ComfyUI's graph, as it ran and as it was drawn |
+//! | `comfy`, `comfy_links`, `workflow` | ComfyUI's graph, as it ran and as it was drawn |
 //! | `fooocus`, `invokeai`, `novelai` | these programs' JSON |
 //! | `samplers` | how all of them name solvers and schedules |
 //! | `weights` | weights in prompts that are written otherwise |
@@ -13,6 +13,7 @@
 //! program.
 
 mod comfy;
+mod comfy_links;
 mod fields;
 mod fooocus;
 mod infotext;
@@ -348,5 +349,7 @@ impl Recipe {
     }
 }
 
+#[cfg(test)]
+mod comfy_tests;
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,13 @@ use std::cmp::Ordering;
 
 use rayon::prelude::*;
 
-use super::gemm::DEPTH;
-use super::simd::{Block, Level, Operand, PITCH, tiles};
-use super::token_merging::{MatchParams, MergeParams, SlotParams, UnmergeParams};
+use crate::ops::host::gemm::DEPTH;
+use crate::ops::host::simd::Block;
+use crate::ops::host::simd::Level;
+use crate::ops::host::simd::Operand;
+use crate::ops::host::simd::PITCH;
+use crate::ops::host::simd::tiles;
+use crate::ops::token_merging::{MatchParams, MergeParams, SlotParams, UnmergeParams};
 use crate::record::{HostCall, HostWeight};
 
 /// Tokens side by side.
@@ -56,7 +60,7 @@ fn inverse_length(vector: &[f32]) -> f32 {
     squares.iter().sum::<f32>().max(SMALLEST_SQUARE).sqrt().recip()
 }
 
-pub(super) fn find(call: &mut HostCall<'_>) {
+pub(in crate::ops) fn find(call: &mut HostCall<'_>) {
     let p: MatchParams = call.params();
     let (tokens, channels) = ((p.height * p.width) as usize, 4 * p.quads as usize);
     let cells = (p.height / 2) * (p.width / 2);
@@ -119,7 +123,7 @@ pub(super) fn find(call: &mut HostCall<'_>) {
     });
 }
 
-pub(super) fn slots(call: &mut HostCall<'_>) {
+pub(in crate::ops) fn slots(call: &mut HostCall<'_>) {
     let p: SlotParams = call.params();
     let (tokens, cells, merged) = (p.tokens as usize, p.cells as usize, p.merged as usize);
     let matches = call.read("x");
@@ -139,7 +143,7 @@ pub(super) fn slots(call: &mut HostCall<'_>) {
     });
 }
 
-pub(super) fn merge(call: &mut HostCall<'_>) {
+pub(in crate::ops) fn merge(call: &mut HostCall<'_>) {
     let p: MergeParams = call.params();
     let (tokens, slots, channels) = (p.tokens as usize, p.slots as usize, 4 * p.quads as usize);
     let (x, slot) = (call.read("x"), call.read("slot"));
@@ -161,7 +165,7 @@ pub(super) fn merge(call: &mut HostCall<'_>) {
     });
 }
 
-pub(super) fn unmerge(call: &mut HostCall<'_>) {
+pub(in crate::ops) fn unmerge(call: &mut HostCall<'_>) {
     let p: UnmergeParams = call.params();
     let (tokens, slots, channels) = (p.tokens as usize, p.slots as usize, 4 * p.quads as usize);
     let (x, y, slot) = (call.read("x"), call.read("y"), call.read("slot"));

@@ -1,12 +1,17 @@
 //! How a product of activations and weights is divided among invocations: what `matmul` and `conv2d` share.
 
-use super::coop::Coop;
-use super::tuning::{Extents, ProductClass};
+pub(super) mod class;
+pub(super) mod coop;
+pub(super) mod tuning;
+
+use crate::ops::product::class::Extents;
+use crate::ops::product::class::ProductClass;
+use crate::ops::product::coop::Coop;
 use crate::record::{AdapterKind, Caps, DType, Layout, Recording, Tensor, Variant};
 
 /// One way of computing a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Product {
+pub(in crate::ops) enum Product {
     /// `shaders/shared/tile.wgsl`: a workgroup owns `tile` results (rows, columns) and shares what it loads; each of its `slices` takes a part
     /// of the sums, an invocation of a slice `thread` results. `whole` where runs are whole steps. `packed`: products of f16, in short sums of f16.
     Tiled { tile: [u32; 2], thread: [u32; 2], slices: u32, whole: bool, packed: bool },
@@ -41,7 +46,13 @@ const STEPS: [usize; 2] = [16, 32];
 
 impl Product {
     /// The way for a product of `x` and `weight`: what was measured to be fastest on the device, else what is reasoned.
-    pub(super) fn choose(rec: &Recording, kernel: &'static str, x: Tensor, weight: Tensor, extents: Extents) -> Self {
+    pub(in crate::ops) fn choose(
+        rec: &Recording,
+        kernel: &'static str,
+        x: Tensor,
+        weight: Tensor,
+        extents: Extents,
+    ) -> Self {
         let class = ProductClass { kernel, x: rec.dtype(x), weight: rec.dtype(weight), extents };
         let measured = rec.caps.tuning.get(&class.key()).and_then(|name| {
             let mut known = Self::candidates(&rec.caps, &class).into_iter();
@@ -87,7 +98,7 @@ impl Product {
 
     /// All ways that a device has for a product, the reasoned one first. Software adapters differ in rows alone: a weight lies in panels that every
     /// product of it has to share.
-    pub(super) fn candidates(caps: &Caps, class: &ProductClass) -> Vec<Self> {
+    pub(in crate::ops) fn candidates(caps: &Caps, class: &ProductClass) -> Vec<Self> {
         let reasoned = Self::reasoned(caps, class);
         let mut all = vec![reasoned];
         if let Product::Direct { across, down, quads, .. } = reasoned {
@@ -139,7 +150,7 @@ impl Product {
     }
 
     /// The variant for operands of these types; settles the weight's layout.
-    pub(super) fn variant(self, rec: &mut Recording, weight: Tensor) -> Variant {
+    pub(in crate::ops) fn variant(self, rec: &mut Recording, weight: Tensor) -> Variant {
         let mut variant = Variant::default();
         match self {
             Product::Tiled { tile: [m, n], thread: [rows, columns], slices, whole, packed } => {
@@ -180,7 +191,7 @@ impl Product {
 
     /// Workgroups: tiles of columns along x and of rows along y and z; direct ones of rows along x and z, so that neighbours
     /// read the same weights, and of columns along y.
-    pub(super) fn grid(self, rows: usize, columns: usize) -> [u32; 3] {
+    pub(in crate::ops) fn grid(self, rows: usize, columns: usize) -> [u32; 3] {
         let (rows, columns) = (rows as u32, columns as u32);
         match self {
             Product::Tiled { tile, .. } => tiles(rows, columns, tile),

@@ -5,10 +5,16 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::attention::Params;
-use super::exp;
-use super::gemm::DEPTH;
-use super::simd::{Block, Level, Operand, PITCH, Shared, tiles, wide};
+use crate::ops::attention::Params;
+use crate::ops::exp;
+use crate::ops::host::gemm::DEPTH;
+use crate::ops::host::simd::Block;
+use crate::ops::host::simd::Level;
+use crate::ops::host::simd::Operand;
+use crate::ops::host::simd::PITCH;
+use crate::ops::host::simd::Shared;
+use crate::ops::host::simd::tiles;
+use crate::ops::host::simd::wide;
 use crate::record::{Cancel, HostCall, HostWeight};
 
 /// Queries side by side.
@@ -26,7 +32,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-pub(super) fn host(call: &mut HostCall<'_>) {
+pub(in crate::ops) fn host(call: &mut HostCall<'_>) {
     let p: Params = call.params();
     let causal = call.variant.has("CAUSAL");
     let operands = Operands { q: call.read("q"), k: call.read("k"), v: call.read("v") };

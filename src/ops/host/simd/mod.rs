@@ -3,15 +3,15 @@
 mod block;
 mod tile;
 
-pub(super) use block::{Block, Shared};
-pub(super) use tile::{Operand, PITCH, expand, tiles};
+pub(in crate::ops) use block::{Block, Shared};
+pub(in crate::ops) use tile::{Operand, PITCH, expand, tiles};
 
 use std::sync::LazyLock;
 
 /// A set of vector instructions. Each is chosen at run time; results differ between sets in the rounding of products alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other processors have the first alone"))]
-pub(super) enum Level {
+pub(in crate::ops) enum Level {
     /// What the target always has (SSE2, NEON).
     Portable,
     /// AVX2, FMA and F16C.
@@ -22,13 +22,13 @@ pub(super) enum Level {
 
 impl Level {
     /// The best set that this processor has.
-    pub(super) fn detect() -> Self {
+    pub(in crate::ops) fn detect() -> Self {
         static LEVEL: LazyLock<Level> = LazyLock::new(|| Level::available().last().copied().unwrap_or(Level::Portable));
         *LEVEL
     }
 
     /// The sets that this processor has, the best one last.
-    pub(super) fn available() -> Vec<Level> {
+    pub(in crate::ops) fn available() -> Vec<Level> {
         #[allow(unused_mut, reason = "only x86-64 has more than one")]
         let mut levels = vec![Level::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -63,16 +63,16 @@ macro_rules! wide {
                 fn avx512($($arg: $type),*) {
                     body($($arg),*)
                 }
-                match $crate::ops::simd::Level::detect() {
+                match $crate::ops::host::simd::Level::detect() {
                     // SAFETY: the processor was found to have these instructions.
-                    $crate::ops::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::ops::host::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::ops::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::ops::simd::Level::Portable => {}
+                    $crate::ops::host::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::ops::host::simd::Level::Portable => {}
                 }
             }
             body($($arg),*)
         }
     };
 }
-pub(super) use wide;
+pub(in crate::ops) use wide;

@@ -1,53 +1,10 @@
 //! What there is to measure: the products of a recording in classes, and the tiles that each could have.
 
-use super::product::Product;
-use super::{Conv2d, Epilogue, conv2d, matmul};
 use crate::Result;
+use crate::ops::product::Product;
+use crate::ops::product::class::{Extents, ProductClass};
+use crate::ops::{Conv2d, Epilogue, conv2d, matmul};
 use crate::record::{Caps, Constant, DType, Recording, Shape, Tensor, Tuning};
-
-/// Images that every way of computing is chosen for, however many a recording has: one picture under guidance. Sums are added up in another order
-/// in other tiles, so a choice that saw the whole batch would give a picture other bits in other company.
-pub(super) const CHOSEN_FOR: usize = 2;
-
-/// Results and terms of a product of [`CHOSEN_FOR`] images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Extents {
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    /// A sum has `runs` times `run` terms (`shaders/shared/run.wgsl`).
-    pub(super) runs: usize,
-    pub(super) run: usize,
-}
-
-impl Extents {
-    /// Of results `out` and sums of `runs` times `run` terms.
-    pub(super) fn of(out: Shape, runs: usize, run: usize) -> Self {
-        Extents { rows: CHOSEN_FOR * out.h * out.w, columns: out.c, runs, run }
-    }
-
-    pub(super) fn terms(self) -> usize {
-        self.runs * self.run
-    }
-}
-
-/// What the choice of a tile depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ProductClass {
-    pub(super) kernel: &'static str,
-    pub(super) x: DType,
-    pub(super) weight: DType,
-    pub(super) extents: Extents,
-}
-
-impl ProductClass {
-    /// Products share a tile if their extents agree up to the next power of two: `conv2d f16 f16 4096x512x4096`. Rows are those of
-    /// [`CHOSEN_FOR`] images.
-    pub(super) fn key(&self) -> String {
-        let Extents { rows, columns, .. } = self.extents;
-        let [rows, columns, terms] = [rows, columns, self.extents.terms()].map(usize::next_power_of_two);
-        format!("{} {} {} {rows}x{columns}x{terms}", self.kernel, self.x.name(), self.weight.name())
-    }
-}
 
 /// A product as it occurs in a network, for measuring the tiles that it could have.
 #[derive(Debug, Clone)]

@@ -10,8 +10,15 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::simd::{Block, Level, Operand, PITCH, Shared, expand, tiles, wide};
-use super::tuning::CHOSEN_FOR;
+use crate::ops::host::simd::Block;
+use crate::ops::host::simd::Level;
+use crate::ops::host::simd::Operand;
+use crate::ops::host::simd::PITCH;
+use crate::ops::host::simd::Shared;
+use crate::ops::host::simd::expand;
+use crate::ops::host::simd::tiles;
+use crate::ops::host::simd::wide;
+use crate::ops::product::class::CHOSEN_FOR;
 use crate::record::{Cancel, HostWeight};
 
 /// Tiles of a task, whole multiples of the rows that are multiplied at a time. What is made of them stays in a second cache of 1 MiB.
@@ -41,15 +48,15 @@ type Lanes = [f32; LANES];
 
 /// The images of a convolution whose result is as large as its (possibly enlarged) input.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Images {
-    pub(super) count: usize,
+pub(in crate::ops) struct Images {
+    pub(in crate::ops) count: usize,
     /// As stored.
-    pub(super) height: usize,
-    pub(super) width: usize,
-    pub(super) channels: usize,
+    pub(in crate::ops) height: usize,
+    pub(in crate::ops) width: usize,
+    pub(in crate::ops) channels: usize,
     /// As the kernel sees them, each pixel repeated; and the result's.
-    pub(super) seen_height: usize,
-    pub(super) seen_width: usize,
+    pub(in crate::ops) seen_height: usize,
+    pub(in crate::ops) seen_width: usize,
 }
 
 /// A row of tiles, or a part of it, in a task.
@@ -124,7 +131,7 @@ impl Images {
 /// Whether it takes less time than a product of patches, as measured with shapes of Stable Diffusion 1.5 (docs/PERFORMANCE.md): few tiles do not
 /// repay the transformed weights, few channels or columns not the transformed tiles. How many images there are makes no difference: it rounds
 /// differently from patches.
-pub(super) fn pays(images: &Images, columns: usize) -> bool {
+pub(in crate::ops) fn pays(images: &Images, columns: usize) -> bool {
     images.channels >= 128 && columns >= 128 && CHOSEN_FOR * images.down() * images.across() >= 24
 }
 
@@ -132,7 +139,7 @@ pub(super) fn pays(images: &Images, columns: usize) -> bool {
 /// results that begin there.
 ///
 /// The order of each sum depends on the channels alone. Asked to stop, it leaves `out` half made.
-pub(super) fn convolve(
+pub(in crate::ops) fn convolve(
     level: Level,
     images: Images,
     weight: &HostWeight,

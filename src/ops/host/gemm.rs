@@ -9,11 +9,17 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::simd::{Block, Level, Operand, PITCH, Shared, expand, tiles};
+use crate::ops::host::simd::Block;
+use crate::ops::host::simd::Level;
+use crate::ops::host::simd::Operand;
+use crate::ops::host::simd::PITCH;
+use crate::ops::host::simd::Shared;
+use crate::ops::host::simd::expand;
+use crate::ops::host::simd::tiles;
 use crate::record::{Cancel, HostWeight};
 
 /// Most positions of the inner extent that are treated at a time.
-pub(super) const DEPTH: usize = 256;
+pub(in crate::ops) const DEPTH: usize = 256;
 
 /// Most rows of a task: a multiple of every tile's.
 const ROWS: usize = 144;
@@ -37,7 +43,7 @@ thread_local! {
 /// [`PITCH`] values after the one before; `finish(row, column, block)` completes results that begin there.
 ///
 /// The order of each sum depends on the inner extent alone. Asked to stop, it leaves `out` half made.
-pub(super) fn product(
+pub(in crate::ops) fn product(
     level: Level,
     weight: &HostWeight,
     out: &mut [f32],

@@ -4,7 +4,7 @@ use crate::record::{Caps, DType};
 
 /// A workgroup of one subgroup a block; a block of `fragments` matrices of `size`×`size`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Coop {
+pub(in crate::ops) struct Coop {
     size: u32,
     /// Of a subgroup.
     lanes: u32,
@@ -25,14 +25,14 @@ const DEPTHS: [u32; 3] = [32, 64, 16];
 impl Coop {
     /// The largest tile that leaves enough workgroups to keep a GPU busy, or else the smallest. `None` where the device has no
     /// matrices, and where activations are f32: operands are rounded to f16, which f16 storage allows and f32 does not.
-    pub(super) fn choose(caps: &Caps, rows: usize, columns: usize, split: bool) -> Option<Self> {
+    pub(in crate::ops) fn choose(caps: &Caps, rows: usize, columns: usize, split: bool) -> Option<Self> {
         let size = caps.matrix_size().filter(|_| caps.storage == DType::F16)?;
         let fitting = || FRAGMENTS.iter().filter_map(|&fragments| Self::fitting(caps, size, fragments, split));
         fitting().find(|coop| coop.workgroups(rows, columns) >= 64).or_else(|| fitting().next_back())
     }
 
     /// Every tile that fits.
-    pub(super) fn candidates(caps: &Caps, split: bool) -> Vec<Self> {
+    pub(in crate::ops) fn candidates(caps: &Caps, split: bool) -> Vec<Self> {
         let Some(size) = caps.matrix_size().filter(|_| caps.storage == DType::F16) else { return Vec::new() };
         let all = FRAGMENTS.iter().flat_map(|&fragments| DEPTHS.map(|depth| Self::of(caps, size, fragments, depth)));
         all.filter(|coop| coop.fits(caps, split)).collect()
@@ -58,7 +58,7 @@ impl Coop {
     }
 
     /// Rows and columns of a workgroup.
-    pub(super) fn tile(self) -> [u32; 2] {
+    pub(in crate::ops) fn tile(self) -> [u32; 2] {
         [0, 1].map(|i| self.blocks[i] * self.fragments[i] * self.size)
     }
 
@@ -78,11 +78,11 @@ impl Coop {
         rows.div_ceil(m as usize) * columns.div_ceil(n as usize)
     }
 
-    pub(super) fn flags(self) -> impl Iterator<Item = &'static str> {
+    pub(in crate::ops) fn flags(self) -> impl Iterator<Item = &'static str> {
         std::iter::once("COOP").chain((self.size == 16).then_some("MATRIX_16"))
     }
 
-    pub(super) fn constants(self) -> [(&'static str, u32); 6] {
+    pub(in crate::ops) fn constants(self) -> [(&'static str, u32); 6] {
         [
             ("BLOCKS_M", self.blocks[0]),
             ("BLOCKS_N", self.blocks[1]),

@@ -1,0 +1,176 @@
+//! A compiled stage: run, and redone in f32 when half precision overflows.
+
+use crate::pipeline::device::Device;
+use crate::pipeline::device::programs::Lease;
+use crate::pipeline::device::weight_types::{Part, Streaming};
+use crate::pipeline::run::tiling::Form;
+use crate::record::{Cancel, DType, Outputs, Run};
+use crate::{Error, ErrorCode, Remedy, Result};
+
+use crate::pipeline::run::stage::{Identity, Stage};
+
+/// A compiled stage. Dropping it releases its memory, or leaves it to those who come later ([`Residency`](crate::pipeline::Residency)).
+pub(crate) struct OpenStage {
+    stage: Stage,
+    device: Device,
+    storage: DType,
+    /// `None` once it could not be compiled in f32.
+    lease: Option<Lease>,
+    /// What opening it has to tell the user.
+    note: Option<String>,
+    cancel: Cancel,
+}
+
+impl Stage {
+    /// Compiles the stage and uploads its weights, or finds it compiled. Runs end early when `cancel` asks for it.
+    pub(crate) fn open(self, device: &Device, cancel: &Cancel) -> Result<OpenStage> {
+        self.open_as(device, device.storage(), cancel)
+    }
+
+    fn open_as(self, device: &Device, storage: DType, cancel: &Cancel) -> Result<OpenStage> {
+        let (lease, _) = self.lease(device, storage);
+        let (device, cancel) = (device.clone(), cancel.clone());
+        let mut open = OpenStage { stage: self, device, storage, lease: None, note: None, cancel };
+        open.load(&lease, 0)?;
+        open.lease = Some(lease);
+        Ok(open)
+    }
+}
+
+impl OpenStage {
+    /// What runs.
+    pub(crate) fn identity(&self) -> &Identity {
+        self.stage.identity()
+    }
+
+    /// Opens another stage in place of this one. Weights that both use stay on the device; where programs do not stay, nothing else of the old one
+    /// does.
+    pub(crate) fn exchange(self, stage: Stage) -> Result<OpenStage> {
+        let OpenStage { device, storage, lease, cancel, .. } = self;
+        let weights = lease.and_then(Lease::exchange);
+        // One that was widened stays so, if the limit of memory allows it.
+        let wide = storage != device.storage();
+        let fits = || {
+            let form = stage.form(&device, storage)?;
+            Result::Ok(form.peak_bytes() + stage.beside <= device.budget().unwrap_or(u64::MAX))
+        };
+        let storage = if wide && fits()? { storage } else { device.storage() };
+        let open = stage.open_as(&device, storage, &cancel);
+        drop(weights);
+        open
+    }
+
+    /// Compiles the program unless it is there; `count` values overflowed before, where it is one that was widened.
+    fn load(&mut self, lease: &Lease, count: usize) -> Result<()> {
+        if !lease.is_vacant() {
+            return Ok(());
+        }
+        let wide = self.storage != self.device.storage();
+        let form = if wide { self.within_budget(count)? } else { self.stage.form(&self.device, self.storage)? };
+        let (program, note) = self.stage.compile(&self.device, self.storage, form)?;
+        lease.give(program);
+        self.note = note;
+        Ok(())
+    }
+
+    /// Runs the stage once. A result that is not finite is computed again in f32 where the device's precision is automatic; `notes`
+    /// then says so.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when f32 overflows too or widening is not allowed; whatever the device reports.
+    pub(crate) fn run(&mut self, inputs: &[(&str, &[f32])], notes: &mut Vec<String>) -> Result<Outputs> {
+        self.run_as(inputs, false, notes)
+    }
+
+    /// As [`run`](Self::run); with `reuse`, on the features of the last whole run. Redone in f32, it is whole.
+    pub(crate) fn run_as(
+        &mut self,
+        inputs: &[(&str, &[f32])],
+        reuse: bool,
+        notes: &mut Vec<String>,
+    ) -> Result<Outputs> {
+        notes.extend(self.note.take());
+        let count = match self.run_once(inputs, reuse)? {
+            Ok(outputs) => return Ok(outputs),
+            Err(count) => count,
+        };
+        if self.storage == DType::F16 && self.device.may_widen() {
+            notes.push(format!("{}: {count} values overflowed in f16, redone in f32", self.stage.name));
+            // The old lease first: what it held is not needed beside what comes.
+            self.lease = None;
+            self.storage = DType::F32;
+            let (lease, _) = self.stage.lease(&self.device, DType::F32);
+            self.load(&lease, count)?;
+            self.lease = Some(lease);
+            notes.extend(self.note.take());
+            return self.run_once(inputs, false)?.map_err(|count| self.overflow(count));
+        }
+        Err(self.overflow(count))
+    }
+
+    /// The results, or how many values are not finite.
+    fn run_once(&mut self, inputs: &[(&str, &[f32])], reuse: bool) -> Result<std::result::Result<Outputs, usize>> {
+        let Some(lease) = self.lease.take() else {
+            return Err(Error::Device(format!("{}: could not be compiled in f32 before", self.stage.name)));
+        };
+        let outputs = self.load(&lease, 0).and_then(|()| {
+            // What runs in bands takes its memory now, part by part.
+            let plan = self.stage.may_be_cut().then(|| self.stage.plan(&self.device).ok()).flatten();
+            let bands = plan.filter(|plan| plan.bands.is_some());
+            let _weights = bands.map(|plan| self.stage.make_room(&self.device, plan.peak_bytes()));
+            let mut program = lease.take().expect("it was just loaded, and it is this job's turn");
+            let outputs = program.execute(inputs, Run { reuse, cancel: Some(&self.cancel) });
+            match &outputs {
+                Err(error) if error.code() == ErrorCode::DeviceLost => self.device.programs().abandon(),
+                _ => lease.give(program),
+            }
+            outputs
+        });
+        self.lease = Some(lease);
+        match outputs {
+            Ok(outputs) => Ok(match non_finite(&outputs) {
+                0 => Ok(outputs),
+                count => Err(count),
+            }),
+            // Bands find out before the end.
+            Err(Error::NonFinite { count, .. }) => Ok(Err(count)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The stage in f32 within the limit of memory that the user set, with weights that pass through where it must be so; refused where that is
+    /// not enough.
+    fn within_budget(&self, count: usize) -> Result<Form> {
+        let form = self.stage.form(&self.device, DType::F32)?;
+        let Some(allowed) = self.device.budget().map(|bytes| bytes.saturating_sub(self.stage.beside)) else {
+            return Ok(form);
+        };
+        let may_stream = self.device.streaming() != Streaming::Off && self.stage.part != Part::Vae;
+        let form = match form.peak_bytes() > allowed && may_stream {
+            true => self.stage.form_within(&self.device, DType::F32, Some(allowed))?,
+            false => form,
+        };
+        let needed = form.peak_bytes();
+        if needed <= allowed {
+            return Ok(form);
+        }
+        let detail = format!(
+            " in f16, and in f32 it needs {} MiB, more than the limit of memory allows",
+            needed.div_ceil(1 << 20)
+        );
+        let remedies = vec![Remedy::LargerLimit];
+        Err(Error::NonFinite { stage: self.stage.name.into(), count, detail, remedies })
+    }
+
+    fn overflow(&self, count: usize) -> Error {
+        let (detail, remedies) = match self.storage {
+            DType::F16 => (" in f16", vec![Remedy::AutomaticPrecision, Remedy::SinglePrecision]),
+            _ => (" in f32: the weights or the input are damaged", Vec::new()),
+        };
+        Error::NonFinite { stage: self.stage.name.into(), count, detail: detail.into(), remedies }
+    }
+}
+
+fn non_finite(outputs: &Outputs) -> usize {
+    outputs.values().flatten().filter(|v| !v.is_finite()).count()
+}
