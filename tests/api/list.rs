@@ -25,6 +25,11 @@ impl List<'_> {
         for item in self.tree.0[module].iter().filter(shown) {
             if let Item::Use(one) = item {
                 for (alias, from) in leaves(&one.tree) {
+                    // Another crate, as a whole.
+                    if from == ["wgpu"] {
+                        self.lines.push(format!("crate {path}::{alias}"));
+                        continue;
+                    }
                     let item = self.tree.follow(module, &from, Wanted::Item);
                     let found = item.or_else(|| self.tree.follow(module, &from, Wanted::Module));
                     let (at, name) = found.unwrap_or_else(|| panic!("{path}: {} leads nowhere", from.join("::")));

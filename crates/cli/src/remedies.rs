@@ -46,7 +46,8 @@ fn message(error: &Error) -> String {
     let text = error.to_string();
     let option = error.field().and_then(|field| {
         let key = format!("`{field}`");
-        let option = with_options(&key);
+        // What is no field of a job is an option of a command's own.
+        let option = if field == "stage" { "--stage".into() } else { with_options(&key) };
         (option != key).then(|| text.replacen(field, &option, 1))
     });
     with_options(option.as_deref().unwrap_or(&text)).into_owned()

@@ -151,7 +151,7 @@ fn weight_types_are_planned_kept_and_repeated() {
     refuses(&["x", "--vram", "4", "--device", "cpu"], &["--vram", "4GB"]);
     refuses(&["x", "--vram", "4GB", "--device", "cpu"], &["--vram", "--device"]);
     refuses(&["plan", "--vram", "4GB", "--device", "cpu"], &["--vram", "--device"]);
-    refuses(&["x", "--stream-weights", "on", "--device", "cpu"], &["--stream-weights on", "--device"]);
+    refuses(&["x", "--stream-weights", "on", "--device", "cpu"], &["--stream-weights: on: ", "--device"]);
     refuses(&["x", "--stream-weights", "sometimes", "--device", "cpu"], &["--stream-weights", "auto"]);
 }
 
