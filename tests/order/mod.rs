@@ -278,7 +278,7 @@ fn presets_and_names_fill_what_is_not_asked() {
         |json: Value| Job::from_json(&json.to_string()).expect("a job").order(&Places::default()).expect_err("refused");
     let told = refused(json!({ "version": 1, "model": { "oms": "off" }, "request": { "oms": { "prompt": "x" } } }))
         .to_string();
-    assert!(told.starts_with("`oms.prompt`: needs a module, add `model.oms`"), "{told}");
+    assert!(told.starts_with("oms.prompt: needs a module, add `model.oms`"), "{told}");
     let told = refused(json!({ "version": 1, "request": { "variation": { "seed": 1 } } })).to_string();
     assert_eq!(told, "`variation.seed`: says nothing without `variation.strength`");
     assert!(

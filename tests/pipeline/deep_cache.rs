@@ -311,8 +311,8 @@ fn runs_are_as_planned() {
 fn what_does_not_go_is_refused() {
     let pipeline = demo();
     let refused = |request: &Request| pipeline.plan(request).expect_err("refused").to_string();
-    assert!(refused(&request(cache(0, 2))).contains("`deep_cache.interval`: expected 1 to 1000, got 0"));
-    assert!(refused(&request(cache(2, 0))).contains("`deep_cache.depth`: expected 1 to 65536, got 0"));
+    assert!(refused(&request(cache(0, 2))).contains("deep_cache.interval: expected 1 to 1000, got 0"));
+    assert!(refused(&request(cache(2, 0))).contains("deep_cache.depth: expected 1 to 65536, got 0"));
     assert!(refused(&request(cache(2, 99))).contains("deep-cache: expected a depth from 1 to"));
     let controlled = Request { controls: vec![ControlRequest::default()], ..request(cache(2, 2)) };
     assert!(controlled.validate().expect_err("refused").to_string().contains("does not go with ControlNets"));

@@ -73,7 +73,7 @@ fn intervals_that_are_none_are_refused() {
     let pipeline = demo();
     for (start, end) in [(0.5, 0.5), (0.6, 0.2), (-0.1, 1.0), (0.0, 1.1), (f64::NAN, 1.0)] {
         let error = pipeline.plan(&within(start, end)).expect_err("refused").to_string();
-        assert!(error.starts_with("`guidance_interval`: expected"), "{start}, {end}: {error}");
+        assert!(error.starts_with("guidance_interval: expected"), "{start}, {end}: {error}");
     }
 }
 
