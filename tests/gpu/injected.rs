@@ -14,7 +14,7 @@ use chiaro::{ErrorCode, Result, Tier};
 use super::executor::values;
 use crate::support::adapter;
 
-const WIDTHS: [usize; 6] = [32, 64, 32, 64, 96, 32];
+const WIDTHS: [usize; 9] = [64, 96, 64, 128, 32, 64, 64, 96, 32];
 
 fn weights() -> Vec<Arc<Constant>> {
     // Products keep the size of their inputs.
