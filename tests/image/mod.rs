@@ -1,5 +1,6 @@
 //! Pixels and files.
 
+mod bytes;
 mod kinds;
 mod metadata;
 mod photos;
@@ -7,7 +8,7 @@ mod sheets;
 
 use chiaro::image::{Rgb8Image, png_text, read_png, side_by_side, write_png};
 
-fn gradient(width: usize, height: usize) -> Rgb8Image {
+pub(super) fn gradient(width: usize, height: usize) -> Rgb8Image {
     let data = (0..width * height * 3).map(|i| (i * 7 % 256) as u8).collect();
     Rgb8Image { width, height, data }
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::Result;
-use crate::image::Rgb8Image;
+use crate::image::{PictureFormat, Rgb8Image, encode_picture};
 use crate::pipeline::model::adapters::AdapterReport;
 use crate::pipeline::model::control::Control;
 use crate::pipeline::model::embeddings::EmbeddingReport;
@@ -17,6 +16,7 @@ use crate::pipeline::request::fields::png;
 use crate::pipeline::request::{Request, Upscale};
 use crate::record::DevicePicture;
 use crate::sampling::{PictureNoise, RngKind, SigmaSchedule, SolverKind};
+use crate::{Error, Result};
 
 /// A finished picture.
 #[derive(Debug, Clone)]
@@ -42,6 +42,16 @@ impl Picture {
     /// Keywords and texts for the PNG: `parameters` as AUTOMATIC1111 writes it, and everything as JSON under `chiaro`.
     pub fn text_chunks(&self) -> Vec<(String, String)> {
         vec![("parameters".into(), self.infotext.clone()), ("chiaro".into(), self.parameters.to_string())]
+    }
+
+    /// The bytes of its PNG with these texts, as [`write_png`](crate::image::write_png) writes them to a file. For other formats:
+    /// [`encode_picture`].
+    ///
+    /// # Errors
+    /// When the picture was made one that no PNG can hold, of no pixels or of more values than its size has.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        let encoded = encode_picture(PictureFormat::Png, &self.image, &self.text_chunks());
+        encoded.map(|(bytes, _)| bytes).map_err(|message| Error::shape("png", message))
     }
 }
 
