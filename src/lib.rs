@@ -68,6 +68,15 @@
 #[macro_use]
 mod named;
 
+/// The programs in these pages compile.
+#[cfg(all(doctest, feature = "demo"))]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/LIBRARY.md")]
+    struct Library;
+}
+
 #[cfg(feature = "unstable")]
 pub mod doctor;
 pub mod engine;

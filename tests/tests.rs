@@ -16,6 +16,7 @@ mod mutations;
 mod ops;
 #[cfg(all(feature = "demo", feature = "unstable"))]
 mod order;
+mod pages;
 #[cfg(all(feature = "demo", feature = "unstable"))]
 mod pipeline;
 #[cfg(feature = "unstable")]

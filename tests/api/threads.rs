@@ -96,6 +96,8 @@ fn every_public_type_is_shared_by_threads() {
         chiaro::lookup::OmsReport,
         chiaro::lookup::Places,
         chiaro::lookup::SingleFile,
+        chiaro::shared::DevicePicture,
+        chiaro::shared::HostDevice,
         chiaro::recipe::Program,
         chiaro::recipe::Recipe,
         chiaro::recipe::RecipeAdapter,

@@ -1,5 +1,6 @@
 //! The real binary: what it prints, what it writes, how it fails.
 
+mod command_lines;
 mod control;
 mod doctor;
 mod failures;
