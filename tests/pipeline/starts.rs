@@ -226,7 +226,7 @@ fn what_cannot_be_started_is_refused() {
     let spacing = Some(TimestepSpacing::Trailing);
     refused(Request { zero_terminal_snr: true, timestep_spacing: spacing, ..short("x") }, "zero SNR");
     refused(Request { batch: 0, ..short("x") }, "batch");
-    refused(Request { guidance_rescale: 2.0, ..short("x") }, "guidance-rescale");
+    refused(Request { guidance_rescale: 2.0, ..short("x") }, "guidance_rescale");
 }
 
 /// One More Step restores the means of black and white pictures under every solver as under DDIM.
