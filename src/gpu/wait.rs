@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use super::device::{Gpu, Owner};
 use super::fault::DriverFault;
-use super::one_line;
 use crate::Result;
 
 /// Work that the queue was given.
@@ -78,7 +77,9 @@ impl Gpu {
                 Ok(Err(wgpu::PollError::Timeout)) if started.elapsed() < self.patience() => {}
                 Ok(Err(wgpu::PollError::Timeout)) => self.no_answer(),
                 // What a device that is gone was given has no number to wait for.
-                Ok(Err(error)) => return Err(self.unreported(one_line(&error.to_string()))),
+                Ok(Err(wgpu::PollError::WrongSubmissionIndex(..))) => {
+                    self.note("the device was lost: what it was given did not begin".into());
+                }
                 Err(_) => self.note("the device was lost while it was waited for".into()),
             }
         }

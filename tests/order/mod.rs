@@ -280,7 +280,7 @@ fn presets_and_names_fill_what_is_not_asked() {
         .to_string();
     assert!(told.starts_with("oms.prompt: needs a module, add `model.oms`"), "{told}");
     let told = refused(json!({ "version": 1, "request": { "variation": { "seed": 1 } } })).to_string();
-    assert_eq!(told, "`variation.seed`: says nothing without `variation.strength`");
+    assert_eq!(told, "variation.seed: says nothing without `variation.strength`");
     assert!(
         refused(json!({ "version": 1, "model": { "name": "no/such" } }))
             .to_string()

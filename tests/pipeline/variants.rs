@@ -144,7 +144,7 @@ fn what_cannot_be_meant_is_refused() {
     let (_, run) = golden.runs().pop().expect("a run");
     let (pipeline, asked) = instructed(&golden, &run, &host);
     let none = refusal(&pipeline, Request { image: None, ..asked.clone() });
-    assert!(none.contains("--image"), "{none}");
+    assert!(none.contains("`image.file`"), "{none}");
     let image =
         asked.image.clone().map(|image| InitImage { mask: Some(vec![1.0; image.width * image.height]), ..image });
     let masked = refusal(&pipeline, Request { image, ..asked.clone() });

@@ -34,7 +34,7 @@ pub struct Picture {
     pub infotext: String,
     /// What happened on the way that a user should know: a stage redone in f32.
     pub notes: Vec<String>,
-    /// The same pixels on the device, where [`Request::on_device`](crate::Request::on_device) asks for them and a GPU drew them whole.
+    /// The same pixels on the device, where [`Request::on_device`](crate::pipeline::Request::on_device) asks for them and a GPU drew them whole.
     pub on_device: Option<Arc<DevicePicture>>,
 }
 

@@ -107,7 +107,7 @@ pub struct Request {
     /// Whether previews will be drawn ([`Generation::preview`](crate::pipeline::Generation::preview)): plans then count their decoder. Not written down.
     #[serde(skip)]
     pub previews: bool,
-    /// Whether finished pictures are handed out as they lie on the device, too ([`Picture::on_device`](crate::Picture::on_device)): a host application
+    /// Whether finished pictures are handed out as they lie on the device, too ([`Picture::on_device`](crate::pipeline::Picture::on_device)): a host application
     /// shows them without a way through its memory. Of GPUs alone. Not written down.
     #[serde(skip)]
     pub on_device: bool,
