@@ -2,7 +2,7 @@
 
 pub(crate) mod parameters;
 pub(crate) mod repeat;
-#[cfg(test)]
+#[cfg(all(test, feature = "demo"))]
 mod round_trip_tests;
 
 /// The form of this program's own record in a picture, written as `record`. Without one it is of before there was a number, which reads as 1. A field of
