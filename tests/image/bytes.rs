@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use chiaro::image::{PictureFormat, decode_photo, encode_picture, metadata_in, open_photo, read_metadata, write_png};
+#[cfg(feature = "demo")]
+use chiaro::image::write_png;
+use chiaro::image::{PictureFormat, decode_photo, encode_picture, metadata_in, open_photo, read_metadata};
 #[cfg(feature = "demo")]
 use chiaro::recipe::{read_recipe, recipe_in};
 #[cfg(feature = "demo")]
