@@ -6,7 +6,7 @@
 
 mod job;
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::Result;
 use crate::order::Load;
@@ -64,7 +64,6 @@ pub struct Engine {
     device: RwLock<Device>,
     /// The most recently used last.
     models: Mutex<Vec<(ModelKey, Pipeline)>>,
-    most_models: usize,
 }
 
 /// Models whose files stay open.
@@ -74,7 +73,7 @@ impl Engine {
     /// An engine on an opened device. Compiled networks stay within `residency`; all models of the device count together.
     pub fn new(device: Device, residency: Residency) -> Self {
         device.set_residency(residency);
-        Engine { device: RwLock::new(device), models: Mutex::default(), most_models: MOST_MODELS }
+        Engine { device: RwLock::new(device), models: Mutex::default() }
     }
 
     /// Where it computes.
@@ -118,7 +117,7 @@ impl Engine {
         };
         let mut models = self.lock();
         models.push((key.clone(), pipeline.clone()));
-        let surplus = models.len().saturating_sub(self.most_models);
+        let surplus = models.len().saturating_sub(MOST_MODELS);
         let gone: Vec<_> = models.drain(..surplus).collect();
         drop(models);
         drop(gone);
@@ -156,14 +155,7 @@ impl Engine {
         self.device().release();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(ModelKey, Pipeline)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(ModelKey, Pipeline)>> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// Engines are shared between threads as they are.
-const _: fn() = || {
-    fn shared<T: Send + Sync + 'static>() {}
-    shared::<Arc<Engine>>();
-    shared::<JobHandle>();
-};

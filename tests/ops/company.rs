@@ -177,14 +177,7 @@ fn tokens_are_merged_alone_as_together() {
 /// Devices of every sort, by their capabilities.
 fn devices() -> Vec<Caps> {
     let software = Caps { kind: AdapterKind::Software, subgroups: true, subgroup_size: (8, 8), ..Caps::webgpu() };
-    let gpu = Caps {
-        kind: AdapterKind::Discrete,
-        max_workgroup_bytes: 48 << 10,
-        max_invocations: 1024,
-        subgroups: true,
-        subgroup_size: (32, 32),
-        ..Caps::webgpu()
-    };
+    let gpu = adapter::discrete_caps();
     let half = Caps { storage: DType::F16, shader_f16: true, ..gpu.clone() };
     let matrices = |size| Caps { matrices: vec![MatrixShape::square(size)], ..half.clone() };
     vec![Caps::host(), Caps::webgpu(), software, gpu, half.clone(), matrices(16), matrices(8)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chiaro::models::{ClipTextConfig, ClipTextModel, Shortcuts, TextStates, TokenMerging, Unet, UnetConfig};
 use chiaro::pipeline::{Device, Event, Picture, Pipeline, Precision, Request, Source};
-use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, MatrixShape, Outputs, Recording, Role};
+use chiaro::record::{Backend, Caps, DType, HostBackend, MatrixShape, Outputs, Recording, Role};
 use chiaro::sampling::{RngKind, SolverKind};
 use chiaro::weights::{WeightFile, WeightType, Weights};
 
@@ -183,14 +183,7 @@ fn pictures_are_the_same_in_any_company_on_the_gpu_in_half_precision() {
 /// several.
 #[test]
 fn networks_have_the_same_kernels_for_any_number_of_rows() {
-    let gpu = Caps {
-        kind: AdapterKind::Discrete,
-        max_workgroup_bytes: 48 << 10,
-        max_invocations: 1024,
-        subgroups: true,
-        subgroup_size: (32, 32),
-        ..Caps::webgpu()
-    };
+    let gpu = adapter::discrete_caps();
     let half = Caps { storage: DType::F16, shader_f16: true, ..gpu.clone() };
     let matrices = Caps { matrices: vec![MatrixShape::square(16)], ..half.clone() };
     for (name, record) in networks([64, 64]) {

@@ -6,16 +6,12 @@ use std::time::Duration;
 use chiaro::engine::{Engine, JobEvent, JobHandle, ModelKey};
 use chiaro::gpu::{DriverFault, GpuBackend, GpuOptions};
 use chiaro::pipeline::{Device, Event, OmsSource, Pipeline, Precision, Request, Residency, Source};
-use chiaro::record::{Backend, DType, HostBackend};
+use chiaro::record::DType;
 use chiaro::{Error, ErrorCode};
 
+use super::resident::devices;
 use super::runs::draw;
 use crate::support::adapter;
-
-fn devices() -> Vec<(&'static str, Device)> {
-    let device = |backend: Arc<dyn Backend>| Device::new(backend, Precision::F32).expect("f32 is everywhere");
-    vec![("host", device(Arc::new(HostBackend::default()))), ("gpu", device(Arc::new(adapter::open(DType::F32))))]
-}
 
 fn demo(device: &Device) -> Pipeline {
     Pipeline::load(&Source::DemoModel, Some(&OmsSource::demo()), device.clone()).expect("the demo model")

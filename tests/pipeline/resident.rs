@@ -20,7 +20,8 @@ use crate::support::control::write_folder;
 use crate::support::golden::committed;
 use crate::support::xl_folder::{refiner, sdxl};
 
-fn devices() -> Vec<(&'static str, Device)> {
+/// Both executors.
+pub(super) fn devices() -> Vec<(&'static str, Device)> {
     let device = |backend: Arc<dyn Backend>| Device::new(backend, Precision::F32).expect("f32 is everywhere");
     vec![("host", device(Arc::new(HostBackend::default()))), ("gpu", device(Arc::new(adapter::open(DType::F32))))]
 }

@@ -1,7 +1,7 @@
 //! The GPU that the tests run on.
 
 use chiaro::gpu::{AdapterInfo, GpuBackend, GpuOptions, adapters, choose_adapter};
-use chiaro::record::{AdapterKind, DType};
+use chiaro::record::{AdapterKind, Caps, DType};
 
 /// The adapter that `CHIARO_TEST_ADAPTER` names (a number or a part of a name), else the first hardware one, else the
 /// first of all. With `CHIARO_TEST_AS_GPU` a software adapter passes for a GPU, so that the kernels of GPUs are chosen; with
@@ -45,4 +45,16 @@ pub(crate) fn open_with(storage: DType, options: GpuOptions) -> GpuBackend {
 /// Checks and poison on, in a release build too.
 pub(crate) fn test_options() -> GpuOptions {
     GpuOptions { checks: true, poison: true, ..GpuOptions::default() }
+}
+
+/// What a discrete GPU of the usual size can do, with no driver behind it: for what is chosen by capabilities alone.
+pub(crate) fn discrete_caps() -> Caps {
+    Caps {
+        kind: AdapterKind::Discrete,
+        max_workgroup_bytes: 48 << 10,
+        max_invocations: 1024,
+        subgroups: true,
+        subgroup_size: (32, 32),
+        ..Caps::webgpu()
+    }
 }

@@ -91,7 +91,12 @@ impl Device {
                     .advise([Remedy::AutomaticPrecision, Remedy::SinglePrecision]));
             }
         };
-        Ok(Device {
+        Ok(Device::with_storage(backend, storage, precision == Precision::Auto && storage == DType::F16))
+    }
+
+    /// Everything as it is where nobody asks for something else.
+    fn with_storage(backend: Arc<dyn Backend>, storage: DType, may_widen: bool) -> Device {
+        Device {
             backend,
             storage,
             weights: WeightTypes::default(),
@@ -100,11 +105,11 @@ impl Device {
             vae_tiling: VaeTiling::default(),
             streaming: Streaming::Auto,
             streamed: [false; Part::COUNT],
-            may_widen: precision == Precision::Auto && storage == DType::F16,
+            may_widen,
             remarks: Vec::new(),
             hash_file: None,
             programs: Arc::default(),
-        })
+        }
     }
 
     /// The same device, with these tiles for its products in place of those that its file had.
@@ -128,20 +133,7 @@ impl Device {
     pub(crate) fn for_plans(storage: DType) -> Device {
         let unlimited = Caps { binding_alignment: 256, max_workgroups: 65_535, ..Caps::host() };
         let caps = Caps { name: "plans".into(), kind: AdapterKind::Virtual, shader_f16: true, ..unlimited };
-        Device {
-            backend: Arc::new(Paper(caps)),
-            storage,
-            weights: WeightTypes::default(),
-            tuning: Arc::default(),
-            budget: None,
-            vae_tiling: VaeTiling::default(),
-            streaming: Streaming::Auto,
-            streamed: [false; Part::COUNT],
-            may_widen: false,
-            remarks: Vec::new(),
-            hash_file: None,
-            programs: Arc::default(),
-        }
+        Device::with_storage(Arc::new(Paper(caps)), storage, false)
     }
 
     /// The adapter's name, or "cpu".

@@ -84,17 +84,16 @@ impl Programs {
         [pool.hits, pool.evictions]
     }
 
-    /// A lease of the program, and whether it is there.
-    pub(crate) fn lease(self: &Arc<Self>, key: String, networks: &[u64], keeps_features: bool) -> (Lease, bool) {
+    /// A lease of the program, which may be there or not.
+    pub(crate) fn lease(self: &Arc<Self>, key: String, networks: &[u64], keeps_features: bool) -> Lease {
         let mut pool = self.lock();
         pool.clock += 1;
         let used = pool.clock;
         let new = || Entry { program: None, holders: 0, used, networks: networks.to_vec(), keeps_features };
         let entry = pool.entries.entry(key.clone()).or_insert_with(new);
         (entry.holders, entry.used) = (entry.holders + 1, used);
-        let there = entry.program.is_some();
-        pool.hits += u64::from(there);
-        (Lease { programs: Arc::clone(self), key }, there)
+        pool.hits += u64::from(entry.program.is_some());
+        Lease { programs: Arc::clone(self), key }
     }
 
     /// Evicts until `needed` more bytes keep the backend within `limit`, or nothing is left to evict. What has weights in common with `networks`

@@ -8,9 +8,10 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::device::kept;
 use crate::pipeline::files::source::Component;
 use crate::record::Cancel;
-use crate::{Error, Result, files, image};
+use crate::{Result, files};
 
 /// A weight file of a model: its component, its folder, its stem, and whether the half-precision variant is taken.
 pub(crate) type Named = (&'static str, Component, &'static str, bool);
@@ -75,8 +76,8 @@ impl Drop for Hashes {
 }
 
 /// One file after the other: reading them is what takes the time.
-fn all(files: &[Named], kept: Option<&Path>, stop: &Cancel) -> Result<Found> {
-    let before = kept.map(Kept::read).unwrap_or_default();
+fn all(files: &[Named], place: Option<&Path>, stop: &Cancel) -> Result<Found> {
+    let before = place.map(Kept::read).unwrap_or_default();
     let mut now = before.clone();
     let mut found = Found::new();
     for (name, component, stem, prefer_f16) in files {
@@ -93,9 +94,9 @@ fn all(files: &[Named], kept: Option<&Path>, stop: &Cancel) -> Result<Found> {
         }
         found.insert(name, tensors.sha256()?);
     }
-    if let Some(path) = kept.filter(|_| now.files.len() > before.files.len() || now.files != before.files) {
+    if let Some(path) = place.filter(|_| now.files != before.files) {
         // Without them the next run computes them again.
-        let _ = now.write(path);
+        let _ = kept::save(Some(path.to_owned()), &now);
     }
     Ok(found)
 }
@@ -143,14 +144,5 @@ impl Kept {
         let text = files::read(path, MAX_BYTES, "hashes of weight files").ok();
         let kept: Option<Kept> = text.and_then(|text| serde_json::from_slice(&text).ok());
         kept.filter(|kept| kept.version == VERSION).unwrap_or(Kept { version: VERSION, files: BTreeMap::new() })
-    }
-
-    fn write(&self, path: &Path) -> Result<()> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        }
-        let text = serde_json::to_vec(self)
-            .map_err(|e| Error::model(format!("{}: {e}", path.display())).in_file(path.display()))?;
-        image::write_file(path, &text, true).map(drop)
     }
 }

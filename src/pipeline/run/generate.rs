@@ -14,7 +14,7 @@ use crate::pipeline::model::pipeline::Pipeline;
 use crate::pipeline::png::parameters::{Picture, alone, infotext, parameters};
 use crate::pipeline::request::{Request, Upscale};
 use crate::pipeline::run::control_inputs::ControlInputs;
-use crate::pipeline::run::denoise::{Batch, network_input};
+use crate::pipeline::run::denoise::Batch;
 use crate::pipeline::run::event::Event;
 use crate::pipeline::run::itinerary::{Itinerary, Leg, Pass, Work};
 use crate::pipeline::run::open_stage::OpenStage;
@@ -152,20 +152,27 @@ impl Generation {
 
     /// One unit of work, in this job's turn, on the device's threads.
     fn unit(&mut self) -> Result<Option<Event>> {
-        let device = self.pipeline.device().clone();
-        let _turn = device.programs().turn(&self.cancel)?;
-        device.backend().install(|| {
-            self.cancel.check()?;
-            let Some(leg) = self.legs.front().cloned() else { return Ok(None) };
-            let event = caught("generate", || self.work(&leg))?;
-            self.done += 1;
-            if self.done == leg.units() {
-                self.done = 0;
-                self.legs.pop_front();
-                self.leave(&leg);
+        self.in_turn(|job| {
+            let Some(leg) = job.legs.front().cloned() else { return Ok(None) };
+            let event = job.work(&leg)?;
+            job.done += 1;
+            if job.done == leg.units() {
+                job.done = 0;
+                job.legs.pop_front();
+                job.leave(&leg);
             }
             Ok(event)
         })
+    }
+
+    /// Does something on the device's threads when it is this job's turn there.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] when the job is stopped before that; what `work` gives, and a panic in it.
+    pub(crate) fn in_turn<T: Send>(&mut self, work: impl FnOnce(&mut Self) -> Result<T> + Send) -> Result<T> {
+        let device = self.pipeline.device().clone();
+        let _turn = device.programs().turn(&self.cancel)?;
+        device.backend().install(|| caught("generate", || work(self)))
     }
 
     /// Closes what no leg that follows at once needs.
@@ -206,23 +213,15 @@ impl Generation {
         let pass = &self.itinerary.passes[leg.pass];
         let (pipeline, size) = (pass.pipeline.clone(), pass.size);
         let is_last = leg.pass + 1 == self.itinerary.passes.len();
-        let mut decoder = match self.open.take() {
-            Some(open) => open,
-            None => pipeline.decoder_stage(self.asked.count, size).open(pipeline.device(), &self.cancel)?,
-        };
+        let mut decoder = self.open_as(pipeline.decoder_stage(self.asked.count, size))?;
         let image = at - self.first();
-        let mut unscaled = self.images[image].latents.clone();
-        pipeline.vae.unscale_latents(&mut unscaled);
-        let input = network_input(&unscaled, pipeline.latent_shape(size));
-        let mut outputs = decoder.run(&[(names::LATENTS, &input)], &mut self.notes)?;
+        let (latents, shape) = (self.images[image].latents.clone(), pipeline.latent_shape(size));
+        let mut drawn = decoder.decode(&pipeline.vae, latents, shape, size, &mut self.notes)?;
         // What is mixed with the picture that it started from is only in host memory.
         let is_whole = is_last && self.asked.image.as_ref().is_none_or(|init| init.mask.is_none());
         let on_device =
             (self.asked.on_device && is_whole).then(|| decoder.picture(names::OUT, pipeline.vae.pixel_range()));
         self.open = Some(decoder);
-        let mut pixels = outputs.remove(names::OUT).unwrap_or_default();
-        pipeline.vae.image_output(&mut pixels);
-        let mut drawn = Rgb8Image::from_unit_range(&pixels, size.0, size.1)?;
         if let Some(init) = &self.asked.image
             && self.asked.paste_back.unwrap_or(self.pipeline.kind.shown == Shown::Nothing)
         {

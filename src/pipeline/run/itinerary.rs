@@ -175,9 +175,12 @@ impl Itinerary {
             if pass.takes_one_more_step() {
                 legs.push(leg(Work::OneMoreStep, pictures));
             }
+            let forms = pass.forms();
             for first in pictures.clone().step_by(self.batch) {
                 let batch = first..pictures.end.min(first + self.batch);
-                legs.extend(pass.forms().into_iter().map(|(calls, call)| leg(Work::Denoise { calls, call }, &batch)));
+                let denoise =
+                    |(calls, call): &(Range<usize>, Call)| Work::Denoise { calls: calls.clone(), call: call.clone() };
+                legs.extend(forms.iter().map(|form| leg(denoise(form), &batch)));
             }
             if pass.ends != Ends::Latents {
                 legs.push(leg(Work::Decode, pictures));

@@ -1,13 +1,15 @@
 //! A compiled stage: run, and redone in f32 when half precision overflows.
 
+use crate::image::Rgb8Image;
+use crate::models::{Autoencoder, names};
 use crate::pipeline::device::Device;
 use crate::pipeline::device::programs::Lease;
 use crate::pipeline::device::weight_types::{Part, Streaming};
-use crate::pipeline::run::tiling::Form;
-use crate::record::{Cancel, DType, DevicePicture, Outputs, PixelRange, Run};
-use crate::{Error, ErrorCode, Remedy, Result};
-
+use crate::pipeline::run::denoise::network_input;
 use crate::pipeline::run::stage::{Identity, Stage};
+use crate::pipeline::run::tiling::Form;
+use crate::record::{Cancel, DType, DevicePicture, Outputs, PixelRange, Run, Shape};
+use crate::{Error, ErrorCode, Remedy, Result};
 
 /// A compiled stage. Dropping it releases its memory, or leaves it to those who come later ([`Residency`](crate::pipeline::Residency)).
 pub(crate) struct OpenStage {
@@ -28,7 +30,7 @@ impl Stage {
     }
 
     fn open_as(self, device: &Device, storage: DType, cancel: &Cancel) -> Result<OpenStage> {
-        let (lease, _) = self.lease(device, storage);
+        let lease = self.lease(device, storage);
         let (device, cancel) = (device.clone(), cancel.clone());
         let mut open = OpenStage { stage: self, device, storage, lease: None, note: None, cancel };
         open.load(&lease, 0)?;
@@ -99,13 +101,30 @@ impl OpenStage {
             // The old lease first: what it held is not needed beside what comes.
             self.lease = None;
             self.storage = DType::F32;
-            let (lease, _) = self.stage.lease(&self.device, DType::F32);
+            let lease = self.stage.lease(&self.device, DType::F32);
             self.load(&lease, count)?;
             self.lease = Some(lease);
             notes.extend(self.note.take());
             return self.run_once(inputs, false)?.map_err(|count| self.overflow(count));
         }
         Err(self.overflow(count))
+    }
+
+    /// Of the decoder of `vae`: x̃_0 `[c, h, w]` / scaling_factor → RGB of (width, height) pixels.
+    pub(crate) fn decode(
+        &mut self,
+        vae: &Autoencoder,
+        mut latents: Vec<f32>,
+        shape: Shape,
+        (width, height): (usize, usize),
+        notes: &mut Vec<String>,
+    ) -> Result<Rgb8Image> {
+        vae.unscale_latents(&mut latents);
+        let input = network_input(&latents, shape);
+        let mut outputs = self.run(&[(names::LATENTS, &input)], notes)?;
+        let mut pixels = outputs.remove(names::OUT).unwrap_or_default();
+        vae.image_output(&mut pixels);
+        Rgb8Image::from_unit_range(&pixels, width, height)
     }
 
     /// An output of the last run as a picture on the device; `None` where the program makes none there.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::image::Rgb8Image;
-use crate::models::layout::to_channels_last;
-use crate::models::{Autoencoder, names};
+use crate::models::Autoencoder;
 use crate::pipeline::device::residency::Numbered;
 use crate::pipeline::model::pipeline::Pipeline;
 use crate::pipeline::request::Request;
@@ -62,18 +61,18 @@ impl Generation {
         let Some((size, x0)) = self.pass().map(|pass| pass.size).zip(self.denoised(image)) else {
             return Ok(None);
         };
-        let pipeline = self.pipeline.clone();
-        let _turn = pipeline.device.programs().turn(&self.cancel)?;
-        pipeline.device.backend().install(|| {
-            let mut preview = match self.preview.take().filter(|preview| preview.size == size) {
+        self.in_turn(|job| {
+            let pipeline = job.pipeline.clone();
+            let mut preview = match job.preview.take().filter(|preview| preview.size == size) {
                 Some(preview) => preview,
                 None => {
-                    let decoder = pipeline.preview_stage(&self.asked, size).open(&pipeline.device, &self.cancel)?;
+                    let decoder = pipeline.preview_stage(&job.asked, size).open(&pipeline.device, &job.cancel)?;
                     Preview { size, decoder }
                 }
             };
-            let drawn = preview.draw(&pipeline, x0);
-            self.preview = Some(preview);
+            let (vae, shape) = (pipeline.preview_vae(), pipeline.latent_shape(size));
+            let drawn = preview.decoder.decode(vae, x0, shape, size, &mut Vec::new());
+            job.preview = Some(preview);
             drawn.map(Some)
         })
     }
@@ -83,17 +82,5 @@ impl Generation {
         let batch = self.batch.as_ref().filter(|batch| batch.pictures.contains(&image))?;
         let seen = batch.solver(image).denoised();
         (!seen.is_empty()).then(|| seen.to_vec())
-    }
-}
-
-impl Preview {
-    fn draw(&mut self, pipeline: &Pipeline, mut latents: Vec<f32>) -> Result<Rgb8Image> {
-        let (vae, shape) = (pipeline.preview_vae(), pipeline.latent_shape(self.size));
-        vae.unscale_latents(&mut latents);
-        let input = to_channels_last(&latents, 1, shape.c, shape.h * shape.w);
-        let mut outputs = self.decoder.run(&[(names::LATENTS, &input)], &mut Vec::new())?;
-        let mut pixels = outputs.remove(names::OUT).unwrap_or_default();
-        vae.image_output(&mut pixels);
-        Rgb8Image::from_unit_range(&pixels, self.size.0, self.size.1)
     }
 }

@@ -9,9 +9,7 @@ use crate::pipeline::device::residency::Residency;
 use crate::pipeline::device::vae_tiling::VaeTiling;
 use crate::pipeline::device::weight_types::Part;
 use crate::pipeline::run::tiling::{Bands, Chains, Form, choose};
-use crate::record::{
-    Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Program, Recording, StreamPlan, Traffic, plan,
-};
+use crate::record::{Caps, Chain, ChainPlan, ChainProgram, DType, MemoryPlan, Program, Recording, StreamPlan, Traffic};
 
 /// Makes a stage's recording for given capabilities.
 type Record = Box<dyn Fn(&Caps) -> Result<Recording> + Send>;
@@ -168,10 +166,11 @@ impl Stage {
 
     /// What the stage will take.
     pub(crate) fn plan(&self, device: &Device) -> Result<StagePlan> {
-        let key =
-            format!("plan of {} {:?} {}", self.name, [self.runs, self.reusing], self.key(device, device.storage()));
+        let key = format!("plan of {}", self.key(device, device.storage()));
         let known = device.programs().known(key, &self.identity.networks, || self.make_plan(device))?;
-        Ok(StagePlan::clone(&known))
+        // What is known is of one run, whoever asked first and however often that ran.
+        let reusing_runs = if known.bands.is_some() { 0 } else { self.reusing };
+        Ok(StagePlan { name: self.name, runs: self.runs, reusing_runs, ..StagePlan::clone(&known) })
     }
 
     fn make_plan(&self, device: &Device) -> Result<StagePlan> {
@@ -227,8 +226,8 @@ impl Stage {
         }
     }
 
-    /// A lease of the program, and whether it is there. Of one that keeps features, a lease of its own.
-    pub(super) fn lease(&self, device: &Device, storage: DType) -> (Lease, bool) {
+    /// A lease of the program. Of one that keeps features, a lease of its own.
+    pub(super) fn lease(&self, device: &Device, storage: DType) -> Lease {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut key = self.key(device, storage);
         if self.keeps_features {
@@ -261,13 +260,12 @@ impl Stage {
         form: Form,
     ) -> Result<(Box<dyn Program>, Option<String>)> {
         let caps = device.caps_with(storage);
-        let recording = match form {
-            Form::Whole(recording, _) => *recording,
+        let (recording, plan) = match form {
+            Form::Whole(recording, plan) => (*recording, plan),
             Form::Banded(chain, plan, _) => return Ok((self.banded(device, caps, chain, plan), None)),
         };
         let missing = device.backend().missing_constant_bytes(&recording);
-        let plan = plan(&recording)?;
-        let needed = plan.peak_bytes() - (plan.constant_bytes as u64).min(plan.peak_bytes()) + missing;
+        let needed = plan.peak_bytes() - plan.constant_bytes as u64 + missing;
         let _weights = self.make_room(device, needed);
         let refused = match device.backend().compile(recording) {
             Err(error) if error.is_too_large() => error,
