@@ -165,6 +165,27 @@ fn what_is_released_or_dropped_is_gone() {
     }
 }
 
+/// So is what a job leaves that is dropped in the middle, when nobody else has its model.
+#[test]
+fn a_job_that_is_dropped_with_its_model_leaves_nothing() {
+    for (on, device) in devices() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let base = device.statistics().allocated_bytes;
+        device.set_residency(Residency::On);
+        for Case { name, pipeline, request, _files } in cases(&device, folder.path()) {
+            for events in [1, 3, 5] {
+                let mut generation = pipeline.clone().generate(request.clone()).expect("the request fits");
+                generation.by_ref().take(events).for_each(|event| drop(event.expect("it goes on")));
+            }
+            let mut generation = pipeline.generate(request).expect("the request fits");
+            drop(pipeline);
+            generation.by_ref().take(3).for_each(|event| drop(event.expect("it goes on")));
+            drop(generation);
+            assert_eq!(device.statistics().allocated_bytes, base, "{name}, {on}");
+        }
+    }
+}
+
 /// Bytes of the constants that an adapter changes: to_out is a matrix of its own, and what is changed is kept as f32.
 #[test]
 fn an_adapter_that_is_switched_uploads_what_it_changes() {

@@ -42,6 +42,8 @@ struct Entry {
     networks: Vec<u64>,
     /// Whether it keeps what one job made from run to run, so that it cannot be compiled anew in between.
     keeps_features: bool,
+    /// Whether a network of it is no more, so that nobody will ask for it after those who hold it.
+    is_orphan: bool,
 }
 
 /// A right to a program, for as long as a stage is open.
@@ -89,7 +91,8 @@ impl Programs {
         let mut pool = self.lock();
         pool.clock += 1;
         let used = pool.clock;
-        let new = || Entry { program: None, holders: 0, used, networks: networks.to_vec(), keeps_features };
+        let new =
+            || Entry { program: None, holders: 0, used, networks: networks.to_vec(), keeps_features, is_orphan: false };
         let entry = pool.entries.entry(key.clone()).or_insert_with(new);
         (entry.holders, entry.used) = (entry.holders + 1, used);
         pool.hits += u64::from(entry.program.is_some());
@@ -138,11 +141,15 @@ impl Programs {
         drop(gone);
     }
 
-    /// Gives up what was compiled of a network that is no more.
+    /// Gives up what was compiled of a network that is no more; what a stage still holds, with the last who does.
     pub(crate) fn forget(&self, network: u64) {
-        let gone = self.extract(|entry| entry.holders == 0 && entry.networks.contains(&network));
+        let mut pool = self.lock();
+        pool.known.retain(|_, (networks, _)| !networks.contains(&network));
+        let of_it = pool.entries.values_mut().filter(|entry| entry.networks.contains(&network));
+        of_it.for_each(|entry| entry.is_orphan = true);
+        drop(pool);
+        let gone = self.extract(|entry| entry.holders == 0 && entry.is_orphan);
         drop(gone);
-        self.lock().known.retain(|_, (networks, _)| !networks.contains(&network));
     }
 
     /// What was worked out under this key, and is made now where nothing was.
@@ -245,7 +252,7 @@ impl Drop for Lease {
         let stays = pool.residency != Residency::Off;
         let Some(entry) = pool.entries.get_mut(&self.key) else { return };
         entry.holders -= 1;
-        if entry.holders > 0 || (stays && entry.program.is_some()) {
+        if entry.holders > 0 || (stays && !entry.is_orphan && entry.program.is_some()) {
             return;
         }
         let gone = pool.entries.remove(&self.key);
