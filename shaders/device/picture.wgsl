@@ -2,7 +2,8 @@
 //
 //   out = round(255 clamp(v / 2 + 1/2)),  v = x, or 2 x - 1 where x is 0…1
 //
-// One invocation owns a pixel; a workgroup 256 invocations. Rows of `out` begin at multiples of 256 bytes, as copies to textures ask.
+// One invocation owns a pixel; a workgroup 256 invocations. Rows of `out` begin at multiples of 256 bytes, as copies to textures ask. Behind
+// the last row stands how many values are not finite.
 // Preconditions: x is one image of three or four channels, of which three are colours.
 
 //#include "shared/flat.wgsl"
@@ -22,9 +23,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<x4>;                          // [height · width · stride / 4]
-@group(0) @binding(2) var<storage, read_write> non_finite: array<atomic<u32>>;  // [1]
-@group(0) @binding(3) var<storage, read_write> out: array<u32>;                 // [height, row]
+@group(0) @binding(1) var<storage, read> x: array<x4>;                   // [height · width · stride / 4]
+@group(0) @binding(2) var<storage, read_write> out: array<atomic<u32>>;  // [height · row + 1]
 
 fn value(i: u32) -> f32 {
     let quad = vec4<f32>(x[i / 4u]);
@@ -36,7 +36,7 @@ fn level(i: u32) -> u32 {
     let given = value(i);
     let bits = bitcast<u32>(given) & 0x7fffffffu;
     if (bits >= 0x7f800000u) {
-        atomicAdd(&non_finite[0], 1u);
+        atomicAdd(&out[params.height * params.row], 1u);
     }
     if (bits > 0x7f800000u) {
         return 0u;
@@ -57,5 +57,6 @@ fn main(
     }
     let first = pixel * params.stride + params.offset;
     let place = pixel / params.width * params.row + pixel % params.width;
-    out[place] = level(first) | (level(first + 1u) << 8u) | (level(first + 2u) << 16u) | 0xff000000u;
+    let colours = level(first) | (level(first + 1u) << 8u) | (level(first + 2u) << 16u);
+    atomicStore(&out[place], colours | 0xff000000u);
 }

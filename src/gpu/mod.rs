@@ -47,7 +47,7 @@ pub use backend::GpuBackend;
 pub use borrowed::{HostDevice, device_descriptor, required_features, required_limits};
 pub use device::GpuOptions;
 pub use fault::DriverFault;
-pub use picture::texture;
+pub use picture::{picture_recording, texture};
 pub use program::GpuProgram;
 pub use reflect::{Binding, BindingKind, Interface};
 pub use template::{expand, needs_f16, needs_matrices, needs_subgroups, tier_of};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::memory::{Buffer, Use, buffer};
 use super::pipeline::Pipeline;
 use super::program::GpuProgram;
-use crate::record::{DevicePicture, HostCall, Kernel, PixelRange, Tensor, Variant};
+use crate::record::{Caps, DType, DevicePicture, HostCall, Kernel, PixelRange, Recording, Shape, Tensor, Variant};
 use crate::{Error, Result};
 
 static KERNEL: Kernel =
@@ -30,6 +30,23 @@ struct Params {
     pad: [u32; 2],
 }
 
+/// The kernel's form for values of a type.
+fn variant(dtype: DType) -> Variant {
+    Variant { types: vec![("x", dtype)], ..Variant::default() }
+}
+
+/// The kernel as an operation of a recording, so that it can be looked at where all others are.
+pub fn picture_recording(caps: &Caps) -> Recording {
+    let mut rec = Recording::new(caps);
+    let x = rec.input("x", Shape::image(1, 8, 8, 4));
+    let out = rec.in_type(DType::F32, |rec| rec.scratch(Shape::tokens(1, 9, 64)));
+    let params = Params { width: 8, height: 8, stride: 4, offset: 0, row: 64, from_zero: 0, pad: [0; 2] };
+    rec.dispatch(&KERNEL, Variant::default(), &params, &[("x", x)], out, [1, 1, 1], 0);
+    let dtype = rec.dtype(x);
+    rec.dispatches[0].variant = variant(dtype);
+    rec
+}
+
 /// The texture of a picture that a GPU's program made: `Rgba8Unorm`, opaque, rows from the top, the bytes of `image::Rgb8Image`.
 /// It can be sampled, copied from, and seen as sRGB. `None` where another backend made it.
 pub fn texture(picture: &DevicePicture) -> Option<wgpu::Texture> {
@@ -39,8 +56,8 @@ pub fn texture(picture: &DevicePicture) -> Option<wgpu::Texture> {
 /// Buffers on the way to a texture.
 struct Way {
     params: Buffer,
+    /// Rows of pixels, and the count of values that are not finite.
     pixels: Buffer,
-    non_finite: Buffer,
     read_back: Buffer,
 }
 
@@ -60,14 +77,13 @@ impl GpuProgram {
             from_zero: u32::from(range == PixelRange::FromZero),
             pad: [0; 2],
         };
-        let bytes = row as usize * height as usize;
+        let bytes = row as usize * height as usize + 4;
         if bytes as u64 > gpu.caps.max_binding_bytes {
             return Err(Error::too_large(&gpu.caps.name, output, bytes as u64, gpu.caps.max_binding_bytes));
         }
         let way = Way {
             params: buffer(gpu, "picture's size", size_of::<Params>(), Use::Params)?,
             pixels: buffer(gpu, "picture", bytes, Use::Storage)?,
-            non_finite: buffer(gpu, "picture's faults", 4, Use::Storage)?,
             read_back: buffer(gpu, "picture's faults", 4, Use::Readback)?,
         };
         gpu.scoped(
@@ -121,8 +137,7 @@ impl GpuProgram {
     fn fill(&self, texture: &wgpu::Texture, tensor: Tensor, way: &Way, row: u32) -> Result<usize> {
         let gpu = &self.shared.gpu;
         let dtype = self.recording.dtype(tensor);
-        let pipeline =
-            self.shared.pipelines.one(gpu, &KERNEL, Variant { types: vec![("x", dtype)], ..Variant::default() })?;
+        let pipeline = self.shared.pipelines.one(gpu, &KERNEL, variant(dtype))?;
         let bind_group = self.bind_picture(&pipeline, tensor, way)?;
         let (width, height) = (texture.width(), texture.height());
         let groups = (width * height).div_ceil(WORKGROUP);
@@ -143,7 +158,8 @@ impl GpuProgram {
                     texture.as_image_copy(),
                     texture.size(),
                 );
-                encoder.copy_buffer_to_buffer(&way.non_finite, 0, &way.read_back, 0, 4);
+                let behind = u64::from(row) * u64::from(height);
+                encoder.copy_buffer_to_buffer(&way.pixels, behind, &way.read_back, 0, 4);
                 gpu.submit(encoder)
             },
         )?;
@@ -163,8 +179,7 @@ impl GpuProgram {
         let entries = [
             entry(0, way.params.as_entire_binding()),
             entry(1, wgpu::BindingResource::Buffer(values)),
-            entry(2, way.non_finite.as_entire_binding()),
-            entry(3, way.pixels.as_entire_binding()),
+            entry(2, way.pixels.as_entire_binding()),
         ];
         let descriptor =
             wgpu::BindGroupDescriptor { label: Some("picture"), layout: &pipeline.layout, entries: &entries };

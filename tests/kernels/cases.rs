@@ -1,5 +1,6 @@
 //! Recordings that between them use every form of every kernel.
 
+use chiaro::gpu::picture_recording;
 use chiaro::ops::{
     Activation, Attention, Conv2d, Epilogue, GroupNorm, Scales, add_scaled, attention, concat, conv2d, elementwise,
     group_norm, group_norm_by, layer_norm, match_tokens, matmul, merge_tokens, unmerge_tokens,
@@ -96,9 +97,13 @@ fn made<T>(rec: &mut Recording, in_f32: bool, body: impl FnOnce(&mut Recording) 
     if in_f32 { rec.in_f32(body) } else { body(rec) }
 }
 
-/// For each of `caps`, every operation, and the probes of drivers.
+/// For each of `caps`, every operation, what makes a texture of a picture, and the probes of drivers.
 pub(super) fn recordings(caps: &[Caps]) -> Vec<Recording> {
-    caps.iter().flat_map(|caps| std::iter::once(record_all(caps)).chain(chiaro::doctor::probes(caps))).collect()
+    let of = |caps: &Caps| {
+        let made_here = [record_all(caps), picture_recording(caps)];
+        made_here.into_iter().chain(chiaro::doctor::probes(caps))
+    };
+    caps.iter().flat_map(of).collect()
 }
 
 /// One recording with every operation in every form that `caps` leads to. Tiles do not depend on element types, so

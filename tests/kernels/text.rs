@@ -123,9 +123,12 @@ fn every_form_of_every_kernel_is_valid() {
         })
         .collect();
     assert!(faults.is_empty(), "{} of {} forms:\n{}", faults.len(), forms.len(), faults.join("\n"));
-    let (probes, forms): (Vec<_>, Vec<_>) = forms.into_iter().partition(|(d, _)| d.kernel.stem.starts_with(PROBES));
-    let probed: BTreeSet<String> = probes.iter().map(|(d, _)| d.kernel.stem[PROBES.len()..].to_owned()).collect();
-    assert_eq!(probed, texts("shaders/probes"), "recorded here, and existing");
+    let (others, forms): (Vec<_>, Vec<_>) = forms.into_iter().partition(|(d, _)| d.kernel.stem.contains('/'));
+    for folder in ["probes", "device"] {
+        let in_folder = others.iter().filter_map(|(d, _)| d.kernel.stem.strip_prefix(folder)?.strip_prefix('/'));
+        let recorded: BTreeSet<String> = in_folder.map(str::to_owned).collect();
+        assert_eq!(recorded, texts(&format!("shaders/{folder}")), "{folder}: recorded here, and existing");
+    }
     let bound_as = |wanted: DType| -> BTreeSet<(&str, &str)> {
         let types = forms.iter().flat_map(|(d, _)| d.variant.types.iter().map(|t| (d.kernel.stem, *t)));
         types.filter(|(_, (_, dtype))| *dtype == wanted).map(|(stem, (name, _))| (stem, name)).collect()
@@ -157,9 +160,6 @@ fn every_dispatch_fits_the_grid() {
         }
     }
 }
-
-/// Stems of the probes of drivers begin so.
-const PROBES: &str = "probes/";
 
 /// Stems of the texts in a folder.
 fn texts(folder: &str) -> BTreeSet<String> {
