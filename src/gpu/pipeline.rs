@@ -147,11 +147,13 @@ fn compile_text(gpu: &Gpu, kernel: &Kernel, variant: &Variant) -> Result<Pipelin
 
 fn shader_module(gpu: &Gpu, stem: &str, wgsl: String) -> wgpu::ShaderModule {
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(stem), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
-    if gpu.options.checks {
-        return gpu.device.create_shader_module(descriptor);
-    }
+    let checks = match gpu.options.checks {
+        // A counter in every loop keeps compilers from writing loops out, and Mesa's software driver from ending long ones (`ops/attention.rs`).
+        true => wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() },
+        false => wgpu::ShaderRuntimeChecks::unchecked(),
+    };
     // SAFETY: the text is one of this crate's own kernels. Each guards its reads and writes by the extents in its
     // parameters, which `ops` computes from the tensors that are bound; its loops end and its divisors are not 0.
-    // The tests run every kernel with the checks on.
-    unsafe { gpu.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+    // The tests run every kernel with the checks of bounds on.
+    unsafe { gpu.device.create_shader_module_trusted(descriptor, checks) }
 }

@@ -7,10 +7,10 @@ use bytemuck::{Pod, Zeroable};
 
 use super::attention_coop::Matrices;
 use super::{expect, expect_quads, expect_view};
-use crate::Result;
 use crate::ops::host::attention::host;
 use crate::ops::product::class::CHOSEN_FOR;
 use crate::record::{AdapterKind, Caps, DType, Kernel, Recording, Tensor, Variant};
+use crate::{Error, Remedy, Result};
 
 /// What an attention does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,7 +26,7 @@ pub struct Attention {
 ///
 /// # Errors
 /// When the shapes differ in images or channels, `k` and `v` in tokens, an operand is empty, or a head does not have a
-/// multiple of 4 channels up to 512.
+/// multiple of 4 channels up to 512. [`Error::Unsupported`] when a software adapter would give up before the last key.
 pub fn attention(rec: &mut Recording, q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Result<Tensor> {
     let Attention { heads, causal } = attention;
     let c = q.shape.c;
@@ -53,6 +53,10 @@ pub fn attention(rec: &mut Recording, q: Tensor, k: Tensor, v: Tensor, attention
     let quad_bytes = if one_type { rec.dtype(q).bytes(4) as u32 } else { 16 };
     let split = !one_type || rec.dtype(q) == DType::F32;
     let way = Way::choose(&rec.caps, head_dim, queries, CHOSEN_FOR * heads, quad_bytes, split);
+    if rec.caps.kind == AdapterKind::Software && way.turns(keys as u32) > TURNS {
+        let what = format!("attention to {keys} tokens of {head_dim} channels: it ends loops after {TURNS} turns");
+        return Err(Error::unsupported(&rec.caps.name, what).advise([Remedy::Processor, Remedy::SmallerSize]));
+    }
     let mut variant = Variant { constants: way.constants(), ..Variant::default() };
     if let Way::Matrices(matrices) = way {
         variant.flags.extend(matrices.flags());
@@ -119,6 +123,10 @@ pub(super) struct Params {
     pad: u32,
 }
 
+/// Turns of all loops of an invocation after which Mesa's software driver ends them, and goes on as if they had ended by themselves
+/// (`LP_MAX_TGSI_LOOP_ITERATIONS`, gallivm/lp_bld_limits.h, in Debian 12's 22.3). No other software driver is asked for more.
+const TURNS: u64 = 65_535;
+
 /// One way of computing attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -154,6 +162,17 @@ impl Way {
             Way::Direct(direct) => direct.own * direct.lanes,
             Way::Matrices(matrices) => matrices.queries(),
         }
+    }
+
+    /// Turns of an invocation's loops for so many keys, at most; loops over constants of a few are written out by every compiler.
+    fn turns(self, keys: u32) -> u64 {
+        let (at_once, head_quads, own) = match self {
+            Way::Tiled(tile) => (4 * tile.across, tile.head_quads, 1),
+            Way::Direct(direct) => (direct.lanes * direct.blocks, direct.head_quads, direct.own),
+            Way::Matrices(_) => return 0,
+        };
+        // Scores and sums go over the channels.
+        u64::from(keys.div_ceil(at_once)) * u64::from(1 + 2 * head_quads) + u64::from(own * (1 + head_quads))
     }
 
     fn queries_stay(self) -> bool {

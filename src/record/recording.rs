@@ -38,7 +38,7 @@ impl TensorInfo {
 }
 
 /// One kernel launch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Dispatch {
     /// Which kernel.
     pub kernel: &'static Kernel,

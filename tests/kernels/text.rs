@@ -180,13 +180,13 @@ fn every_text_has_an_owner_and_every_owner_a_text() {
 #[test]
 fn the_check_finds_each_kind_of_fault() {
     let caps = Caps::webgpu();
+    let dispatch = record_all(&caps).dispatches.swap_remove(0);
     let fault = |change: &dyn Fn(&mut Dispatch, &mut Caps)| {
-        let mut dispatch = record_all(&caps).dispatches.swap_remove(0);
+        let mut dispatch = dispatch.clone();
         let mut caps = caps.clone();
         change(&mut dispatch, &mut caps);
         check(&dispatch, &caps).expect_err("a fault")
     };
-    let dispatch = record_all(&caps).dispatches.swap_remove(0);
     check(&dispatch, &caps).unwrap();
     assert!(fault(&|d, _| d.params.extend([0; 16])).contains("were recorded"));
     assert!(fault(&|d, _| d.reads.truncate(1)).contains("nothing was recorded for binding weight"));

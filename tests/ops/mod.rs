@@ -5,6 +5,7 @@
 pub mod cases;
 mod company;
 mod errors;
+mod long;
 mod merging;
 mod parts;
 mod reference;
