@@ -163,6 +163,7 @@ pub mod lookup {
         ComponentReport, EmbeddingShape, Inspection, Listed, LoraReport, MemoryReport, OmsModule, OmsPart, OmsReport,
         Places, SingleFile, inspect, oms_parts, successor,
     };
+    pub use crate::weights::ReadAt;
 }
 
 pub mod shared {

@@ -6,13 +6,13 @@
 
 mod job;
 
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::Result;
 use crate::order::Load;
-use crate::pipeline::{Device, OmsSource, Overrides, Pipeline, Request, Source};
+use crate::pipeline::{Device, OmsModule, OmsSource, Overrides, Pipeline, Request, Source};
 
-pub use crate::pipeline::{Residency, Statistics};
+pub use crate::pipeline::{Loading, Residency, Statistics};
 pub use crate::record::Cancel;
 pub use job::{JobEvent, JobHandle};
 
@@ -49,11 +49,11 @@ impl ModelKey {
         ModelKey { model: load.model.clone(), overrides: load.overrides.clone(), oms: load.oms.clone() }
     }
 
-    /// Whether the other model differs in nothing but its adapters.
-    fn is_but_for_adapters(&self, other: &ModelKey) -> bool {
+    /// Whether the other model differs in nothing but its adapters and its module.
+    fn has_the_networks_of(&self, other: &ModelKey) -> bool {
         let bare = |key: &ModelKey| {
             let overrides = Overrides { adapters: Vec::new(), ..key.overrides.clone() };
-            ModelKey { overrides, ..key.clone() }
+            ModelKey { overrides, oms: None, ..key.clone() }
         };
         bare(self) == bare(other)
     }
@@ -95,12 +95,20 @@ impl Engine {
         Ok(())
     }
 
-    /// The model: loaded now, or as it was loaded before. One that differs from a loaded one in its adapters alone shares all else with it. Of the
-    /// models that nobody uses the least recently used is given up when there are more than eight.
+    /// The model: loaded now, or as it was loaded before. One that differs from a loaded one in its adapters or its module alone shares all else with
+    /// it. Of the models that nobody uses the least recently used is given up when there are more than eight.
     ///
     /// # Errors
     /// As [`Pipeline::load_with`].
     pub fn load(&self, key: &ModelKey) -> Result<Pipeline> {
+        self.load_told(key, &mut |_| Ok(()))
+    }
+
+    /// [`load`](Self::load), with every part told before it is loaded; nothing is told of a model that is there.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load_told`].
+    pub fn load_told(&self, key: &ModelKey, told: &mut dyn FnMut(Loading) -> Result<()>) -> Result<Pipeline> {
         let known = {
             let mut models = self.lock();
             if let Some(at) = models.iter().position(|(known, _)| known == key) {
@@ -108,12 +116,12 @@ impl Engine {
                 models.push(model.clone());
                 return Ok(model.1);
             }
-            models.iter().rev().find(|(known, _)| known.is_but_for_adapters(key)).map(|(_, pipeline)| pipeline.clone())
+            models.iter().rev().find(|(known, _)| known.has_the_networks_of(key)).cloned()
         };
         // Without the lock: another thread may load another model meanwhile, or this one twice.
         let pipeline = match known {
-            Some(known) => known.with_adapters(&key.overrides.adapters)?,
-            None => Pipeline::load_with(&key.model, &key.overrides, key.oms.as_ref(), self.device())?,
+            Some((known, pipeline)) => self.changed(&known, pipeline, key)?,
+            None => Pipeline::load_told(&key.model, &key.overrides, key.oms.as_ref(), self.device(), told)?,
         };
         let mut models = self.lock();
         models.push((key.clone(), pipeline.clone()));
@@ -121,6 +129,26 @@ impl Engine {
         let gone: Vec<_> = models.drain(..surplus).collect();
         drop(models);
         drop(gone);
+        Ok(pipeline)
+    }
+
+    /// A loaded model with the adapters and the module of another.
+    fn changed(&self, from: &ModelKey, mut pipeline: Pipeline, to: &ModelKey) -> Result<Pipeline> {
+        if from.overrides.adapters != to.overrides.adapters {
+            pipeline = pipeline.with_adapters(&to.overrides.adapters)?;
+        }
+        match &to.oms {
+            same if *same == from.oms => {}
+            None => pipeline.detach_oms(),
+            Some(source) => {
+                let shared = self.lock().iter().find(|(key, _)| key.oms.as_ref() == Some(source)).cloned();
+                let module = match shared.and_then(|(_, other)| other.oms_module().cloned()) {
+                    Some(module) => module,
+                    None => Arc::new(OmsModule::load(source, pipeline.device())?),
+                };
+                pipeline.attach_oms(module)?;
+            }
+        }
         Ok(pipeline)
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::identity::Identity;
 use crate::record::{AdapterKind, Caps, DType, MatrixShape};
 use crate::{Error, Remedy, Result};
 
@@ -24,6 +25,8 @@ pub struct AdapterInfo {
     pub caps: Caps,
     /// Whether dispatches can be timed on the device.
     pub timestamps: bool,
+    /// What tells it from another of its name.
+    pub identity: Identity,
     pub(super) raw: wgpu::Adapter,
 }
 
@@ -222,6 +225,7 @@ fn describe(index: usize, gpu: usize, raw: wgpu::Adapter, compiler: &str) -> Ada
         driver: if compiler.is_empty() { driver } else { format!("{driver}, {compiler}") },
         caps: caps_of(&raw, kind, features, &raw.limits()),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        identity: Identity::of(&raw),
         raw,
     }
 }

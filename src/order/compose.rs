@@ -3,7 +3,7 @@
 use crate::order::asked::Asked;
 use crate::order::job::Job;
 use crate::order::load::Load;
-use crate::pipeline::{OmsSource, Pipeline, Places, Program, PromptSyntax, Recipe, Request};
+use crate::pipeline::{OmsSource, Pipeline, Places, Program, PromptSyntax, Recipe, Request, Source};
 use crate::{Error, Result};
 
 /// A request with the model that it goes to.
@@ -26,7 +26,18 @@ impl Job {
     ///
     /// # Errors
     /// [`Error::Request`] that names fields by their keys in backticks; [`Error::NotFound`] for names; errors of the files that are read.
-    pub fn order(mut self, places: &Places) -> Result<Order> {
+    pub fn order(self, places: &Places) -> Result<Order> {
+        self.order_for(None, places)
+    }
+
+    /// [`order`](Self::order) for a model that is at hand, whatever the job calls it.
+    ///
+    /// # Errors
+    /// As [`order`](Self::order).
+    pub fn order_for(mut self, model: Option<&Source>, places: &Places) -> Result<Order> {
+        if let Some(model) = model {
+            self.model.name = Some(model.to_string());
+        }
         if let Some(preset) = self.preset {
             preset.fill(&mut self.request)?;
         }
@@ -56,7 +67,7 @@ impl Job {
         if !request.controls.is_empty() {
             not_repeated.retain(|field| !field.starts_with("ControlNet "));
         }
-        let mut load = self.load(oms, nets, &[], places)?;
+        let mut load = self.load(model, oms, nets, places)?;
         self.start_from(|| load.overrides.own_size(&load.model), recipe.as_ref(), &mut request, &mut notes)?;
         refuse_empty_prompt(&self.request, &request)?;
         request.validate()?;

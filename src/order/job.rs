@@ -54,6 +54,36 @@ pub struct Job {
     pub request: Asked,
 }
 
+impl Job {
+    /// The job with a model that is loaded: what that was loaded with comes before its own. Of the model the job may say the module alone, of the
+    /// device nothing.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where it says more.
+    pub fn after(mut self, loaded: &Job) -> Result<Job> {
+        if self.device != DeviceJob::default() {
+            return Err(Error::request("device", "the model is on one; choose it when that is opened"));
+        }
+        let module = ModelJob {
+            oms: self.model.oms.take(),
+            oms_text_encoder: self.model.oms_text_encoder.take(),
+            ..ModelJob::default()
+        };
+        if self.model != ModelJob::default() {
+            return Err(Error::request("model", "expected oms and oms_text_encoder alone, the rest is loaded"));
+        }
+        self.model = loaded.model.clone();
+        if module.oms.is_some() {
+            (self.model.oms, self.model.oms_text_encoder) = (module.oms, module.oms_text_encoder);
+        }
+        self.adapters.splice(0..0, loaded.adapters.iter().cloned());
+        self.embeddings.splice(0..0, loaded.embeddings.iter().cloned());
+        self.adapter_folder = self.adapter_folder.or_else(|| loaded.adapter_folder.clone());
+        self.controls = self.controls.or_else(|| loaded.controls.clone());
+        Ok(self)
+    }
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -170,12 +170,12 @@ impl ModelJob {
 }
 
 impl Job {
-    /// What to load, with these nets; `found` are embeddings whose names are in the prompts.
+    /// What to load, with these nets; `given` is a model that is at hand.
     pub(super) fn load(
         &self,
+        given: Option<&Source>,
         oms: Option<OmsSource>,
         controls: Vec<PathBuf>,
-        found: &[PathBuf],
         places: &Places,
     ) -> Result<Load> {
         let find = |name: &Option<String>| name.as_deref().map(|name| places.find(name)).transpose();
@@ -195,10 +195,10 @@ impl Job {
             scheduler: None,
             adapters: self.adapters.iter().map(adapter).collect(),
             controls,
-            embeddings: embeddings(&self.embeddings, found),
+            embeddings: embeddings(&self.embeddings, &[]),
         };
         Ok(Load {
-            model: source(model.name.as_deref(), places)?,
+            model: given.map_or_else(|| source(model.name.as_deref(), places), |given| Ok(given.clone()))?,
             overrides,
             oms,
             device: self.device.clone(),

@@ -35,6 +35,7 @@ pub use files::single_file::SingleFile;
 pub use files::source::Source;
 pub use model::adapters::{Adapter, AdapterReport};
 pub use model::embeddings::{Embedding, EmbeddingReport};
+pub use model::load::Loading;
 pub use model::oms_module::{OmsModule, OmsPart, OmsSource, oms_parts};
 pub use model::overrides::Overrides;
 pub use model::pipeline::Pipeline;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Error as IoError, ErrorKind, Result as IoResult};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
@@ -13,11 +14,24 @@ use sha2::{Digest, Sha256};
 use crate::files;
 use crate::record::Cancel;
 
-/// Bytes in memory, or in a file that is open.
+/// Bytes that a program has where no path leads: in its memory, in an archive of its own.
+pub trait ReadAt: Send + Sync {
+    /// How many there are. Always the same.
+    fn size(&self) -> u64;
+
+    /// Fills `buffer` with the bytes from `offset` on, which are there. Several threads may ask at a time.
+    ///
+    /// # Errors
+    /// When they cannot be had.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> IoResult<()>;
+}
+
+/// Bytes in memory, in a file that is open, or a program's.
 pub(super) enum Bytes {
     File(Opened),
     Static(&'static [u8]),
     Owned(Vec<u8>),
+    Given(Arc<dyn ReadAt>),
 }
 
 /// An open file, and what it was when it was opened.
@@ -41,6 +55,7 @@ impl Bytes {
         match self {
             // What no address reaches is never read.
             Bytes::File(opened) => usize::try_from(opened.size).unwrap_or(usize::MAX),
+            Bytes::Given(given) => usize::try_from(given.size()).unwrap_or(usize::MAX),
             Bytes::Static(bytes) => bytes.len(),
             Bytes::Owned(bytes) => bytes.len(),
         }
@@ -53,21 +68,32 @@ impl Bytes {
     pub(super) fn read(&self, range: Range<usize>) -> IoResult<Cow<'_, [u8]>> {
         let bytes = match self {
             Bytes::File(opened) => {
-                let outside = || IoError::from(ErrorKind::UnexpectedEof);
-                let count = range.end.checked_sub(range.start).ok_or_else(outside)?;
-                if range.end > self.len() {
-                    return Err(outside());
-                }
-                let mut bytes = Vec::new();
-                bytes.try_reserve_exact(count).map_err(|_| IoError::from(ErrorKind::OutOfMemory))?;
-                bytes.resize(count, 0);
+                let mut bytes = self.room(&range)?;
                 opened.read_exact_at(&mut bytes, range.start as u64)?;
+                return Ok(Cow::Owned(bytes));
+            }
+            Bytes::Given(given) => {
+                let mut bytes = self.room(&range)?;
+                given.read_at(range.start as u64, &mut bytes)?;
                 return Ok(Cow::Owned(bytes));
             }
             Bytes::Static(bytes) => *bytes,
             Bytes::Owned(bytes) => bytes.as_slice(),
         };
         bytes.get(range).map(Cow::Borrowed).ok_or_else(|| ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Memory for some of the bytes, if they are there.
+    fn room(&self, range: &Range<usize>) -> IoResult<Vec<u8>> {
+        let outside = || IoError::from(ErrorKind::UnexpectedEof);
+        let count = range.end.checked_sub(range.start).ok_or_else(outside)?;
+        if range.end > self.len() {
+            return Err(outside());
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(count).map_err(|_| IoError::from(ErrorKind::OutOfMemory))?;
+        bytes.resize(count, 0);
+        Ok(bytes)
     }
 
     /// The first bytes, as many as there are of `most`.

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use super::bytes::Bytes;
+use super::bytes::{Bytes, ReadAt};
 use super::element::StoredType;
 use super::set::hex;
 use super::{gguf, header, torch};
@@ -87,6 +87,14 @@ impl WeightFile {
     /// As [`open`](Self::open).
     pub fn from_bytes(bytes: Vec<u8>, label: impl Into<String>) -> Result<Self> {
         WeightFile::parse(label.into(), Bytes::Owned(bytes))
+    }
+
+    /// A file's bytes where a program has them; `label` names them in messages.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_reader(reader: Arc<dyn ReadAt>, label: impl Into<String>) -> Result<Self> {
+        WeightFile::parse(label.into(), Bytes::Given(reader))
     }
 
     /// SHA-256 of the whole file, in hexadecimal, read once.

@@ -25,6 +25,7 @@ mod tree;
 mod zeros;
 
 pub use blocks::BlockType;
+pub use bytes::ReadAt;
 pub use convert::WeightType;
 pub use element::StoredType;
 pub use embedding::EmbeddingFile;

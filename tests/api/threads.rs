@@ -50,6 +50,7 @@ fn every_public_type_is_shared_by_threads() {
         chiaro::engine::Engine,
         chiaro::engine::JobEvent,
         chiaro::engine::JobHandle,
+        chiaro::engine::Loading,
         chiaro::engine::ModelKey,
         chiaro::engine::Residency,
         chiaro::engine::Statistics,

@@ -42,6 +42,11 @@ pub(crate) fn open_with(storage: DType, options: GpuOptions) -> GpuBackend {
     GpuBackend::open(&adapter, storage, options).unwrap_or_else(|e| panic!("{adapter}: {e}"))
 }
 
+/// The test adapter's device as a release build opens it: the kernels that users run, which take half the time on a software driver.
+pub(crate) fn open_as_released(storage: DType) -> GpuBackend {
+    open_with(storage, GpuOptions { checks: false, poison: false, ..GpuOptions::default() })
+}
+
 /// Checks and poison on, in a release build too.
 pub(crate) fn test_options() -> GpuOptions {
     GpuOptions { checks: true, poison: true, ..GpuOptions::default() }

@@ -1,11 +1,8 @@
 //! `chiaro plan`.
 
-use std::collections::BTreeMap;
-
 use chiaro::Result;
 use chiaro::order::Order;
 use chiaro::pipeline::StagePlan;
-use chiaro::record::StreamPlan;
 use serde_json::json;
 
 use super::{PlanArgs, print_json, print_line};
@@ -20,35 +17,15 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
     let stages = pipeline.plan(&request)?;
     let peak = stages.iter().map(StagePlan::peak_bytes).max().unwrap_or(0);
     if args.model.json {
-        let list: Vec<_> = stages
-            .iter()
-            .map(|s| {
-                json!({
-                    "stage": s.name, "runs": s.runs, "flops_per_run": s.flops, "dispatches": s.dispatches,
-                    "moved_bytes_per_run": s.traffic.moved, "least_bytes_per_run": s.traffic.least,
-                    "reusing_runs": s.reusing_runs,
-                    "reusing": { "flops": s.reusing.flops, "dispatches": s.reusing.dispatches, "moved_bytes": s.reusing.moved },
-                    "once": { "flops": s.once.flops, "dispatches": s.once.dispatches, "moved_bytes": s.once.moved },
-                    "peak_bytes": s.peak_bytes(), "weight_bytes": s.weight_bytes(),
-                    "resident_weight_bytes": s.memory.constant_bytes, "streamed_bytes_per_run": s.streamed_bytes_per_run(),
-                    "streamed_bytes_once": s.memory.stream.as_ref().map_or(0, |stream| stream.bytes_of_first_run() - stream.bytes_per_run()),
-                    "stream_buffer_bytes": s.memory.stream.as_ref().map_or(0, StreamPlan::allocated_bytes),
-                    "weight_bytes_by_type": s.weights.iter().map(|(t, bytes)| (t.name(), *bytes)).collect::<BTreeMap<_, _>>(),
-                    "tensor_bytes": s.memory.lanes.iter().sum::<usize>(), "unshared_tensor_bytes": s.memory.unshared_bytes,
-                    "bands": s.bands,
-                })
-            })
-            .collect();
-        return print_json(&json!({
-            "device": pipeline.device().name(), "storage": pipeline.device().storage_name(), "width": width, "height": height,
-            "weights": pipeline.device().weights().to_string(), "vae_tiling": args.model.vae_tiling.to_string(),
-            "vram": args.model.vram.map(|size| size.0),
-            "too_large": too_large.iter().map(|t| json!({
+        let mut plan = pipeline.plan_json(&request)?;
+        plan["vram"] = json!(args.model.vram.map(|size| size.0));
+        let told = too_large.iter().map(|t| {
+            json!({
                 "stage": t.stage, "weights": t.weights, "streamed": t.streamed, "peak_bytes": t.peak_bytes,
-            })).collect::<Vec<_>>(),
-            "stages": list, "peak_bytes": peak,
-            "flops": stages.iter().map(StagePlan::total_flops).sum::<u64>(),
-        }));
+            })
+        });
+        plan["too_large"] = told.collect();
+        return print_json(&plan);
     }
     for remark in pipeline.device().remarks() {
         print_line(remark)?;

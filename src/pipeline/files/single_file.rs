@@ -8,12 +8,14 @@ use serde_json::{Value, json};
 use crate::models::original::{Checkpoint, Family, Patches};
 use crate::pipeline::files::recognise::{Found, networks_refusal};
 use crate::text::clip_vocabulary;
-use crate::weights::{TensorSet, WeightFile};
+use crate::weights::{ReadAt, TensorSet, WeightFile};
 use crate::{Error, Place, Remedy, Result};
 
 /// A checkpoint of several networks in one file, as AUTOMATIC1111, ComfyUI and Civitai keep them.
 pub struct SingleFile {
     path: PathBuf,
+    /// Whether a program gave its bytes; the path is then what messages call them.
+    is_given: bool,
     checkpoint: Checkpoint,
 }
 
@@ -31,14 +33,23 @@ impl SingleFile {
     pub(crate) fn open_as(path: impl Into<PathBuf>, patches: &Patches, wanted: Place) -> Result<Arc<Self>> {
         let path = path.into();
         match Found::in_file(&Arc::new(WeightFile::open(&path)?), patches) {
-            Found::Networks(checkpoint) => Ok(Arc::new(SingleFile { path, checkpoint: *checkpoint })),
+            Found::Networks(checkpoint) => Ok(Self::of(path, *checkpoint)),
             other => Err(other.refusal(&path, wanted)),
+        }
+    }
+
+    /// A model in bytes that a program has, which `label` names.
+    pub(crate) fn given(label: &str, reader: Arc<dyn ReadAt>) -> Result<Arc<Self>> {
+        let path = PathBuf::from(label);
+        match Found::in_file(&Arc::new(WeightFile::from_reader(reader, label)?), &Patches::new()) {
+            Found::Networks(checkpoint) => Ok(Arc::new(SingleFile { path, is_given: true, checkpoint: *checkpoint })),
+            other => Err(other.refusal(&path, Place::Model)),
         }
     }
 
     /// What was found, as one that was looked at already.
     pub(crate) fn of(path: PathBuf, checkpoint: Checkpoint) -> Arc<Self> {
-        Arc::new(SingleFile { path, checkpoint })
+        Arc::new(SingleFile { path, is_given: false, checkpoint })
     }
 
     /// Where it lies.
@@ -190,7 +201,8 @@ impl SingleFile {
 
 impl PartialEq for SingleFile {
     fn eq(&self, other: &Self) -> bool {
-        self.path == other.path
+        // Of what is given, nothing but the object tells one from another.
+        if self.is_given || other.is_given { std::ptr::eq(self, other) } else { self.path == other.path }
     }
 }
 

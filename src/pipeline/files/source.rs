@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::models::original::Patches;
 use crate::pipeline::files::demo;
 use crate::pipeline::files::single_file::SingleFile;
-use crate::weights::{TensorSet, WeightFile, WeightType, Weights, open_shards};
+use crate::weights::{ReadAt, TensorSet, WeightFile, WeightType, Weights, open_shards};
 use crate::{Error, Place, Result, files};
 
 /// What the weight files of UNets, ControlNets and autoencoders are called, without ending.
@@ -38,6 +38,15 @@ impl Source {
     /// When the file is damaged or of no kind that is known.
     pub fn at(path: impl Into<PathBuf>) -> Result<Self> {
         Self::at_as(path, Place::Model)
+    }
+
+    /// A checkpoint in one file whose bytes the program has; `label` names it in messages and in the parameters of pictures. Two sources of one
+    /// reader are two models.
+    ///
+    /// # Errors
+    /// As [`at`](Self::at).
+    pub fn from_reader(label: &str, reader: Arc<dyn ReadAt>) -> Result<Self> {
+        Ok(Source::File(SingleFile::given(label, reader)?))
     }
 
     /// [`at`](Self::at) of what was given in this place.

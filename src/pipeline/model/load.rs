@@ -43,6 +43,22 @@ impl Pipeline {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with(model: &Source, overrides: &Overrides, oms: Option<&OmsSource>, device: Device) -> Result<Self> {
+        Self::load_told(model, overrides, oms, device, &mut |_| Ok(()))
+    }
+
+    /// [`load_with`](Self::load_with), with every part told before it is loaded.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); the one that `told` gives, which ends the loading there.
+    pub fn load_told(
+        model: &Source,
+        overrides: &Overrides,
+        oms: Option<&OmsSource>,
+        device: Device,
+        told: &mut dyn FnMut(Loading) -> Result<()>,
+    ) -> Result<Self> {
+        let mut told = Teller::new(overrides, oms, told);
+        told.next("text_encoder")?;
         let index = ModelIndex::read(&model.root())?;
         if let (Source::File(file), None) = (model, &overrides.unet) {
             file.check_holds("unet", Place::Model)?;
@@ -53,18 +69,22 @@ impl Pipeline {
         let unet_files = overrides.unet_of(model)?;
         let pool = Pool::default();
         let mut adapters = Adapters::open(&overrides.adapters, &pool)?;
+        told.next("unet")?;
         let unet = load_unet(&unet_files, "unet", stored(Part::Unet), |w| adapters.patch(Network::Unet, w))?;
         let mut text_encoders = load_text_encoders(&texts, index.reading(), stored(Part::Text), &mut adapters)?;
         let embeddings = Arc::new(Embeddings::open(&overrides.embeddings)?);
         let (embedded, left_out) = embeddings.add_to(&mut text_encoders)?;
+        told.next("vae")?;
         let (vae_files, vae_config) = overrides.vae_of(model)?;
         let vae_weights = open(&vae_files, DIFFUSION_STEM, "vae", stored(Part::Vae))?;
         let vae = Autoencoder::load(&vae_config, &vae_files.label("config.json"), &vae_weights)?;
         check_latents(&vae_files.label("config.json"), &unet, &vae)?;
         let kind = index.kind(&model.to_string(), &unet, vae.latent_channels(), &text_encoders)?;
-        let control =
-            |path: &PathBuf| Ok(Numbered::new(LoadedControl::load(path, &unet, stored(Part::Unet))?, &device));
-        let controls = overrides.controls.iter().map(control).collect::<Result<_>>()?;
+        let mut control = |path: &PathBuf| {
+            told.next("control")?;
+            Ok(Numbered::new(LoadedControl::load(path, &unet, stored(Part::Unet))?, &device))
+        };
+        let controls = overrides.controls.iter().map(&mut control).collect::<Result<_>>()?;
         let files = model_files(&texts, unet_files.clone(), vae_files, kind.reading);
         let zeros = match model {
             Source::DemoModel => Vec::new(),
@@ -98,11 +118,16 @@ impl Pipeline {
         });
         pipeline.renew_hashes();
         if let Some(source) = oms {
+            told.next("oms_module")?;
             let module = OmsModule::load(source, &pipeline.device)?;
             pipeline.attach_oms(Arc::new(module))?;
         }
+        if overrides.preview_vae.is_some() {
+            told.next("preview_vae")?;
+        }
         pipeline.preview = overrides.load_preview(&pipeline)?.map(|vae| Numbered::new(vae, &pipeline.device));
         if let Some(path) = &overrides.refiner {
+            told.next("refiner")?;
             pipeline.refiner = Some(pipeline.load_refiner(&Source::at(path)?, overrides)?);
         }
         Ok(pipeline)
@@ -130,6 +155,39 @@ impl Pipeline {
         // What its UNet leaves room for.
         refiner.preview = overrides.load_preview(&refiner)?.map(|vae| Numbered::new(vae, &refiner.device));
         Ok(refiner)
+    }
+}
+
+/// A part that is about to be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Loading {
+    /// Which: a component's name.
+    pub part: &'static str,
+    /// Parts before it.
+    pub done: usize,
+    /// Parts in all.
+    pub of: usize,
+}
+
+/// Counts the parts while they are loaded.
+struct Teller<'a> {
+    done: usize,
+    of: usize,
+    told: &'a mut dyn FnMut(Loading) -> Result<()>,
+}
+
+impl<'a> Teller<'a> {
+    fn new(overrides: &Overrides, oms: Option<&OmsSource>, told: &'a mut dyn FnMut(Loading) -> Result<()>) -> Self {
+        let more = [oms.is_some(), overrides.preview_vae.is_some(), overrides.refiner.is_some()];
+        let of = 3 + overrides.controls.len() + more.iter().filter(|is_there| **is_there).count();
+        Teller { done: 0, of, told }
+    }
+
+    fn next(&mut self, part: &'static str) -> Result<()> {
+        let loading = Loading { part, done: self.done, of: self.of };
+        self.done += 1;
+        (self.told)(loading)
     }
 }
 

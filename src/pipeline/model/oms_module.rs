@@ -287,6 +287,15 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Takes the module away, if there is one.
+    pub fn detach_oms(&mut self) {
+        if self.oms.is_some() {
+            self.files.retain(|(component, ..)| *component != "oms_module");
+            self.oms = None;
+            self.renew_hashes();
+        }
+    }
+
     /// The OMS module, to be attached to other pipelines too.
     pub fn oms_module(&self) -> Option<&Arc<OmsModule>> {
         self.oms.as_ref().map(|oms| &oms.module)
