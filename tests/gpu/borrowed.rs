@@ -285,3 +285,25 @@ fn a_device_of_ours_that_was_lost_is_opened_again() {
     assert_near(&run(&again).unwrap(), &run(&HostBackend::default()).unwrap());
     assert_eq!(run(&backend).expect_err("that one is gone").code(), ErrorCode::DeviceLost);
 }
+
+/// What it prints is what it shows: pixels that are equal, errors and losses that come to the application, a device that is its own.
+#[cfg(feature = "demo")]
+#[test]
+fn the_example_without_a_window_shows_it() {
+    let built = std::env::current_exe().expect("this program");
+    let example = built.parent().and_then(std::path::Path::parent).expect("a folder").join("examples/shared_device");
+    let done = std::process::Command::new(&example).output();
+    let done = done.unwrap_or_else(|why| panic!("{}: {why}; `cargo build --examples` makes it", example.display()));
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
+    for line in [
+        "texture 64×64 Rgba8Unorm: 0 values differ from the PNG",
+        "errors told to the application while Chiaro drew: 0",
+        "after one of its own: 1",
+        "losses told to it: 1",
+        "Chiaro says Some(DeviceLost)",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert!(text.contains("frames alone: ") && text.contains("while it draws: "), "{text}");
+}

@@ -199,6 +199,52 @@ fn any_call_gives_a_status() {
     assert_eq!(run(&compiled("tests/c/fuzz.c", &[]), &[&calls], "cpu"), format!("{calls} calls\n"));
 }
 
+/// Files that are cut or changed anywhere are a status, never the end of the process.
+#[test]
+fn damaged_files_give_a_status() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let golden = root().join("../../tests/golden");
+    let sources = [
+        "formats/types.safetensors",
+        "formats/types.gguf",
+        "formats/nested.pt",
+        "formats/lightning.ckpt",
+        "embeddings/easyneg.pt",
+    ];
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for (number, source) in sources.iter().enumerate() {
+        let bytes = std::fs::read(golden.join(source)).expect("a golden");
+        let ending = Path::new(source).extension().expect("an ending").to_string_lossy().into_owned();
+        let mut put = |what: &str, bytes: &[u8]| {
+            let path = folder.path().join(format!("{number}-{what}.{ending}"));
+            std::fs::write(&path, bytes).expect("written");
+            paths.push(path);
+        };
+        for part in 0..12 {
+            put(&format!("cut{part}"), &bytes[..bytes.len() * part / 12]);
+            let mut changed = bytes.clone();
+            let at = (part * 7919) % bytes.len().min(400);
+            changed[at] ^= 1 << (part % 8);
+            put(&format!("changed{part}"), &changed);
+        }
+    }
+    paths.extend([folder.path().to_owned(), PathBuf::from("/dev/null"), PathBuf::from("/nowhere")]);
+    let words: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let text = run(&compiled("tests/c/files.c", &[]), &words.iter().map(String::as_str).collect::<Vec<_>>(), "cpu");
+    assert_eq!(text, format!("{} files\n", paths.len()));
+}
+
+/// The address and leak sanitizers, in the program: what it is given and what is left over. The library itself would have to be built with a compiler
+/// that is not released.
+#[test]
+fn sanitizers_find_nothing() {
+    let program = compiled("tests/c/fuzz.c", &["-fsanitize=address"]);
+    // Drivers, and what loads them, are not ours.
+    let mut command = Command::new(program);
+    command.arg("500").env("VK_DRIVER_FILES", "/nowhere.json").env("VK_LOADER_LAYERS_DISABLE", "~all~");
+    succeeded("sanitizers", &command.output().expect("it runs"));
+}
+
 #[test]
 fn cancelled_jobs_leave_nothing_behind() {
     let times = std::env::var("CHIARO_TEST_CANCELS").unwrap_or_else(|_| "24".into());

@@ -108,7 +108,7 @@ static void sources(chiaro_engine *engine, const char *path)
 {
     chiaro_load_options options = CHIARO_LOAD_OPTIONS_INIT;
     chiaro_reader reader = CHIARO_READER_INIT;
-    chiaro_request request = small_request("a red ball", 2);
+    chiaro_request request = small_request("a red ball", 1);
     chiaro_model *model = NULL;
     chiaro_error *error = NULL;
     struct source source = {0};
