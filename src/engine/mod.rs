@@ -160,6 +160,14 @@ impl Engine {
         drop(gone);
     }
 
+    /// Gives up all that was loaded of a model's files, with whatever adapters and module, unless a job still uses it.
+    pub fn unload_source(&self, model: &Source) {
+        let mut models = self.lock();
+        let gone: Vec<_> = models.extract_if(.., |(known, _)| known.model == *model).collect();
+        drop(models);
+        drop(gone);
+    }
+
     /// Draws a request of a model on a thread of the job's own. `told` hears of everything on that thread.
     ///
     /// # Errors

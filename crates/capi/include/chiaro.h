@@ -304,7 +304,8 @@ CHIARO_API chiaro_status chiaro_engine_from_vulkan(
 /* ---- Models ---------------------------------------------------------------------------------------------------------------------------------- */
 
 /* Bytes of a file that the program has. `read_at` fills `buffer` with `size` bytes from `offset` on and gives 0, or anything else where it cannot;
- * from any thread, several at a time. `close`, which may be NULL, is called once, when nothing will be read any more. */
+ * from any thread, several at a time. `close`, which may be NULL, is called once, when nothing will be read any more: soon after the model and its jobs
+ * are released, on whichever thread had them last. `user` has to live until then. */
 typedef struct chiaro_reader {
     uint32_t struct_size;
     uint32_t reserved;
@@ -329,7 +330,7 @@ typedef struct chiaro_load_options {
     /* The model: a folder in the layout of diffusers, a single file (safetensors, GGUF, checkpoint), or a name in the engine's folders. NULL with
      * no bytes and no reader: the demo model, which is in the library. At most one of the three. */
     const char *path;
-    /* A single file's bytes, which have to stay there until the model is released. */
+    /* A single file's bytes, which have to stay there until the model and its jobs are released. */
     const uint8_t *bytes;
     size_t size;
     const chiaro_reader *reader;
@@ -447,8 +448,8 @@ CHIARO_API chiaro_status chiaro_job_run(chiaro_job *job, chiaro_error **error);
 typedef void (*chiaro_event_callback)(chiaro_job *job, const chiaro_event *event, void *user);
 /* Does all that is left on a thread of the job's own. `callback` may be NULL. CHIARO_BUSY the second time. */
 CHIARO_API chiaro_status chiaro_job_start(chiaro_job *job, chiaro_event_callback callback, void *user, chiaro_error **error);
-/* Waits for a job that was started, at most so many milliseconds (negative: as long as it takes). CHIARO_OK when it has ended, however that was;
- * CHIARO_BUSY when it goes on. */
+/* Waits for a job that was started, at most so many milliseconds (negative: as long as it takes). CHIARO_OK when it has ended, however that was, and
+ * has told its last: the callback is not called any more. CHIARO_BUSY when it goes on. Not from the callback. */
 CHIARO_API chiaro_status chiaro_job_wait(chiaro_job *job, int64_t milliseconds, chiaro_error **error);
 /* How the job ended: CHIARO_OK with all pictures, the error otherwise; CHIARO_BUSY while it has not ended. */
 CHIARO_API chiaro_status chiaro_job_status(const chiaro_job *job, chiaro_error **error);

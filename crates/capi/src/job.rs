@@ -40,6 +40,8 @@ struct Shared {
     preview_every: usize,
     /// Whether a thread of its own does the rest.
     is_started: AtomicBool,
+    /// Whether that has told its last.
+    has_told: AtomicBool,
     outcome: Mutex<Option<Result<(), Fault>>>,
     ended: Condvar,
     images: Mutex<Vec<Arc<Handle<Image>>>>,
@@ -178,6 +180,7 @@ impl Job {
             seed,
             preview_every,
             is_started: AtomicBool::new(false),
+            has_told: AtomicBool::new(false),
             outcome: Mutex::default(),
             ended: Condvar::new(),
             images: Mutex::default(),
@@ -433,6 +436,10 @@ fn run(shared: &Shared, callback: &Callback) {
     });
     callback.tell(&shared.last(&work, kind));
     work.shown = None;
+    let outcome = lock(&shared.outcome);
+    shared.has_told.store(true, Ordering::Release);
+    shared.ended.notify_all();
+    drop(outcome);
 }
 
 /// All that is left, on a thread of its own.
@@ -460,7 +467,11 @@ pub(crate) unsafe extern "C" fn chiaro_job_start(
                 run(&shared, &told);
             };
             let started = std::thread::Builder::new().name("chiaro job".into()).spawn(body);
-            *thread = Some(started.map_err(|why| Fault::io(&format!("a thread for the job: {why}")))?);
+            let started = started.map_err(|why| {
+                job.value.shared.is_started.store(false, Ordering::Release);
+                Fault::io(&format!("a thread for the job: {why}"))
+            });
+            *thread = Some(started?);
             Ok(())
         })
     }
@@ -484,7 +495,9 @@ pub(crate) unsafe extern "C" fn chiaro_job_wait(
             if outcome.is_none() && !shared.is_started.load(Ordering::Acquire) {
                 return Err(Fault::argument("job", "nobody does its work; start it, or step it"));
             }
-            let goes_on = |outcome: &mut Option<_>| outcome.is_none();
+            // What the program has for its callback is its own again once this returns.
+            let tells = || shared.is_started.load(Ordering::Acquire) && !shared.has_told.load(Ordering::Acquire);
+            let goes_on = |outcome: &mut Option<_>| outcome.is_none() || tells();
             let outcome = match u64::try_from(milliseconds) {
                 Err(_) => shared.ended.wait_while(outcome, goes_on).unwrap_or_else(PoisonError::into_inner),
                 Ok(milliseconds) => {
@@ -493,7 +506,7 @@ pub(crate) unsafe extern "C" fn chiaro_job_wait(
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
-            if outcome.is_some() { Ok(()) } else { Err(Fault::busy("the job goes on")) }
+            if outcome.is_some() && !tells() { Ok(()) } else { Err(Fault::busy("the job goes on")) }
         })
     }
 }

@@ -36,6 +36,15 @@ impl Object for Model {
     const NAME: &'static str = "model";
 }
 
+impl Drop for Model {
+    fn drop(&mut self) {
+        // What a program gave is read no more once nobody has it: the engine must not keep it for another time.
+        if let Some(given) = &self.given {
+            self.engine.value.engine.unload_source(given);
+        }
+    }
+}
+
 /// A program's bytes.
 struct Given {
     read_at: ReadCallback,

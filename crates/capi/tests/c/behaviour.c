@@ -157,7 +157,12 @@ static void sources(chiaro_engine *engine, const char *path)
     }
     source.fails = 0;
     draw(model, &request, got);
+    CHECK(source.closed == 0);
     chiaro_model_release(model);
+    /* Nobody reads any more, and nobody will. */
+    for (size = 0; size < 200 && source.closed == 0; ++size)
+        usleep(10000);
+    CHECK(source.closed == 1);
     error = NULL;
     CHECK(memcmp(wanted, got, sizeof got) == 0);
     /* Loading can be stopped before any part. */
