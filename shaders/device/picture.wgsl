@@ -38,11 +38,9 @@ fn level(i: u32) -> u32 {
     if (bits >= 0x7f800000u) {
         atomicAdd(&out[params.height * params.row], 1u);
     }
-    if (bits > 0x7f800000u) {
-        return 0u;
-    }
     let signed = select(given, given * 2.0 - 1.0, params.from_zero != 0u);
-    return u32(round(clamp(signed * 0.5 + 0.5, 0.0, 1.0) * 255.0));
+    let shown = select(signed, -1.0, bits > 0x7f800000u);
+    return u32(round(clamp(shown * 0.5 + 0.5, 0.0, 1.0) * 255.0));
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -119,6 +119,7 @@ FUNCTION(min, TWO, >= integer)
 FUNCTION(max, TWO, >= integer)
 FUNCTION(clamp, THREE, >= integer)
 FUNCTION(fma, THREE, == floating)
+FUNCTION(rint, ONE, == floating)
 FUNCTION(exp, ONE, == floating)
 FUNCTION(exp2, ONE, == floating)
 FUNCTION(log, ONE, == floating)
@@ -183,6 +184,14 @@ template <typename D, typename A, typename B, typename C>
 void simdgroup_multiply_accumulate(thread simdgroup_matrix<D>&, simdgroup_matrix<A>, simdgroup_matrix<B>, simdgroup_matrix<C>) {
     static_assert(same<D, C>::value && same<A, B>::value && (int)traits<A>::kind == floating, "matrices of other types");
 }
+
+// Metal Shading Language 6.15: atomics are of memory that kernels share, and in no order.
+struct atomic_uint {
+    uint only_by_functions;
+};
+enum memory_order { memory_order_relaxed };
+uint atomic_fetch_add_explicit(device atomic_uint *, uint, memory_order) { return 0; }
+void atomic_store_explicit(device atomic_uint *, uint, memory_order) {}
 
 }  // namespace metal
 
