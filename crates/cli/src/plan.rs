@@ -13,9 +13,6 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
         args.control.put(job)
     })?;
     let (pipeline, too_large) = load.open_lazily(&request)?;
-    let (width, height) = pipeline.size(&request)?;
-    let stages = pipeline.plan(&request)?;
-    let peak = stages.iter().map(StagePlan::peak_bytes).max().unwrap_or(0);
     if args.model.json {
         let mut plan = pipeline.plan_json(&request)?;
         plan["vram"] = json!(args.model.vram.map(|size| size.0));
@@ -27,6 +24,9 @@ pub(super) fn run(args: &PlanArgs) -> Result<()> {
         plan["too_large"] = told.collect();
         return print_json(&plan);
     }
+    let (width, height) = pipeline.size(&request)?;
+    let stages = pipeline.plan(&request)?;
+    let peak = stages.iter().map(StagePlan::peak_bytes).max().unwrap_or(0);
     for remark in pipeline.device().remarks() {
         print_line(remark)?;
     }
