@@ -154,17 +154,17 @@ impl Engine {
 
     /// Gives up a model, unless a job still uses it.
     pub fn unload(&self, key: &ModelKey) {
-        let mut models = self.lock();
-        let gone: Vec<_> = models.extract_if(.., |(known, _)| known == key).collect();
-        drop(models);
-        drop(gone);
+        self.give_up(|known| known == key);
     }
 
     /// Gives up all that was loaded of a model's files, with whatever adapters and module, unless a job still uses it.
     pub fn unload_source(&self, model: &Source) {
-        let mut models = self.lock();
-        let gone: Vec<_> = models.extract_if(.., |(known, _)| known.model == *model).collect();
-        drop(models);
+        self.give_up(|known| known.model == *model);
+    }
+
+    /// Without the lock by the time that models go: their threads are waited for.
+    fn give_up(&self, is_meant: impl Fn(&ModelKey) -> bool) {
+        let gone: Vec<_> = self.lock().extract_if(.., |(known, _)| is_meant(known)).collect();
         drop(gone);
     }
 
