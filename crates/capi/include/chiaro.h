@@ -304,8 +304,8 @@ CHIARO_API chiaro_status chiaro_engine_from_vulkan(
 /* ---- Models ---------------------------------------------------------------------------------------------------------------------------------- */
 
 /* Bytes of a file that the program has. `read_at` fills `buffer` with `size` bytes from `offset` on and gives 0, or anything else where it cannot;
- * from any thread, several at a time. `close`, which may be NULL, is called once, when nothing will be read any more: soon after the model and its jobs
- * are released, on whichever thread had them last. `user` has to live until then. */
+ * from any thread, several at a time. `close`, which may be NULL, is called once, when nothing will be read any more: at the latest when the engine is
+ * released with all that was made with it. `user` has to live until then. */
 typedef struct chiaro_reader {
     uint32_t struct_size;
     uint32_t reserved;
