@@ -11,7 +11,7 @@ use super::pace::Pace;
 use super::pipeline::Pipelines;
 use super::program::GpuProgram;
 use crate::Result;
-use crate::record::{Backend, Caps, Counters, DType, Program, Recording, Workers, apart, plan};
+use crate::record::{Backend, Caps, Counters, DType, Program, Recording, Workers, plan};
 
 /// Executes recordings on one GPU.
 pub struct GpuBackend {
@@ -86,7 +86,7 @@ impl GpuBackend {
     /// # Errors
     /// As [`Backend::compile`].
     pub fn compile_program(&self, recording: Recording) -> Result<GpuProgram> {
-        apart(|| GpuProgram::new(Arc::clone(&self.shared), recording))
+        self.shared.gpu.workers.apart(|| GpuProgram::new(Arc::clone(&self.shared), recording))
     }
 
     /// Bytes of the constants that stay on the device while some program holds them, each counted once.
@@ -114,7 +114,7 @@ impl Backend for GpuBackend {
     }
 
     fn prepare(&self, recording: &Recording) -> Result<()> {
-        apart(|| self.shared.pipelines.of(&self.shared.gpu, &recording.dispatches)).map(drop)
+        self.shared.gpu.workers.apart(|| self.shared.pipelines.of(&self.shared.gpu, &recording.dispatches)).map(drop)
     }
 
     fn counters(&self) -> Counters {

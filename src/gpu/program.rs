@@ -14,7 +14,7 @@ use super::upload::Upload;
 use crate::Result;
 use crate::record::{
     DType, DevicePicture, Dispatch, DispatchTime, Kept, MemoryPlan, Outputs, PARAMS_STRIDE, PixelRange, Program,
-    Recording, Run, apart, match_inputs, plan,
+    Recording, Run, match_inputs, plan,
 };
 
 /// A recording compiled for a GPU.
@@ -213,15 +213,17 @@ impl GpuProgram {
 
 impl Program for GpuProgram {
     fn execute(&mut self, inputs: &[(&str, &[f32])], how: Run<'_>) -> Result<Outputs> {
-        apart(|| self.run_as(inputs, how))
+        let shared = Arc::clone(&self.shared);
+        shared.gpu.workers.apart(|| self.run_as(inputs, how))
     }
 
     fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
-        apart(|| self.profiled(inputs))
+        let shared = Arc::clone(&self.shared);
+        shared.gpu.workers.apart(|| self.profiled(inputs))
     }
 
     fn picture(&mut self, output: &str, range: PixelRange) -> Result<DevicePicture> {
-        apart(|| self.draw(output, range))
+        self.shared.gpu.workers.apart(|| self.draw(output, range))
     }
 
     fn allocated_bytes(&self) -> u64 {

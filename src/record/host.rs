@@ -9,7 +9,7 @@ use super::host_constants::{Form, HostConstant, Key, Stored, WEIGHT, weight_rows
 use super::workers::caught;
 use super::{
     Backend, Cancel, Caps, Counters, Counts, Dispatch, DispatchTime, Held, HostCall, HostWeight, Kept, Ledger,
-    MemoryPlan, Outputs, Program, Recording, Resident, Role, Run, Tensor, Workers, apart, plan,
+    MemoryPlan, Outputs, Program, Recording, Resident, Role, Run, Tensor, Workers, plan,
 };
 use crate::{Error, Result};
 
@@ -69,7 +69,7 @@ impl HostBackend {
         // A recording made for another device runs here too: storage is f32 and sizes are unlimited.
         recording.caps = self.shared.caps.clone();
         let plan = plan(&recording)?;
-        let constants = apart(|| self.shared.constants_of(&recording))?;
+        let constants = self.shared.workers.apart(|| self.shared.constants_of(&recording))?;
         // NaN, so that a kernel that reads what nobody wrote shows.
         let lanes: Vec<Vec<f32>> = plan.lanes.iter().map(|bytes| vec![f32::NAN; bytes / 4]).collect();
         let held = self.shared.memory.hold(lanes.iter().map(|lane| size_of_val(lane.as_slice()) as u64).sum());
@@ -196,11 +196,13 @@ impl HostProgram {
 
 impl Program for HostProgram {
     fn execute(&mut self, inputs: &[(&str, &[f32])], how: Run<'_>) -> Result<Outputs> {
-        apart(|| self.run_as(inputs, how))
+        let shared = Arc::clone(&self.shared);
+        shared.workers.apart(|| self.run_as(inputs, how))
     }
 
     fn run_profiled(&mut self, inputs: &[(&str, &[f32])]) -> Result<(Outputs, Vec<DispatchTime>)> {
-        apart(|| self.profiled(inputs))
+        let shared = Arc::clone(&self.shared);
+        shared.workers.apart(|| self.profiled(inputs))
     }
 
     fn allocated_bytes(&self) -> u64 {

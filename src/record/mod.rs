@@ -66,4 +66,4 @@ pub use traffic::Traffic;
 pub use tuning::Tuning;
 pub use window::{Reach, Window};
 pub use workers::Workers;
-pub(crate) use workers::{apart, caught};
+pub(crate) use workers::caught;

@@ -30,12 +30,19 @@ impl Workers {
     /// # Panics
     /// Where `work` does, and when the system has no thread left.
     pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let pool = self.rayon();
         // On its own threads rayon runs `work` at once.
-        if pool.current_thread_index().is_some() {
+        self.apart(|| self.rayon().install(work))
+    }
+
+    /// Runs `work` on one of these threads, where the caller is one, or else on a thread that is no worker of any pool: the caller, or a new one that it
+    /// waits for. A worker of another pool that waited in rayon's way would take up other tasks of its pool, which may want what it holds. One of
+    /// these must not wait for a new thread: it would be missing where that one's work is done, and with one worker nobody would do it.
+    pub(crate) fn apart<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        if rayon::current_thread_index().is_none() || self.is_worker() {
             return work();
         }
-        apart(|| pool.install(work))
+        let result = std::thread::scope(|scope| scope.spawn(work).join());
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// How many threads there are.
@@ -53,16 +60,6 @@ impl Workers {
         let pool = self.pool.get_or_init(|| Pool::new(0).or_else(|_| Pool::new(1)).expect("the system has a thread"));
         pool.rayon.as_ref().expect("the pool is there until it is dropped")
     }
-}
-
-/// Runs `work` on a thread that is no worker of any pool: this one, or a new one that this one waits for. A worker that waited in rayon's way
-/// would take up other tasks of its pool, which may want what it holds.
-pub(crate) fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    if rayon::current_thread_index().is_none() {
-        return work();
-    }
-    let result = std::thread::scope(|scope| scope.spawn(work).join());
-    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Runs `work`; a panic in it, also of one of the threads that it waits for, becomes an error that says where.
@@ -130,6 +127,24 @@ mod tests {
         assert!(other.install(|| inside(&ours) && other.is_worker() && !ours.is_worker()));
         let name = ours.install(|| std::thread::current().name().map(str::to_owned));
         assert!(name.is_some_and(|name| name.starts_with("chiaro-")));
+    }
+
+    /// Work of one of its threads that hands on work is done, also where there is no other thread, and all of them take part in it.
+    #[test]
+    fn a_worker_hands_on_work() {
+        for threads in [1, 2, 3] {
+            let workers = Workers { pool: Pool::new(threads).expect("threads").into() };
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let work = move || {
+                let all = workers.install(|| {
+                    workers.apart(|| workers.install(|| rayon::broadcast(|context| context.index()).len()))
+                });
+                sender.send(all).expect("the test waits");
+            };
+            std::thread::spawn(work);
+            let all = receiver.recv_timeout(std::time::Duration::from_secs(60)).expect("it ends");
+            assert_eq!(all, threads);
+        }
     }
 
     /// With rayon's own `install` the second task is taken up by the first one's thread while it waits, and waits for the lock that the first
