@@ -169,7 +169,7 @@ pub mod lookup {
 pub mod shared {
     //! A device that a program lends, and pictures that stay on it.
 
-    pub use crate::gpu::{HostDevice, device_descriptor, required_features, required_limits, texture};
+    pub use crate::gpu::{HostDevice, device_descriptor, native_texture, required_features, required_limits, texture};
     pub use crate::record::DevicePicture;
     /// The version that devices have to be of.
     pub use wgpu;

@@ -104,7 +104,8 @@ pub fn adapters() -> Vec<AdapterInfo> {
     found.into_iter().enumerate().map(|(index, (gpu, raw, compiler))| describe(index, gpu, raw, compiler)).collect()
 }
 
-fn enumerate(backends: wgpu::Backends, dxc: Option<&std::path::Path>) -> Vec<wgpu::Adapter> {
+/// What `backends` list; kernels of DX12 go through the compiler at `dxc`, or FXC.
+pub(super) fn enumerate(backends: wgpu::Backends, dxc: Option<&std::path::Path>) -> Vec<wgpu::Adapter> {
     let mut descriptor =
         wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
     // Validation of indirect dispatches, of which there are none here, takes a pipeline of its own on every device, which a driver may refuse.

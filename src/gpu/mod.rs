@@ -27,6 +27,7 @@ mod execute;
 mod fault;
 mod identity;
 mod memory;
+mod native;
 mod pace;
 mod picture;
 mod pieces;
@@ -49,6 +50,7 @@ pub use borrowed::{HostDevice, device_descriptor, required_features, required_li
 pub use device::GpuOptions;
 pub use fault::DriverFault;
 pub use identity::Identity;
+pub use native::native_texture;
 pub use picture::{picture_recording, texture};
 pub use program::GpuProgram;
 pub use reflect::{Binding, BindingKind, Interface};

@@ -301,6 +301,12 @@ CHIARO_API chiaro_status chiaro_vulkan_create_device(chiaro_vulkan_device *devic
 CHIARO_API chiaro_status chiaro_engine_from_vulkan(
     const chiaro_vulkan_device *device, const chiaro_engine_options *options, chiaro_engine **engine, chiaro_error **error);
 
+/* The same on an ID3D12Device (of D3D12CreateDevice, not of a device factory of its own) or an id<MTLDevice>. Both are the only ones of their GPU in a
+ * process, so nothing has to be created in a certain way: the engine has the same device, and a queue of its own. The program may release its
+ * device. CHIARO_UNSUPPORTED on other systems, and of other devices. Compiled for those systems; no such system has run it. */
+CHIARO_API chiaro_status chiaro_engine_from_d3d12(void *device, const chiaro_engine_options *options, chiaro_engine **engine, chiaro_error **error);
+CHIARO_API chiaro_status chiaro_engine_from_metal(void *device, const chiaro_engine_options *options, chiaro_engine **engine, chiaro_error **error);
+
 /* ---- Models ---------------------------------------------------------------------------------------------------------------------------------- */
 
 /* Bytes of a file that the program has. `read_at` fills `buffer` with `size` bytes from `offset` on and gives 0, or anything else where it cannot;
@@ -491,6 +497,10 @@ CHIARO_API const char *chiaro_image_parameters(const chiaro_image *image);
 /* The VkImage (as a number) of a picture that a job of chiaro_engine_from_vulkan() made with `on_device`: VK_FORMAT_R8G8B8A8_UNORM
  * in VK_IMAGE_LAYOUT_TRANSFER_DST_OPTIMAL, complete, for the queue family of the device. It lives as long as the image. 0 where there is none. */
 CHIARO_API uint64_t chiaro_image_vulkan(const chiaro_image *image);
+/* The same as the ID3D12Resource (DXGI_FORMAT_R8G8B8A8_UNORM, in D3D12_RESOURCE_STATE_COPY_DEST) of a job on Direct3D 12, and as the id<MTLTexture>
+ * (MTLPixelFormatRGBA8Unorm) of one on Metal, complete. Not retained: it lives as long as the image. NULL where there is none. */
+CHIARO_API void *chiaro_image_d3d12(const chiaro_image *image);
+CHIARO_API void *chiaro_image_metal(const chiaro_image *image);
 
 #ifdef __cplusplus
 }

@@ -2,10 +2,11 @@
 
 use std::ffi::{CString, c_char, c_void};
 use std::path::Path;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use chiaro_core::image::{PictureFormat, Rgb8Image, encode_picture, write_png};
-use chiaro_core::shared::DevicePicture;
+use chiaro_core::shared::{DevicePicture, native_texture};
 use chiaro_core::{Error, Picture};
 
 use crate::handle::{Handle, Object};
@@ -240,4 +241,37 @@ pub(crate) unsafe extern "C" fn chiaro_image_vulkan(image: *const Handle<Image>)
     picture.map_or(0, |picture| {
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| crate::vulkan::image_of(picture))).unwrap_or(0)
     })
+}
+
+/// The texture that a picture is on, as the system has it.
+///
+/// # Safety
+/// `image` is NULL or an image.
+unsafe fn native(image: *const Handle<Image>) -> *mut c_void {
+    // SAFETY: the caller's.
+    let picture = unsafe { Handle::of(image) }.ok().and_then(|image| image.value.on_device.as_deref());
+    let found = picture.and_then(|picture| {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| native_texture(picture))).unwrap_or(None)
+    });
+    found.map_or(std::ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// The `ID3D12Resource` of a picture that is on the device.
+///
+/// # Safety
+/// `image` is NULL or an image.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn chiaro_image_d3d12(image: *const Handle<Image>) -> *mut c_void {
+    // SAFETY: the caller's.
+    if cfg!(windows) { unsafe { native(image) } } else { std::ptr::null_mut() }
+}
+
+/// The `MTLTexture` of a picture that is on the device.
+///
+/// # Safety
+/// `image` is NULL or an image.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn chiaro_image_metal(image: *const Handle<Image>) -> *mut c_void {
+    // SAFETY: the caller's.
+    if cfg!(target_vendor = "apple") { unsafe { native(image) } } else { std::ptr::null_mut() }
 }

@@ -6,7 +6,7 @@
 //! | `handle` | counted objects behind opaque pointers |
 //! | `structs` | the header's structs, of any version |
 //! | `text` | texts in and out |
-//! | `device`, `engine`, `vulkan`, `model`, `job`, `image` | the functions, by object |
+//! | `device`, `engine`, `vulkan`, `native`, `model`, `job`, `image` | the functions, by object |
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("faults must be caught at the border: build with panic = \"unwind\"");
@@ -17,6 +17,7 @@ mod handle;
 mod image;
 mod job;
 mod model;
+mod native;
 mod status;
 mod structs;
 mod text;

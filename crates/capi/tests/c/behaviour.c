@@ -163,6 +163,7 @@ static void sources(chiaro_engine *engine, const char *path)
     chiaro_model_release(model);
     error = NULL;
     CHECK(memcmp(wanted, got, sizeof got) == 0);
+    CHECK(source.closed == 1);
     /* Loading can be stopped before any part. */
     options.reader = NULL;
     options.path = path;
@@ -358,7 +359,16 @@ static void rest(void)
     chiaro_error_release(error);
     error = NULL;
     CHECK(strstr(chiaro_image_parameters(image), "a red dragon") != NULL && chiaro_image_seed(image) == 0);
-    CHECK(chiaro_image_vulkan(image) == 0);
+    CHECK(chiaro_image_vulkan(image) == 0 && chiaro_image_d3d12(image) == NULL && chiaro_image_metal(image) == NULL);
+    /* Devices of other systems. */
+    for (i = 0; i < 4; ++i) {
+        void *device = i % 2 ? &source : NULL;
+        chiaro_engine *made = engine;
+        chiaro_status status = i < 2 ? chiaro_engine_from_d3d12(device, NULL, &made, &error) : chiaro_engine_from_metal(device, NULL, &made, &error);
+        CHECK(status == (device == NULL ? CHIARO_INVALID_ARGUMENT : CHIARO_UNSUPPORTED) && made == NULL);
+        chiaro_error_release(error);
+        error = NULL;
+    }
     /* A job's own adapters and module. */
     request = small_request("a red ball", 2);
     request.json = "{\"model\":{\"oms\":\"off\"}}";
