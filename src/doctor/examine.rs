@@ -38,15 +38,22 @@ const SAME: f64 = 99.0;
 ///
 /// Nothing ends it: what fails is a verdict.
 pub fn examine(adapter: &AdapterInfo, options: GpuOptions, told: impl FnMut(&Progress)) -> Examination {
-    examine_some(adapter, options, |_| true, told)
+    // A software adapter takes a minute for the model's own size.
+    let side = (adapter.caps.kind == AdapterKind::Software).then_some(SMALL);
+    examine_some(adapter, options, |_| true, side, told)
 }
 
-/// [`examine`] with the cases that `wanted` names: a software adapter takes minutes to compile all kernels of GPUs.
+/// Pixels of a side of the demo model's picture on software adapters.
+#[doc(hidden)]
+pub const SMALL: usize = 64;
+
+/// [`examine`] with the cases that `wanted` names and a picture of so many pixels a side: a software adapter takes minutes for the kernels of GPUs.
 #[doc(hidden)]
 pub fn examine_some(
     adapter: &AdapterInfo,
     options: GpuOptions,
     wanted: impl Fn(&str) -> bool,
+    side: Option<usize>,
     mut told: impl FnMut(&Progress),
 ) -> Examination {
     let software = adapter.caps.kind == AdapterKind::Software;
@@ -86,7 +93,7 @@ pub fn examine_some(
     if !cfg!(feature = "demo") {
         return examination;
     }
-    match likeness(adapter, options) {
+    match likeness(adapter, options, side) {
         Ok(decibels) => {
             examination.picture = Some(decibels);
             if decibels < ALIKE {
@@ -309,10 +316,8 @@ fn binding(backend: &GpuBackend, caps: &Caps, examination: &mut Examination) {
 }
 
 /// How like the processor's the demo model's picture is, in dB.
-fn likeness(adapter: &AdapterInfo, options: GpuOptions) -> Result<f64> {
+fn likeness(adapter: &AdapterInfo, options: GpuOptions, side: Option<usize>) -> Result<f64> {
     let backend = GpuBackend::open(adapter, DType::F32, options)?;
-    // A software adapter takes a minute for the model's own size.
-    let side = (adapter.caps.kind == AdapterKind::Software).then_some(64);
     let theirs = draw(Device::new(Arc::new(backend), Precision::Auto)?, side)?;
     let ours = draw(Device::new(Arc::new(HostBackend::default()), Precision::F32)?, side)?;
     let square = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);

@@ -15,7 +15,7 @@ mod report;
 
 pub use examine::examine;
 #[doc(hidden)]
-pub use examine::examine_some;
+pub use examine::{SMALL, examine_some};
 #[doc(hidden)]
 pub use probes::probes;
 pub use report::{Examination, Progress, TierReport, Verdict};

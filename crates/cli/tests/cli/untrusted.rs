@@ -1,12 +1,12 @@
 //! Files that are none, that change under the reader, that say numbers nobody has, that are nothing but zeros.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::chiaro::pipeline::{Device, Pipeline, Precision, Request, Source};
 use serde_json::{Value, json};
 
-use super::{chiaro, fails, stderr};
+use super::{chiaro, stderr};
 use crate::support::allocations::largest;
 use crate::support::files::copy;
 use crate::support::golden::committed;
@@ -23,6 +23,10 @@ fn model(at: &Path) -> String {
 #[cfg(unix)]
 #[test]
 fn what_is_no_file_is_refused_wherever_a_file_is_read() {
+    use std::time::Instant;
+
+    use super::fails;
+
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = folder.path();
     let model = model(at);
