@@ -193,6 +193,28 @@ fn named(
     })
 }
 
+/// An engine on the device that `open` gives.
+///
+/// # Safety
+/// `options` is NULL, or what it says and points to can be read; `engine` and `error` are NULL or can be written.
+pub(crate) unsafe fn engine_on(
+    open: impl FnOnce(&Choices) -> Result<Device, Fault>,
+    options: *const EngineOptions,
+    engine: *mut *mut Handle<Engine>,
+    error: *mut *mut Handle<Fault>,
+) -> Status {
+    // SAFETY: the caller's.
+    unsafe {
+        border(error, || {
+            out(engine, "engine")?;
+            let choices = Choices::read(options)?;
+            let device = open(&choices)?;
+            give(engine, choices.engine(device)?);
+            Ok(())
+        })
+    }
+}
+
 /// Opens a device.
 ///
 /// # Safety
@@ -204,15 +226,7 @@ pub(crate) unsafe extern "C" fn chiaro_engine_new(
     error: *mut *mut Handle<Fault>,
 ) -> Status {
     // SAFETY: the caller's.
-    unsafe {
-        border(error, || {
-            out(engine, "engine")?;
-            let choices = Choices::read(options)?;
-            let device = choices.open()?;
-            give(engine, choices.engine(device)?);
-            Ok(())
-        })
-    }
+    unsafe { engine_on(Choices::open, options, engine, error) }
 }
 
 /// # Safety

@@ -230,17 +230,16 @@ pub(crate) unsafe extern "C" fn chiaro_image_parameters(image: *const Handle<Ima
     unsafe { Handle::of(image) }.map_or(c"{}".as_ptr(), |image| image.value.parameters.as_ptr())
 }
 
-/// The picture's `VkImage`.
+/// What `of` tells of a picture that is on the device; 0 or NULL where it is not.
 ///
 /// # Safety
 /// `image` is NULL or an image.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn chiaro_image_vulkan(image: *const Handle<Image>) -> u64 {
+unsafe fn on_device<T>(image: *const Handle<Image>, none: T, of: impl FnOnce(&DevicePicture) -> Option<T>) -> T {
     // SAFETY: the caller's.
     let picture = unsafe { Handle::of(image) }.ok().and_then(|image| image.value.on_device.as_deref());
-    picture.map_or(0, |picture| {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| crate::vulkan::image_of(picture))).unwrap_or(0)
-    })
+    let found = picture
+        .and_then(|picture| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| of(picture))).unwrap_or(None));
+    found.unwrap_or(none)
 }
 
 /// The texture that a picture is on, as the system has it.
@@ -249,11 +248,17 @@ pub(crate) unsafe extern "C" fn chiaro_image_vulkan(image: *const Handle<Image>)
 /// `image` is NULL or an image.
 unsafe fn native(image: *const Handle<Image>) -> *mut c_void {
     // SAFETY: the caller's.
-    let picture = unsafe { Handle::of(image) }.ok().and_then(|image| image.value.on_device.as_deref());
-    let found = picture.and_then(|picture| {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| native_texture(picture))).unwrap_or(None)
-    });
-    found.map_or(std::ptr::null_mut(), NonNull::as_ptr)
+    unsafe { on_device(image, std::ptr::null_mut(), |picture| native_texture(picture).map(NonNull::as_ptr)) }
+}
+
+/// The picture's `VkImage`.
+///
+/// # Safety
+/// `image` is NULL or an image.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn chiaro_image_vulkan(image: *const Handle<Image>) -> u64 {
+    // SAFETY: the caller's.
+    unsafe { on_device(image, 0, |picture| Some(crate::vulkan::image_of(picture))) }
 }
 
 /// The `ID3D12Resource` of a picture that is on the device.

@@ -11,8 +11,8 @@ use chiaro_core::shared::{
 use serde_json::json;
 use wgpu::hal::{ExposedAdapter, api, vulkan};
 
-use crate::engine::{Choices, Engine};
-use crate::handle::{Handle, give, out};
+use crate::engine::{Choices, Engine, engine_on};
+use crate::handle::{Handle, out};
 use crate::status::{Fault, Status, border};
 use crate::structs::{EngineOptions, VulkanDevice, read, write, zeroed};
 use crate::text::give_json;
@@ -283,12 +283,7 @@ pub(crate) unsafe extern "C" fn chiaro_engine_from_vulkan(
 ) -> Status {
     // SAFETY: the caller's.
     unsafe {
-        border(error, || {
-            out(engine, "engine")?;
-            let choices = Choices::read(options)?;
-            let device = Device::lent(host(Physical::of(device)?)?, choices.precision)?;
-            give(engine, choices.engine(device)?);
-            Ok(())
-        })
+        let open = |choices: &Choices| Ok(Device::lent(host(Physical::of(device)?)?, choices.precision)?);
+        engine_on(open, options, engine, error)
     }
 }
