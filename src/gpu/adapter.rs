@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::identity::Identity;
-use crate::record::{AdapterKind, Caps, DType, MatrixShape};
+use crate::record::{AdapterKind, Caps, DType, MatrixShape, Products};
 use crate::{Error, Remedy, Result};
 
 /// One way to reach one GPU.
@@ -246,6 +246,7 @@ pub(super) fn caps_of(raw: &wgpu::Adapter, kind: AdapterKind, features: wgpu::Fe
     let subgroups = features.contains(wgpu::Features::SUBGROUP);
     let matrices = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     Caps {
+        products: Products::F32,
         name: info.name,
         kind,
         storage: DType::F32,

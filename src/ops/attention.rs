@@ -9,7 +9,7 @@ use super::attention_coop::Matrices;
 use super::{expect, expect_quads, expect_view};
 use crate::ops::host::attention::host;
 use crate::ops::product::class::CHOSEN_FOR;
-use crate::record::{AdapterKind, Caps, DType, Kernel, Recording, Tensor, Variant};
+use crate::record::{AdapterKind, BF16, Caps, DType, Kernel, Products, Recording, Tensor, Variant};
 use crate::{Error, Remedy, Result};
 
 /// What an attention does.
@@ -65,6 +65,7 @@ pub fn attention(rec: &mut Recording, q: Tensor, k: Tensor, v: Tensor, attention
     if causal {
         variant.flags.push("CAUSAL");
     }
+    variant.flags.extend((rec.caps.products == Products::Bf16).then_some(BF16));
     if way.queries_stay() {
         variant.flags.push("QUERIES_STAY");
     }

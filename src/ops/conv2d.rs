@@ -5,18 +5,20 @@
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
+use half::bf16;
 
 use super::matmul::HostEpilogue;
 use super::{Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
 use crate::ops::host::gemm;
+use crate::ops::host::half_gemm;
 use crate::ops::host::simd::Block;
 use crate::ops::host::simd::Level;
 use crate::ops::host::simd::PITCH;
 use crate::ops::host::winograd;
 use crate::ops::product::Product;
 use crate::ops::product::class::Extents;
-use crate::record::{HostCall, Kernel, Recording, Shape, Tensor};
+use crate::record::{BF16, Bf16, HostCall, Kernel, Products, Recording, Shape, Tensor, narrow};
 
 /// How a convolution walks over its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +90,11 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
         image_add: epilogue.image_add_place(),
         pad: [0; 2],
     };
+    // Where matrices are multiplied at once, fewer products do not repay the transforms.
+    let transformed = || params.images().is_some_and(|images| winograd::pays(&images, c_out));
+    if rec.caps.products == Products::Bf16 && (Bf16::detect() == Bf16::Amx || !transformed()) {
+        variant.flags.push(BF16);
+    }
     let flops = 2 * shape.len() as u64 * (kernel * kernel * c) as u64;
     rec.dispatch(&KERNEL, variant, &params, &reads, out, product.grid(shape.rows(), c_out), flops);
     Ok(out)
@@ -126,10 +133,18 @@ fn host(call: &mut HostCall<'_>) {
     let finish = |row: usize, column: usize, block: &mut Block<'_>| epilogue.finish(row, column, block);
     let level = Level::detect();
     let cancel = call.cancel();
+    if weight.is_paired() {
+        let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [bf16]| {
+            pack(&p, x, rows, inner, to, half_gemm::PITCH, narrow);
+        };
+        return half_gemm::product(weight, call.out(), cancel, pack, finish);
+    }
     match p.images().filter(|images| winograd::pays(images, p.columns as usize)) {
         Some(images) => winograd::convolve(level, images, weight, x, call.out(), cancel, finish),
         None => {
-            let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| pack(&p, x, rows, inner, to);
+            let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| {
+                pack(&p, x, rows, inner, to, PITCH, |from, to| to.copy_from_slice(from));
+            };
             gemm::product(level, weight, call.out(), cancel, pack, finish);
         }
     }
@@ -160,14 +175,22 @@ struct Segment {
     len: usize,
 }
 
-/// Positions `inner` of the patches `[k, k, c]` under some results.
-fn pack(p: &Params, x: &[f32], rows: Range<usize>, inner: Range<usize>, to: &mut [f32]) {
+/// Positions `inner` of the patches `[k, k, c]` under some results, as `copy` stores them.
+fn pack<T: Copy + Default>(
+    p: &Params,
+    x: &[f32],
+    rows: Range<usize>,
+    inner: Range<usize>,
+    to: &mut [T],
+    pitch: usize,
+    copy: impl Fn(&[f32], &mut [T]),
+) {
     let (channels, kernel, out_width) = (p.channels as usize, p.kernel as usize, p.out_width as usize);
     let (height, width, rows_per_image) = (p.height as usize, p.width as usize, p.rows_per_image as usize);
     let (seen_height, seen_width) = (p.seen_height as usize, p.seen_width as usize);
     let (stride, before) = (p.stride as usize, p.pad_before as usize);
     // Channels are four or more.
-    let mut segments = [Segment::default(); gemm::DEPTH / 4 + 2];
+    let mut segments = [Segment::default(); half_gemm::DEPTH / 4 + 2];
     let mut count = 0;
     let mut at = inner.start;
     while at < inner.end {
@@ -176,7 +199,7 @@ fn pack(p: &Params, x: &[f32], rows: Range<usize>, inner: Range<usize>, to: &mut
         segments[count] = Segment { down: tap / kernel, right: tap % kernel, channel, len };
         (at, count) = (at + len, count + 1);
     }
-    for (row, to) in rows.zip(to.chunks_mut(PITCH)) {
+    for (row, to) in rows.zip(to.chunks_mut(pitch)) {
         let (image, pixel) = (row / rows_per_image, row % rows_per_image);
         let (top, left) = (pixel / out_width * stride, pixel % out_width * stride);
         let mut to = &mut to[..];
@@ -187,13 +210,13 @@ fn pack(p: &Params, x: &[f32], rows: Range<usize>, inner: Range<usize>, to: &mut
             let (y, x_position) =
                 ((top + segment.down).wrapping_sub(before), (left + segment.right).wrapping_sub(before));
             if y >= seen_height || x_position >= seen_width {
-                out.fill(0.0);
+                out.fill(T::default());
                 continue;
             }
             let y = if seen_height == height { y } else { y * height / seen_height };
             let column = if seen_width == width { x_position } else { x_position * width / seen_width };
             let start = ((image * height + y) * width + column) * channels + segment.channel;
-            out.copy_from_slice(&x[start..start + segment.len]);
+            copy(&x[start..start + segment.len], out);
         }
     }
 }

@@ -5,18 +5,20 @@
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::{Activation, Epilogue, expect, expect_blocks, expect_quads};
 use crate::Result;
 use crate::ops::host::gemm;
+use crate::ops::host::half_gemm;
 use crate::ops::host::simd::Block;
 use crate::ops::host::simd::Level;
 use crate::ops::host::simd::PITCH;
 use crate::ops::host::simd::wide;
 use crate::ops::product::Product;
 use crate::ops::product::class::Extents;
-use crate::record::{Cancel, HostCall, HostWeight, Kernel, Recording, Shape, Tensor};
+use crate::record::{BF16, Cancel, HostCall, HostWeight, Kernel, Products, Recording, Shape, Tensor, narrow};
 
 /// Records `activation(x · weightᵀ + …)`.
 ///
@@ -36,6 +38,7 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
     let rows = x.shape.rows();
     let product = Product::choose(rec, "matmul", x, weight, Extents::of(shape, 1, inner));
     let mut variant = product.variant(rec, weight);
+    variant.flags.extend((rec.caps.products == Products::Bf16).then_some(BF16));
     let mut reads = vec![("x", x), ("weight", weight)];
     epilogue.bind("matmul", shape, &mut variant, &mut reads)?;
     let out = epilogue.tensor(rec, if epilogue.gated { Shape { c: columns / 2, ..shape } } else { shape });
@@ -107,16 +110,28 @@ struct Rows<'a> {
 impl Rows<'_> {
     /// The rows of the product from `first` on.
     fn product(&self, first: usize, out: &mut [f32]) {
-        let stride = self.p.x_stride as usize;
-        let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| {
-            for (row, to) in rows.zip(to.chunks_mut(PITCH)) {
-                let start = (first + row) * stride;
-                to[..inner.len()].copy_from_slice(&self.x[start + inner.start..start + inner.end]);
-            }
-        };
         let finish =
             |row: usize, column: usize, block: &mut Block<'_>| self.epilogue.finish(first + row, column, block);
+        if self.weight.is_paired() {
+            let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [bf16]| {
+                self.part(first, rows, inner)
+                    .zip(to.chunks_mut(half_gemm::PITCH))
+                    .for_each(|(from, to)| narrow(from, &mut to[..from.len()]));
+            };
+            return half_gemm::product(self.weight, out, self.cancel, pack, finish);
+        }
+        let pack = |rows: Range<usize>, inner: Range<usize>, to: &mut [f32]| {
+            self.part(first, rows, inner)
+                .zip(to.chunks_mut(PITCH))
+                .for_each(|(from, to)| to[..from.len()].copy_from_slice(from));
+        };
         gemm::product(Level::detect(), self.weight, out, self.cancel, pack, finish);
+    }
+
+    /// Positions `inner` of some rows behind `first`.
+    fn part(&self, first: usize, rows: Range<usize>, inner: Range<usize>) -> impl Iterator<Item = &[f32]> {
+        let stride = self.p.x_stride as usize;
+        rows.map(move |row| &self.x[(first + row) * stride..][inner.clone()])
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{DType, Tuning};
+use super::{DType, Products, Tuning};
 
 /// The kind of an adapter, in the order of preference for automatic choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,6 +63,8 @@ pub struct Caps {
     pub kind: AdapterKind,
     /// How activations are stored where f32 is not needed (`nn` says where it is). Accumulation is always f32.
     pub storage: DType,
+    /// Operands of products on the host executor.
+    pub products: Products,
     /// `SHADER_F16`: arithmetic types of 16 bits in shaders.
     pub shader_f16: bool,
     /// Whether products of f16 values may be added up in f16, in sums of four, where there is [`Self::shader_f16`].
@@ -100,6 +102,7 @@ impl Caps {
             name: "webgpu defaults".into(),
             kind: AdapterKind::Virtual,
             storage: DType::F32,
+            products: Products::F32,
             shader_f16: false,
             packed_f16: true,
             subgroups: false,

@@ -9,7 +9,7 @@ use super::host_constants::{Form, HostConstant, Key, Stored, WEIGHT, weight_rows
 use super::workers::caught;
 use super::{
     Backend, Cancel, Caps, Counters, Counts, Dispatch, DispatchTime, Held, HostCall, HostWeight, Kept, Ledger,
-    MemoryPlan, Outputs, Program, Recording, Resident, Role, Run, Tensor, Workers, plan,
+    MemoryPlan, Outputs, Products, Program, Recording, Resident, Role, Run, Tensor, Workers, plan,
 };
 use crate::{Error, Result};
 
@@ -29,8 +29,7 @@ pub(super) struct Shared {
 
 impl Default for HostBackend {
     fn default() -> Self {
-        let (constants, workers, counts, memory) = Default::default();
-        HostBackend { shared: Arc::new(Shared { caps: Caps::host(), constants, workers, counts, memory }) }
+        HostBackend::new(Products::F32)
     }
 }
 
@@ -61,6 +60,13 @@ impl Backend for HostBackend {
 }
 
 impl HostBackend {
+    /// An executor whose recordings multiply so. One whose processor has nothing for bf16 takes longer with it.
+    pub fn new(products: Products) -> Self {
+        let (constants, workers, counts, memory) = Default::default();
+        let caps = Caps { products, ..Caps::host() };
+        HostBackend { shared: Arc::new(Shared { caps, constants, workers, counts, memory }) }
+    }
+
     /// [`compile`](Backend::compile), as the type that can profile itself.
     ///
     /// # Errors
@@ -135,13 +141,16 @@ impl HostProgram {
     /// The weight that a dispatch reads. One that is no constant is put into panels at every run, in `made`.
     fn weight<'a>(&'a self, dispatch: &Dispatch, made: &'a mut Option<HostWeight>) -> Option<&'a HostWeight> {
         let &(_, tensor) = dispatch.reads.iter().find(|(name, _)| *name == WEIGHT)?;
-        let rows = weight_rows(dispatch);
         if let Some(Stored::Weight(weight)) =
-            self.constants.get(&(tensor.storage, Form::Weight(rows))).map(|c| &c.stored)
+            self.constants.get(&(tensor.storage, Form::weight(dispatch))).map(|c| &c.stored)
         {
             return Some(weight);
         }
-        Some(made.insert(HostWeight::from_f32(self.slice(tensor.storage), rows)))
+        let values = self.slice(tensor.storage);
+        Some(made.insert(match Form::weight(dispatch) {
+            Form::Pairs(rows) => HostWeight::pairs(values, rows),
+            _ => HostWeight::from_f32(values, weight_rows(dispatch)),
+        }))
     }
 
     /// # Errors

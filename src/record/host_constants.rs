@@ -15,7 +15,12 @@ pub(super) enum Form {
     Values,
     /// In panels, as a matrix of so many rows.
     Weight(usize),
+    /// In panels of pairs of bf16, as a matrix of so many rows.
+    Pairs(usize),
 }
+
+/// The flag of a dispatch that multiplies in bf16.
+pub(crate) const BF16: &str = "BF16";
 
 /// The identity of a constant's `Arc`, and its form.
 pub(super) type Key = (usize, Form);
@@ -33,8 +38,17 @@ pub(super) struct HostConstant {
 }
 
 impl Form {
+    /// The form of the weight that a dispatch reads.
+    pub(super) fn weight(dispatch: &Dispatch) -> Form {
+        let rows = weight_rows(dispatch);
+        if dispatch.variant.has(BF16) { Form::Pairs(rows) } else { Form::Weight(rows) }
+    }
+
     /// Bytes of a constant in this form.
-    fn bytes(self, constant: &Constant) -> u64 {
+    pub(super) fn bytes(self, constant: &Constant) -> u64 {
+        if let Form::Pairs(rows) = self {
+            return HostWeight::pair_bytes(rows, constant.len()) as u64;
+        }
         let dtype = if constant.dtype == DType::F16 && self != Form::Values { DType::F16 } else { DType::F32 };
         dtype.bytes(constant.len()) as u64
     }
@@ -61,6 +75,7 @@ impl Shared {
             self.workers.install(|| match form {
                 Form::Values => Ok(Stored::Values(constant.values()?)),
                 Form::Weight(rows) => Ok(Stored::Weight(HostWeight::new(constant, rows)?)),
+                Form::Pairs(rows) => Ok(Stored::Weight(HostWeight::new_pairs(constant, rows)?)),
             })
         })?;
         let bytes = form.bytes(constant);
@@ -99,11 +114,11 @@ pub(super) fn weight_rows(dispatch: &Dispatch) -> usize {
 pub(super) const WEIGHT: &str = "weight";
 
 /// The forms in which a constant is read: as a weight, in order, or (rarely) both.
-fn forms(recording: &Recording, storage: u32) -> Vec<Form> {
+pub(super) fn forms(recording: &Recording, storage: u32) -> Vec<Form> {
     let mut forms = Vec::new();
     for dispatch in &recording.dispatches {
         for (name, _) in dispatch.reads.iter().filter(|(_, tensor)| tensor.storage == storage) {
-            let form = if *name == WEIGHT { Form::Weight(weight_rows(dispatch)) } else { Form::Values };
+            let form = if *name == WEIGHT { Form::weight(dispatch) } else { Form::Values };
             if !forms.contains(&form) {
                 forms.push(form);
             }

@@ -4,8 +4,9 @@
 //! of one of its inputs: WebGPU refuses a buffer that is bound for reading and writing at once, and drivers read
 //! faster through read-only bindings. Lanes stay within the largest buffer, and tensors within the largest binding.
 
+use super::host_constants::forms;
 use super::stream::{StreamPlan, stream};
-use super::{Caps, DType, Recording, Role};
+use super::{Caps, DType, Products, Recording, Role};
 use crate::{Error, Result};
 
 /// Where a tensor lies.
@@ -68,7 +69,7 @@ pub fn plan(recording: &Recording) -> Result<MemoryPlan> {
     let mut plan = MemoryPlan { placements: vec![None; recording.tensors.len()], ..MemoryPlan::default() };
     for (index, tensor) in recording.tensors.iter().enumerate() {
         let bytes = match tensor.role {
-            Role::Constant(_) => constant_bytes(caps, tensor.len, tensor.dtype),
+            Role::Constant(_) => kept_bytes(recording, index),
             _ => stored_bytes(caps, tensor.len, tensor.dtype),
         };
         if bytes as u64 > caps.max_binding_bytes.min(caps.max_buffer_bytes) {
@@ -223,8 +224,19 @@ fn lifetimes(recording: &Recording) -> Vec<Option<Lifetime>> {
     lifetimes
 }
 
+/// Bytes of a recording's constant where it is kept, in all forms in which the host reads it.
+pub(crate) fn kept_bytes(recording: &Recording, index: usize) -> usize {
+    let (caps, tensor) = (&recording.caps, &recording.tensors[index]);
+    match &tensor.role {
+        Role::Constant(constant) if caps.is_host() && caps.products == Products::Bf16 => {
+            forms(recording, index as u32).into_iter().map(|form| form.bytes(constant) as usize).sum()
+        }
+        _ => constant_bytes(caps, tensor.len, tensor.dtype),
+    }
+}
+
 /// Bytes of a constant where it is kept; the host keeps blocks as f32.
-pub(crate) fn constant_bytes(caps: &Caps, len: usize, dtype: DType) -> usize {
+pub(super) fn constant_bytes(caps: &Caps, len: usize, dtype: DType) -> usize {
     if caps.is_host() && dtype == DType::F16 { dtype.bytes(len) } else { stored_bytes(caps, len, dtype) }
 }
 

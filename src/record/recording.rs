@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Caps, Constant, DType, Kernel, Layout, Shape, Tensor, Variant, constant_bytes};
+use super::{Caps, Constant, DType, Kernel, Layout, Shape, Tensor, Variant, kept_bytes};
 
 /// What a tensor is for.
 #[derive(Debug, Clone)]
@@ -337,8 +337,9 @@ impl Recording {
     /// Bytes of its constants on the device by element type, most first.
     pub fn constant_bytes(&self) -> Vec<(DType, u64)> {
         let mut found: Vec<(DType, u64)> = Vec::new();
-        for tensor in self.tensors.iter().filter(|tensor| matches!(tensor.role, Role::Constant(_))) {
-            let bytes = constant_bytes(&self.caps, tensor.len, tensor.dtype) as u64;
+        let constants = self.tensors.iter().enumerate().filter(|(_, tensor)| matches!(tensor.role, Role::Constant(_)));
+        for (index, tensor) in constants {
+            let bytes = kept_bytes(self, index) as u64;
             match found.iter_mut().find(|(dtype, _)| *dtype == tensor.dtype) {
                 Some((_, sum)) => *sum += bytes,
                 None => found.push((tensor.dtype, bytes)),

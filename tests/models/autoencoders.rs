@@ -112,6 +112,11 @@ fn autoencoders_on_the_gpu_in_half_precision() {
     check(&Bench::gpu_half());
 }
 
+#[test]
+fn autoencoders_in_bf16_on_the_host() {
+    check(&Bench::host_bf16());
+}
+
 /// Latents to the UNet's scale and back.
 #[test]
 fn latents_scale_and_unscale() {

@@ -85,6 +85,11 @@ fn text_encoders_on_the_gpu_in_half_precision() {
     check(&Bench::gpu_half());
 }
 
+#[test]
+fn text_encoders_in_bf16_on_the_host() {
+    check(&Bench::host_bf16());
+}
+
 /// What a caller can get wrong is refused in words.
 #[test]
 fn text_encoders_refuse_what_they_cannot_take() {

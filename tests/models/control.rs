@@ -78,6 +78,11 @@ fn control_nets_on_the_gpu_in_half_precision() {
     check(&Bench::gpu_half());
 }
 
+#[test]
+fn control_nets_in_bf16_on_the_host() {
+    check(&Bench::host_bf16());
+}
+
 fn recognise(entries: &[Entry]) -> chiaro::Result<Control> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("net.safetensors");

@@ -195,6 +195,11 @@ fn unets_on_the_gpu_in_half_precision() {
 }
 
 #[test]
+fn unets_in_bf16_on_the_host() {
+    check(&Bench::host_bf16());
+}
+
+#[test]
 fn inpainting_unet() {
     check_inpainting(&Bench::host(), &Golden::open("inpaint9"));
 }

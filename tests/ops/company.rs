@@ -2,7 +2,9 @@
 
 use chiaro::gpu::GpuBackend;
 use chiaro::ops::{Trial, match_tokens, merge_tokens, unmerge_tokens};
-use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, MatrixShape, Recording, Shape, Tuning, Variant};
+use chiaro::record::{
+    AdapterKind, Backend, Caps, DType, HostBackend, MatrixShape, Products, Recording, Shape, Tuning, Variant,
+};
 
 use super::cases::{Case, Operands, Wide, normal_values, table};
 use super::run_case;
@@ -65,13 +67,13 @@ fn difference(alone: &[f32], together: &[f32]) -> Option<(usize, f32)> {
     (!differs.is_empty()).then_some((differs.len(), largest))
 }
 
-/// Runs the cases that `wanted` picks with all images at once and with each alone.
+/// Runs cases with all images at once, and with the first and the last alone: no two are in the same place of a tile.
 fn run(backend: &dyn Backend, caps: &Caps, wide: Wide, cases: impl Iterator<Item = Case>) {
     let (mut failures, mut checked) = (Vec::new(), 0);
     for case in cases {
         let operands = case.of(IMAGES).operands();
         let (together, _) = run_case(backend, caps, &case.of(IMAGES), &operands, wide);
-        for (image, own) in together.chunks(together.len() / IMAGES).enumerate() {
+        for (image, own) in together.chunks(together.len() / IMAGES).enumerate().step_by(IMAGES - 1) {
             let (alone, _) = run_case(backend, caps, &case.of(1), &case.alone(&operands, image), wide);
             if let Some((count, largest)) = difference(&alone, own) {
                 failures.push(format!("{case:?}: {count} of {} values of image {image}, by {largest:e}", own.len()));
@@ -106,6 +108,12 @@ const MIXED: Wide = Wide(&["x", "q", "k", "v", "out"]);
 #[test]
 fn alone_and_together_on_the_host() {
     let backend = HostBackend::default();
+    run(&backend, backend.caps(), Wide::default(), cases(usize::MAX));
+}
+
+#[test]
+fn alone_and_together_on_the_host_in_bf16() {
+    let backend = HostBackend::new(Products::Bf16);
     run(&backend, backend.caps(), Wide::default(), cases(usize::MAX));
 }
 

@@ -190,6 +190,7 @@ typedef void (*chiaro_log_callback)(uint32_t level, const char *message, void *u
 #define CHIARO_PRECISION_AUTO 0
 #define CHIARO_PRECISION_F16 1
 #define CHIARO_PRECISION_F32 2
+#define CHIARO_PRECISION_BF16 3
 
 #define CHIARO_WHEN_AUTO 0
 #define CHIARO_WHEN_ON 1
@@ -197,7 +198,8 @@ typedef void (*chiaro_log_callback)(uint32_t level, const char *message, void *u
 
 typedef struct chiaro_engine_options {
     uint32_t struct_size;
-    /* How activations are stored, CHIARO_PRECISION_…: AUTO is f16 where the device has it, redone in f32 where that overflows. */
+    /* How activations are stored, CHIARO_PRECISION_…: AUTO is f16 where the device has it, redone in f32 where that overflows.
+     * BF16: the processor rounds operands of products to bf16; INVALID_ARGUMENT on GPUs and where it has no instructions for that. */
     uint32_t precision;
     /* "auto" (NULL is the same), "cpu", "vulkan", "metal", "dx12", an index of the list, or a part of a name. */
     const char *device;

@@ -75,10 +75,10 @@ pub(crate) struct Choices {
     log: Log,
 }
 
-/// One of three choices by number.
-fn chosen<T: Copy>(name: &'static str, number: u32, choices: [T; 3]) -> Result<T, Fault> {
+/// One of some choices by number.
+fn chosen<T: Copy, const N: usize>(name: &'static str, number: u32, choices: [T; N]) -> Result<T, Fault> {
     let found = choices.get(number as usize).copied();
-    found.ok_or_else(|| Fault::argument(name, &format!("expected 0, 1 or 2, got {number}")))
+    found.ok_or_else(|| Fault::argument(name, &format!("expected 0 to {}, got {number}", N - 1)))
 }
 
 impl Choices {
@@ -119,7 +119,11 @@ impl Choices {
             ((!uuid.is_null()).then(|| uuid.read_unaligned()), (!luid.is_null()).then(|| luid.read_unaligned()))
         };
         Ok(Choices {
-            precision: chosen("precision", options.precision, [Precision::Auto, Precision::F16, Precision::F32])?,
+            precision: chosen(
+                "precision",
+                options.precision,
+                [Precision::Auto, Precision::F16, Precision::F32, Precision::Bf16],
+            )?,
             device: named(device, uuid, luid, pci)?,
             weights,
             vae_tiling: chosen("vae_tiling", options.vae_tiling, [VaeTiling::Auto, VaeTiling::On, VaeTiling::Off])?,

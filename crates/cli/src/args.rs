@@ -319,8 +319,10 @@ impl From<StreamingArg> for Streaming {
 pub(crate) enum PrecisionArg {
     /// f16 where the device has it
     Auto,
-    /// half precision
+    /// half precision (GPUs)
     F16,
+    /// products of bf16 with f32 sums (processors that have them)
+    Bf16,
     /// single precision
     F32,
 }
@@ -330,6 +332,7 @@ impl From<PrecisionArg> for Precision {
         match arg {
             PrecisionArg::Auto => Precision::Auto,
             PrecisionArg::F16 => Precision::F16,
+            PrecisionArg::Bf16 => Precision::Bf16,
             PrecisionArg::F32 => Precision::F32,
         }
     }

@@ -425,7 +425,7 @@ mod tests {
             (&["plan", "--steps", "-1"], &["--steps", "whole number"]),
             (&["tune", "--budget", "-1"], &["--budget", "-1"]),
             (&["x", "--weights", "q5"], &["--weights", "q4_0"]),
-            (&["x", "--precision", "fast"], &["--precision", "auto, f16 or f32", "fast"]),
+            (&["x", "--precision", "fast"], &["--precision", "auto, f16, bf16 or f32", "fast"]),
             (&["x", "--stepz", "3"], &["--stepz", "--steps", "chiaro --help"]),
             (&["x", "--mask", "m.png"], &["--mask", "--image"]),
             (&["x", "--preview-vae", "v"], &["--preview-vae", "--preview"]),

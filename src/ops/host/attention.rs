@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::ops::attention::Params;
 use crate::ops::exp;
 use crate::ops::host::gemm::DEPTH;
+use crate::ops::host::half_attention;
 use crate::ops::host::simd::Block;
 use crate::ops::host::simd::Level;
 use crate::ops::host::simd::Operand;
@@ -15,10 +16,10 @@ use crate::ops::host::simd::PITCH;
 use crate::ops::host::simd::Shared;
 use crate::ops::host::simd::tiles;
 use crate::ops::host::simd::wide;
-use crate::record::{Cancel, HostCall, HostWeight};
+use crate::record::{BF16, Cancel, HostCall, HostWeight};
 
 /// Queries side by side.
-const LANES: usize = HostWeight::PANEL;
+pub(super) const LANES: usize = HostWeight::PANEL;
 
 /// Queries of a task: they share what is packed of keys and values.
 const QUERIES: usize = 4 * LANES;
@@ -33,6 +34,9 @@ thread_local! {
 }
 
 pub(in crate::ops) fn host(call: &mut HostCall<'_>) {
+    if call.variant.has(BF16) {
+        return half_attention::host(call);
+    }
     let p: Params = call.params();
     let causal = call.variant.has("CAUSAL");
     let operands = Operands { q: call.read("q"), k: call.read("k"), v: call.read("v") };
@@ -53,10 +57,10 @@ pub(in crate::ops) fn host(call: &mut HostCall<'_>) {
     });
 }
 
-struct Operands<'a> {
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
+pub(super) struct Operands<'a> {
+    pub(super) q: &'a [f32],
+    pub(super) k: &'a [f32],
+    pub(super) v: &'a [f32],
 }
 
 /// Some queries of one head.
@@ -89,9 +93,9 @@ struct Scratch {
 
 /// The running maximum and sum of each query of a panel.
 #[derive(Clone, Copy)]
-struct Softmax {
-    max: [f32; LANES],
-    sum: [f32; LANES],
+pub(super) struct Softmax {
+    pub(super) max: [f32; LANES],
+    pub(super) sum: [f32; LANES],
 }
 
 impl Task<'_> {
@@ -172,7 +176,7 @@ impl Task<'_> {
 }
 
 /// Hides the keys behind each query: the smallest score has no weight beside that of the first key, which all see.
-fn mask(scores: &mut [f32], first_key: usize, first_query: usize) {
+pub(super) fn mask(scores: &mut [f32], first_key: usize, first_query: usize) {
     for (key, row) in (first_key..).zip(scores.as_chunks_mut::<LANES>().0) {
         for (query, score) in (first_query..).zip(row) {
             if key > query {

@@ -56,7 +56,7 @@ pub(in crate::ops) fn product(
     if rows == 0 || inner == 0 {
         return;
     }
-    let share = Share::choose(rows, columns, rayon::current_num_threads());
+    let share = Share::choose(rows, columns, rayon::current_num_threads(), ROWS, TILE);
     let depth = inner.div_ceil(inner.div_ceil(DEPTH)).next_multiple_of(4);
     let out = Shared::new(out, columns);
     (0..share.row_blocks * share.groups).into_par_iter().with_max_len(1).for_each(|task| {
@@ -92,24 +92,24 @@ pub(in crate::ops) fn product(
 
 /// How a product is divided among tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Share {
-    row_blocks: usize,
+pub(super) struct Share {
+    pub(super) row_blocks: usize,
     /// Rows of a block.
-    rows: usize,
-    groups: usize,
+    pub(super) rows: usize,
+    pub(super) groups: usize,
     /// Panels of a group.
-    panels: usize,
+    pub(super) panels: usize,
 }
 
 impl Share {
     /// Four tasks or more for each core, by columns where there are few rows: but several panels in a group, which share what
-    /// is packed.
-    fn choose(rows: usize, columns: usize, threads: usize) -> Self {
-        let blocks = rows.div_ceil(ROWS);
-        let of_block = rows.div_ceil(blocks).next_multiple_of(TILE).min(ROWS);
+    /// is packed. A block has at most `most` rows, in multiples of `tile`.
+    pub(super) fn choose(rows: usize, columns: usize, threads: usize, most: usize, tile: usize) -> Self {
+        let blocks = rows.div_ceil(most);
+        let of_block = rows.div_ceil(blocks).next_multiple_of(tile).min(most);
         let blocks = rows.div_ceil(of_block);
         let panels = columns.div_ceil(PANEL);
-        let least = if rows <= TILE { 1 } else { 4 };
+        let least = if rows <= tile { 1 } else { 4 };
         let groups = (4 * threads).div_ceil(blocks).min(panels.div_ceil(least));
         let of_group = panels.div_ceil(groups);
         Share { row_blocks: blocks, rows: of_block, groups: panels.div_ceil(of_group), panels: of_group }
@@ -125,7 +125,7 @@ mod tests {
         for threads in [1, 2, 7, 64] {
             for rows in (1..400).chain([1024, 4096, 262_144]) {
                 for columns in [4, 32, 36, 320, 1280, 10_240] {
-                    let share = Share::choose(rows, columns, threads);
+                    let share = Share::choose(rows, columns, threads, ROWS, TILE);
                     assert!(share.rows <= ROWS && share.rows.is_multiple_of(TILE), "{share:?}");
                     assert!(
                         (share.row_blocks - 1) * share.rows < rows && share.row_blocks * share.rows >= rows,

@@ -2,6 +2,8 @@
 
 pub(super) mod attention;
 pub(super) mod gemm;
+pub(super) mod half_attention;
+pub(super) mod half_gemm;
 pub(super) mod simd;
 pub(super) mod token_merging;
 pub(super) mod winograd;

@@ -6,7 +6,7 @@ use crate::gpu::{self, AdapterInfo, GpuBackend, GpuOptions, HostDevice};
 use crate::pipeline::device::findings::{Findings, load_findings};
 use crate::pipeline::device::tuning_file::load_tuning;
 use crate::pipeline::device::{Device, Precision};
-use crate::record::{AdapterKind, DType, HostBackend};
+use crate::record::{AdapterKind, DType, HostBackend, Products};
 use crate::{Error, Remedy, Result, Tier, Tiers};
 
 impl Device {
@@ -16,7 +16,11 @@ impl Device {
     /// # Errors
     /// [`Error::Unsupported`] with the names of what the device lacks; when `F16` is asked of one that was opened without 16-bit types.
     pub fn lent(host: HostDevice, precision: Precision) -> Result<Device> {
-        let storage = if host.has_f16() && precision != Precision::F32 { DType::F16 } else { DType::F32 };
+        let storage = if host.has_f16() && matches!(precision, Precision::Auto | Precision::F16) {
+            DType::F16
+        } else {
+            DType::F32
+        };
         let HostDevice { adapter, device, queue } = host;
         Device::new(Arc::new(GpuBackend::on(adapter, device, queue, storage, GpuOptions::default())?), precision)
     }
@@ -100,7 +104,11 @@ impl<T, F: FnMut(Device) -> Result<T>> Trials<F> {
     }
 
     fn on_host(&mut self) -> Result<T> {
-        let device = Device::new(Arc::new(HostBackend::default()), self.precision)?;
+        let products = match self.precision {
+            Precision::Bf16 if Products::has_bf16() => Products::Bf16,
+            _ => Products::F32,
+        };
+        let device = Device::new(Arc::new(HostBackend::new(products)), self.precision)?;
         (self.attempt)(device.with_remarks(self.remarks.clone()))
     }
 

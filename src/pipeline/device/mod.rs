@@ -18,7 +18,7 @@ use crate::pipeline::device::programs::Programs;
 use crate::pipeline::device::residency::{Residency, Statistics, free_bytes};
 use crate::pipeline::device::vae_tiling::VaeTiling;
 use crate::pipeline::device::weight_types::{Part, Streaming, WeightTypes};
-use crate::record::{AdapterKind, Backend, Caps, DType, Program, Recording, Tuning};
+use crate::record::{AdapterKind, Backend, Caps, DType, Products, Program, Recording, Tuning};
 use crate::weights::WeightType;
 use crate::{Error, Remedy, Result};
 
@@ -45,6 +45,9 @@ pub enum Precision {
     Auto,
     /// f16, or an error.
     F16,
+    /// Operands of products in bf16 on the processor, with sums and all else in f32; an error on GPUs, and where the processor has no instructions
+    /// for it (AVX-512 BF16, AMX).
+    Bf16,
     /// f32.
     F32,
 }
@@ -77,7 +80,7 @@ impl Device {
     /// A device on an opened backend.
     ///
     /// # Errors
-    /// When `F16` is asked of a backend that stores f32 only.
+    /// When `F16` is asked of a backend that stores f32 only, and `Bf16` of one that does not multiply so.
     #[cfg_attr(not(feature = "unstable"), doc(hidden))]
     pub fn new(backend: Arc<dyn Backend>, precision: Precision) -> Result<Device> {
         let has_f16 = backend.caps().shader_f16;
@@ -89,6 +92,14 @@ impl Device {
                 let message = format!("f16: {} has no 16-bit shader types", backend.caps().name);
                 return Err(Error::request("device.precision", message)
                     .advise([Remedy::AutomaticPrecision, Remedy::SinglePrecision]));
+            }
+            Precision::Bf16 if backend.caps().products == Products::Bf16 => DType::F32,
+            Precision::Bf16 => {
+                let caps = backend.caps();
+                let message = format!("bf16: {} has no products of it (AVX-512 BF16, AMX)", caps.name);
+                let processor = (!caps.is_host() && Products::has_bf16()).then_some(Remedy::Processor);
+                let others = [Remedy::AutomaticPrecision, Remedy::SinglePrecision];
+                return Err(Error::request("device.precision", message).advise(processor.into_iter().chain(others)));
             }
         };
         Ok(Device::with_storage(backend, storage, precision == Precision::Auto && storage == DType::F16))
@@ -154,6 +165,7 @@ impl Device {
     /// One phrase for a user: what computes, with which storage.
     pub fn describe(&self) -> String {
         let place = match self.backend.caps().is_host() {
+            true if self.backend.caps().products == Products::Bf16 => "the processor, bf16 products".into(),
             true => "the processor".into(),
             false => format!("{}, {} storage", self.name(), self.storage_name()),
         };
@@ -166,9 +178,9 @@ impl Device {
         }
     }
 
-    /// "f16" or "f32".
+    /// "f16" or "f32"; "bf16" of a processor that multiplies so.
     pub fn storage_name(&self) -> &'static str {
-        self.storage.name()
+        if self.backend.caps().products == Products::Bf16 { "bf16" } else { self.storage.name() }
     }
 
     /// The same device, with models' weights of these types.

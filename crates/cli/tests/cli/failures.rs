@@ -35,6 +35,7 @@ fn devices_that_are_not_there() {
     refuses(&["x", "--device", "quantum accelerator"], 2, &["quantum accelerator"]);
     refuses(&["x", "--device", "99"], 2, &["99"]);
     refuses(&["x", "--device", "cpu", "--precision", "f16"], 2, &["f16"]);
+    refuses(&["x", "--device", "0", "--precision", "bf16"], 2, &["bf16", "AMX", "--precision auto"]);
 }
 
 #[test]

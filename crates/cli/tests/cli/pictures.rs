@@ -50,6 +50,30 @@ fn a_red_circle_is_red_and_its_background_black() {
     assert!(r < 70.0 && g < 70.0 && b < 70.0, "the corner is {r:.0} {g:.0} {b:.0}");
 }
 
+/// Where the processor multiplies bf16, the picture is another one and nobody sees it; elsewhere that is said.
+#[test]
+fn bf16_draws_the_same_picture_or_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let draw = |precision: &str| {
+        let file = format!("{precision}.png");
+        let arguments =
+            ["a blue square", "--steps", "4", "--device", "cpu", "-q", "--precision", precision, "-o", &file];
+        let output = chiaro(folder.path(), &arguments);
+        (output.status.code(), stderr(&output), read_png(&folder.path().join(file)))
+    };
+    let (code, message, picture) = draw("bf16");
+    if code != Some(0) {
+        assert_eq!(code, Some(2), "{message}");
+        assert!(message.contains("bf16") && message.contains("AVX-512 BF16"), "{message}");
+        return;
+    }
+    let (of_bf16, of_f32) = (picture.expect("a PNG").data, draw("f32").2.expect("a PNG").data);
+    let squares = of_bf16.iter().zip(&of_f32).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>();
+    let apart = (squares / of_f32.len() as f64).sqrt();
+    // 38 decibels.
+    assert!(apart > 0.0 && apart < 3.2, "{apart} of 255");
+}
+
 #[test]
 fn the_same_seed_gives_the_same_bytes_and_another_seed_does_not() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -179,7 +179,7 @@ def _job(request: Mapping[str, Any], beside: Mapping[str, Any]) -> str:
 class Engine:
     """A device, and the networks that stay on it. Models of one engine share its memory.
 
-    `device`: "auto", "cpu", "vulkan", "metal", "dx12", an index of `devices()`, or a part of a name. `precision`: "auto", "f16", "f32". `weights`:
+    `device`: "auto", "cpu", "vulkan", "metal", "dx12", an index of `devices()`, or a part of a name. `precision`: "auto", "f16", "bf16", "f32". `weights`:
     "auto", "f16", "q8_0", "q4_0". `vae_tiling`, `stream_weights`: "auto", "on", "off". `resident_bytes`: the most that stays on the device; 0:
     nothing. `model_folders`: where models are found by name. `hash_file`: where SHA-256 of weight files are kept.
     """

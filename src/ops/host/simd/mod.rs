@@ -1,9 +1,11 @@
 //! Vector arithmetic of the host: which instructions this processor has, and loops compiled for each set.
 
 mod block;
+mod half_tile;
 mod tile;
 
 pub(in crate::ops) use block::{Block, Shared};
+pub(in crate::ops) use half_tile::{STEP, TOGETHER, half_tiles};
 pub(in crate::ops) use tile::{Operand, PITCH, expand, tiles};
 
 use std::sync::LazyLock;

@@ -1,0 +1,83 @@
+//! The matrix product of operands in bf16: as [`gemm`](super::gemm), with weights that lie as they are multiplied, so that larger parts pay.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use half::bf16;
+use rayon::prelude::*;
+
+use crate::ops::host::gemm::Share;
+use crate::ops::host::simd::Block;
+use crate::ops::host::simd::STEP;
+use crate::ops::host::simd::Shared;
+use crate::ops::host::simd::TOGETHER;
+use crate::ops::host::simd::half_tiles;
+use crate::record::{Bf16, Cancel, HostWeight};
+
+/// Most positions of the inner extent that are treated at a time.
+pub(in crate::ops) const DEPTH: usize = 512;
+
+/// Values from one row of packed rows to the next: an odd number of cache lines.
+pub(in crate::ops) const PITCH: usize = DEPTH + 32;
+
+/// Most rows of a task.
+const ROWS: usize = 256;
+
+const PANEL: usize = HostWeight::PANEL;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<bf16>> = const { RefCell::new(Vec::new()) };
+}
+
+/// `out[row, n] = Σ_k x[row, k] · weight[n, k]`, on all cores, of a weight in pairs. `pack(rows, inner, to)` writes part of `x`, each row
+/// [`PITCH`] values after the one before; `finish(row, column, block)` completes results that begin there.
+///
+/// The order of each sum depends on the inner extent alone. Asked to stop, it leaves `out` half made.
+pub(in crate::ops) fn product(
+    weight: &HostWeight,
+    out: &mut [f32],
+    cancel: &Cancel,
+    pack: impl Fn(Range<usize>, Range<usize>, &mut [bf16]) + Sync,
+    finish: impl Fn(usize, usize, &mut Block<'_>) + Sync,
+) {
+    let (level, columns, inner) = (Bf16::detect(), weight.rows(), weight.inner());
+    let rows = out.len() / columns.max(1);
+    if rows == 0 || inner == 0 {
+        return;
+    }
+    let share = Share::choose(rows, columns, rayon::current_num_threads(), ROWS, TOGETHER);
+    let depth = inner.div_ceil(inner.div_ceil(DEPTH)).next_multiple_of(STEP);
+    let out = Shared::new(out, columns);
+    (0..share.row_blocks * share.groups).into_par_iter().with_max_len(1).for_each(|task| {
+        let (block, group) = (task % share.row_blocks, task / share.row_blocks);
+        let own_rows = block * share.rows..((block + 1) * share.rows).min(rows);
+        let panels = group * share.panels..((group + 1) * share.panels).min(columns.div_ceil(PANEL));
+        let first_column = panels.start * PANEL;
+        // SAFETY: tasks differ in their rows or in their columns.
+        let mut own = unsafe { out.block(own_rows.clone(), first_column..(panels.end * PANEL).min(columns)) };
+        SCRATCH.with_borrow_mut(|packed| {
+            packed.resize(ROWS * PITCH, bf16::ZERO);
+            for start in (0..inner).step_by(depth) {
+                if cancel.is_cancelled() {
+                    return;
+                }
+                let part = start..(start + depth).min(inner);
+                let whole = part.len().next_multiple_of(STEP);
+                pack(own_rows.clone(), part.clone(), packed);
+                if whole > part.len() {
+                    let rows = packed.chunks_mut(PITCH).take(own_rows.len());
+                    rows.for_each(|row| row[part.len()..whole].fill(bf16::ZERO));
+                }
+                for index in panels.clone() {
+                    let column = index * PANEL - first_column;
+                    let mut results = own.part(column..column + weight.width(index));
+                    let panel = weight.panel_pairs(index, start..start + whole).expect("a weight in pairs");
+                    half_tiles(level, (packed, PITCH), panel, whole, &mut results, start > 0);
+                    if part.end == inner {
+                        finish(own_rows.start, index * PANEL, &mut results);
+                    }
+                }
+            }
+        });
+    });
+}

@@ -1,0 +1,144 @@
+//! How the host executor multiplies: in single precision, or with operands of 16 bits.
+
+use half::bf16;
+
+/// The operands of products, convolutions and attention on the host executor; sums are f32. GPUs go by [`Caps::storage`](super::Caps::storage).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Products {
+    /// Single precision.
+    #[default]
+    F32,
+    /// bfloat16: the exponent of f32 and 8 bits of its fraction, to the nearest, halves to even.
+    Bf16,
+}
+
+/// What this processor multiplies bf16 with, the best last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other processors have the first alone"))]
+pub(crate) enum Bf16 {
+    /// Single precision, of operands that are widened.
+    Widened,
+    /// AVX-512 BF16: sums of two products a lane.
+    Avx512,
+    /// AMX: products of matrices of 16 rows.
+    Amx,
+}
+
+impl Bf16 {
+    /// The best that there is.
+    pub(crate) fn detect() -> Self {
+        static FOUND: std::sync::LazyLock<Bf16> = std::sync::LazyLock::new(Bf16::look);
+        *FOUND
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn look() -> Self {
+        use std::arch::is_x86_feature_detected as has;
+        let wide = has!("avx512f") && has!("avx512vl") && has!("avx512dq") && has!("avx512bw");
+        match wide && has!("avx512bf16") {
+            true if amx() => Bf16::Amx,
+            true => Bf16::Avx512,
+            false => Bf16::Widened,
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn look() -> Self {
+        Bf16::Widened
+    }
+}
+
+impl Products {
+    /// Whether the processor multiplies bf16 faster than f32.
+    pub(crate) fn has_bf16() -> bool {
+        Bf16::detect() != Bf16::Widened
+    }
+}
+
+/// Whether there are tiles, and the system lets this process have them. They are asked for: Linux saves them for no thread before (Linux,
+/// Documentation/arch/x86/xstate.rst, "Dynamic features in Linux").
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_int = 18;
+    // Intel, Software Developer's Manual, volume 2A, CPUID: leaf 7, EDX.
+    const AMX_BF16: u32 = 1 << 22;
+    const AMX_TILE: u32 = 1 << 24;
+    #[allow(unused_unsafe, reason = "older compilers ask for it")]
+    // SAFETY: every processor with AVX-512 has the instruction and the leaf.
+    let found = unsafe { std::arch::x86_64::__cpuid_count(7, 0) }.edx;
+    let has = found & (AMX_BF16 | AMX_TILE) == AMX_BF16 | AMX_TILE;
+    // SAFETY: the call takes two numbers, and gives one.
+    has && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) } == 0
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn amx() -> bool {
+    false
+}
+
+/// Rounds to bf16.
+pub(crate) fn narrow(values: &[f32], out: &mut [bf16]) {
+    assert_eq!(values.len(), out.len(), "every value has its place");
+    #[cfg(target_arch = "x86_64")]
+    if Bf16::detect() != Bf16::Widened {
+        // SAFETY: the processor has the instructions, and both slices have one length.
+        return unsafe { narrow_avx512(values, out) };
+    }
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = bf16::from_f32(*value);
+    }
+}
+
+/// # Safety
+/// The processor has the instructions, and both slices have one length.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn narrow_avx512(values: &[f32], out: &mut [bf16]) {
+    use std::arch::x86_64::*;
+    let mut at = 0;
+    // SAFETY: whole registers are inside both slices, and masks keep to what is left.
+    unsafe {
+        while at + 32 <= values.len() {
+            let low = _mm512_loadu_ps(values.as_ptr().add(at));
+            let high = _mm512_loadu_ps(values.as_ptr().add(at + 16));
+            let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_storeu_si512(out.as_mut_ptr().add(at).cast(), both);
+            at += 32;
+        }
+        let left = (values.len() - at) as u32;
+        if left > 0 {
+            let mask = (1u32 << left) - 1;
+            let low = _mm512_maskz_loadu_ps(mask as u16, values.as_ptr().add(at));
+            let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, values.as_ptr().wrapping_add(at + 16));
+            let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_mask_storeu_epi16(out.as_mut_ptr().add(at).cast(), mask, both);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_go_to_the_nearest() {
+        let values: Vec<f32> = (0..1000u32)
+            .map(|i| f32::from_bits(0x3f80_0000 ^ i.wrapping_mul(0x9e37_79b9) & 0x80ff_ffff))
+            .chain([0.0, -0.0, 1.0, f32::INFINITY, f32::NEG_INFINITY, 3.0e38, 1.003_906_3, 1.011_718_8])
+            .collect();
+        for len in (0..70).chain([values.len()]) {
+            for values in [&values[..len], &values[values.len() - len..]] {
+                let mut found = vec![bf16::NAN; len];
+                narrow(values, &mut found);
+                for (found, value) in found.iter().zip(values) {
+                    assert_eq!(*found, bf16::from_f32(*value), "{value}");
+                }
+            }
+        }
+        let mut found = [bf16::ONE; 1];
+        narrow(&[f32::NAN], &mut found);
+        assert!(found[0].is_nan());
+    }
+}
