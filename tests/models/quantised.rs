@@ -17,7 +17,7 @@ use crate::support::golden::Golden;
 
 const FILE: &str = "diffusion_pytorch_model.safetensors";
 /// Networks with random errors that a result is compared with.
-const DRAWS: u64 = 4;
+const DRAWS: u64 = 2;
 
 fn load(folder: &Path, weight_type: WeightType) -> Unet {
     let (text, origin) = config_text(folder);

@@ -236,8 +236,8 @@ fn one_more_step_under_every_solver(prompt: &str) {
         // Solvers for distilled networks want little guidance, and on an ordinary network more steps than 4.
         let distilled = matches!(sampler, SolverKind::Lcm | SolverKind::Tcd);
         let request = Request {
-            width: None,
-            height: None,
+            width: Some(128),
+            height: Some(128),
             num_inference_steps: 20,
             guidance_scale: if distilled { 3.0 } else { 7.5 },
             sampler: Some(sampler),
