@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chiaro::pipeline::{Device, InitImage, OmsRequest, OmsSource, Pipeline, Precision, Request, Source, VaeTiling};
-use chiaro::record::{Backend, DType, HostBackend};
+use chiaro::record::{Backend, DType, HostBackend, Products};
 
 use crate::support::adapter;
 
@@ -17,15 +17,18 @@ fn demo(device: Device) -> Pipeline {
 fn the_plan_is_what_is_allocated() {
     let gpu: Arc<dyn Backend> = Arc::new(adapter::open(DType::F32));
     let host: Arc<dyn Backend> = Arc::new(HostBackend::default());
+    let halves: Arc<dyn Backend> = Arc::new(HostBackend::new(Products::Bf16));
     for (backend, precision, weights) in [
         (Arc::clone(&host), Precision::F32, "auto"),
         (host, Precision::F32, "q8_0"),
+        (Arc::clone(&halves), Precision::Bf16, "auto"),
+        (halves, Precision::Bf16, "q8_0"),
         (Arc::clone(&gpu), Precision::F32, "auto"),
         (Arc::clone(&gpu), Precision::F32, "q4_0"),
         (Arc::clone(&gpu), Precision::Auto, "auto"),
         (gpu, Precision::Auto, "q8_0"),
     ] {
-        let device = Device::new(backend, precision).expect("automatic or f32");
+        let device = Device::new(backend, precision).expect("what the backend has");
         let pipeline = demo(device.with_weights(weights.parse().expect("weight types")));
         let request = Request { prompt: "a red circle".into(), oms: Some(OmsRequest::default()), ..Request::default() };
         let mut stages = 0;
@@ -44,10 +47,11 @@ fn the_plan_of_bands_is_what_is_allocated() {
     let gpu: Arc<dyn Backend> = Arc::new(adapter::open(DType::F32));
     for (backend, precision) in [
         (Arc::new(HostBackend::default()) as Arc<dyn Backend>, Precision::F32),
+        (Arc::new(HostBackend::new(Products::Bf16)), Precision::Bf16),
         (Arc::clone(&gpu), Precision::F32),
         (gpu, Precision::Auto),
     ] {
-        let device = Device::new(backend, precision).expect("automatic or f32").with_vae_tiling(VaeTiling::On);
+        let device = Device::new(backend, precision).expect("what the backend has").with_vae_tiling(VaeTiling::On);
         let pipeline = Pipeline::load(&Source::DemoModel, None, device).expect("the demo model is whole");
         let image = InitImage { width: 64, height: 96, rgb: vec![0.5; 3 * 64 * 96], strength: 0.5, mask: None };
         let request = Request { image: Some(image), width: Some(64), height: Some(96), ..Request::default() };

@@ -236,9 +236,9 @@ fn one_more_step_under_every_solver(prompt: &str) {
         // Solvers for distilled networks want little guidance, and on an ordinary network more steps than 4.
         let distilled = matches!(sampler, SolverKind::Lcm | SolverKind::Tcd);
         let request = Request {
-            width: Some(128),
-            height: Some(128),
-            num_inference_steps: 20,
+            width: None,
+            height: None,
+            num_inference_steps: 12,
             guidance_scale: if distilled { 3.0 } else { 7.5 },
             sampler: Some(sampler),
             oms: Some(OmsRequest { guidance_scale: 1.25, ..OmsRequest::default() }),
