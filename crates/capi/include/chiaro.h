@@ -199,7 +199,8 @@ typedef void (*chiaro_log_callback)(uint32_t level, const char *message, void *u
 typedef struct chiaro_engine_options {
     uint32_t struct_size;
     /* How activations are stored, CHIARO_PRECISION_…: AUTO is f16 where the device has it, redone in f32 where that overflows.
-     * BF16: the processor rounds operands of products to bf16; INVALID_ARGUMENT on GPUs and where it has no instructions for that. */
+     * BF16: the processor rounds operands of products to bf16; INVALID_ARGUMENT on GPUs and where it has no instructions for that. On Linux the
+     * process then asks for AMX's tiles once, after which signal stacks that the program sets up need room for them, 8 KiB more. */
     uint32_t precision;
     /* "auto" (NULL is the same), "cpu", "vulkan", "metal", "dx12", an index of the list, or a part of a name. */
     const char *device;

@@ -46,7 +46,8 @@ pub enum Precision {
     /// f16, or an error.
     F16,
     /// Operands of products in bf16 on the processor, with sums and all else in f32; an error on GPUs, and where the processor has no instructions
-    /// for it (AVX-512 BF16, AMX).
+    /// for it (AVX-512 BF16, AMX). On Linux the process then asks for AMX's tiles once, after which signal stacks that the program sets up need room
+    /// for them, 8 KiB more (`AT_MINSIGSTKSZ` tells).
     Bf16,
     /// f32.
     F32,
