@@ -246,10 +246,10 @@ pub(super) fn caps_of(raw: &wgpu::Adapter, kind: AdapterKind, features: wgpu::Fe
     let subgroups = features.contains(wgpu::Features::SUBGROUP);
     let matrices = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     Caps {
-        products: Products::F32,
         name: info.name,
         kind,
         storage: DType::F32,
+        products: Products::F32,
         shader_f16: features.contains(wgpu::Features::SHADER_F16),
         packed_f16: true,
         subgroups,

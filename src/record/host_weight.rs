@@ -1,5 +1,7 @@
 //! Weights of products as the host executor keeps them: in panels that a register tile reads front to back.
 
+use std::borrow::Cow;
+
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -47,12 +49,7 @@ impl HostWeight {
         if constant.dtype != DType::F16 {
             return Ok(HostWeight::from_f32(&decoded(constant.dtype, &bytes, constant.len()), rows));
         }
-        // Bytes inside the program may begin at any address.
-        let values = match bytemuck::try_cast_slice::<u8, f16>(&bytes) {
-            Ok(values) => panels(values, inner),
-            Err(_) => panels(&bytemuck::pod_collect_to_vec::<u8, f16>(&bytes), inner),
-        };
-        Ok(HostWeight { rows, inner, values: Values::F16(values) })
+        Ok(HostWeight { rows, inner, values: Values::F16(panels(&f16s(&bytes), inner)) })
     }
 
     /// `rows` rows, one after the other.
@@ -66,15 +63,7 @@ impl HostWeight {
         if constant.dtype != DType::F16 {
             return Ok(HostWeight::pairs(&decoded(constant.dtype, &bytes, constant.len()), rows));
         }
-        let copy;
-        let values = match bytemuck::try_cast_slice::<u8, f16>(&bytes) {
-            Ok(values) => values,
-            Err(_) => {
-                copy = bytemuck::pod_collect_to_vec::<u8, f16>(&bytes);
-                &copy
-            }
-        };
-        Ok(HostWeight::paired(values, rows, |from, to| from.convert_to_f32_slice(to)))
+        Ok(HostWeight::paired(&f16s(&bytes), rows, |from, to| from.convert_to_f32_slice(to)))
     }
 
     /// `rows` rows, one after the other, in pairs.
@@ -92,12 +81,8 @@ impl HostWeight {
             for (column, row) in rows.chunks_exact(inner).enumerate() {
                 widen(row, wide);
                 narrow(wide, &mut narrowed[..inner]);
-                let first = column / 16 * 512 + column % 16 * 2;
-                for (step, pairs) in
-                    out.chunks_exact_mut(Self::STEP * Self::PANEL).zip(narrowed.chunks_exact(Self::STEP))
-                {
-                    let places = step[first..].chunks_mut(32);
-                    places.zip(pairs.chunks_exact(2)).for_each(|(out, pair)| out[..2].copy_from_slice(pair));
+                for (pair, values) in narrowed.chunks_exact(2).enumerate() {
+                    out[Self::pair_place(2 * pair, column)..][..2].copy_from_slice(values);
                 }
             }
         });
@@ -108,6 +93,12 @@ impl HostWeight {
     pub(super) fn pair_bytes(rows: usize, len: usize) -> usize {
         let inner = len / rows.max(1);
         DType::F16.bytes(rows.next_multiple_of(Self::PANEL) * inner.next_multiple_of(Self::STEP))
+    }
+
+    /// Where a panel in pairs has the value of a position and a column.
+    pub(crate) const fn pair_place(position: usize, column: usize) -> usize {
+        let matrix = 2 * (position / Self::STEP) + column / 16;
+        (16 * matrix + position % Self::STEP / 2) * 32 + 2 * (column % 16) + position % 2
     }
 
     /// Positions `inner` of panel `index` in pairs, whole [`STEP`](Self::STEP)s; `None` where the weight lies in values.
@@ -157,6 +148,14 @@ impl HostWeight {
             Values::F16(values) => size_of_val(values.as_slice()),
             Values::Pairs(values) => size_of_val(values.as_slice()),
         }
+    }
+}
+
+/// The values of some bytes, which inside the program may begin at any address.
+fn f16s(bytes: &[u8]) -> Cow<'_, [f16]> {
+    match bytemuck::try_cast_slice(bytes) {
+        Ok(values) => Cow::Borrowed(values),
+        Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
     }
 }
 

@@ -37,23 +37,29 @@ pub(in crate::ops) fn host(call: &mut HostCall<'_>) {
     if call.variant.has(BF16) {
         return half_attention::host(call);
     }
+    each_task(call, QUERIES, |task, out| {
+        SCRATCH.with_borrow_mut(|scratch| task.run(Level::detect(), scratch, out));
+    });
+}
+
+/// Has `work` write the results of each head's queries, `of_block` of them at a time.
+pub(super) fn each_task(call: &mut HostCall<'_>, of_block: usize, work: impl Fn(&Task<'_>, Block<'_>) + Sync) {
     let p: Params = call.params();
     let causal = call.variant.has("CAUSAL");
     let operands = Operands { q: call.read("q"), k: call.read("k"), v: call.read("v") };
     let cancel = call.cancel();
     let (queries, heads, head_dim) = (p.queries as usize, p.heads as usize, p.head_dim as usize);
-    let blocks = queries.div_ceil(QUERIES);
+    let blocks = queries.div_ceil(of_block);
     let values = call.out();
     let images = values.len() / (queries * heads * head_dim);
     let out = Shared::new(values, heads * head_dim);
     (0..images * heads * blocks).into_par_iter().with_max_len(1).for_each(|task| {
-        let (image, head, first) = (task / blocks / heads, task / blocks % heads, task % blocks * QUERIES);
-        let count = QUERIES.min(queries - first);
+        let (image, head, first) = (task / blocks / heads, task / blocks % heads, task % blocks * of_block);
+        let count = of_block.min(queries - first);
         let first_row = image * queries + first;
         // SAFETY: tasks differ in their rows or in their head's columns.
         let own = unsafe { out.block(first_row..first_row + count, head * head_dim..(head + 1) * head_dim) };
-        let task = Task { p: &p, operands: &operands, image, head, first, count, causal, cancel };
-        SCRATCH.with_borrow_mut(|scratch| task.run(Level::detect(), scratch, own));
+        work(&Task { p: &p, operands: &operands, image, head, first, count, causal, cancel }, own);
     });
 }
 
@@ -64,16 +70,16 @@ pub(super) struct Operands<'a> {
 }
 
 /// Some queries of one head.
-struct Task<'a> {
-    p: &'a Params,
-    operands: &'a Operands<'a>,
-    image: usize,
-    head: usize,
+pub(super) struct Task<'a> {
+    pub(super) p: &'a Params,
+    pub(super) operands: &'a Operands<'a>,
+    pub(super) image: usize,
+    pub(super) head: usize,
     /// Position of the first query.
-    first: usize,
-    count: usize,
-    causal: bool,
-    cancel: &'a Cancel,
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) causal: bool,
+    pub(super) cancel: &'a Cancel,
 }
 
 #[derive(Default)]
@@ -94,12 +100,47 @@ struct Scratch {
 /// The running maximum and sum of each query of a panel.
 #[derive(Clone, Copy)]
 pub(super) struct Softmax {
-    pub(super) max: [f32; LANES],
-    pub(super) sum: [f32; LANES],
+    max: [f32; LANES],
+    sum: [f32; LANES],
+}
+
+impl Softmax {
+    /// Of no score.
+    pub(super) const NONE: Softmax = Softmax { max: [f32::MIN; LANES], sum: [0.0; LANES] };
+
+    /// The maximum with these scores, and what is left of weights that were summed before.
+    #[inline(always)]
+    pub(super) fn raised(&self, rows: &[[f32; LANES]]) -> [[f32; LANES]; 2] {
+        let mut max = self.max;
+        for row in rows {
+            for (max, score) in max.iter_mut().zip(row) {
+                *max = if *score > *max { *score } else { *max };
+            }
+        }
+        let mut decay = self.max;
+        for (decay, max) in decay.iter_mut().zip(&max) {
+            *decay = exp(*decay - max);
+        }
+        [max, decay]
+    }
+
+    /// Brings what was summed before to the new maximum, and adds what the new weights come to.
+    #[inline(always)]
+    pub(super) fn settle(&mut self, [max, decay]: [[f32; LANES]; 2], total: &[f32; LANES], sums: &mut [f32]) {
+        for ((sum, decay), total) in self.sum.iter_mut().zip(&decay).zip(total) {
+            *sum = *sum * decay + total;
+        }
+        for row in sums.as_chunks_mut::<LANES>().0 {
+            for (sum, decay) in row.iter_mut().zip(&decay) {
+                *sum *= decay;
+            }
+        }
+        self.max = max;
+    }
 }
 
 impl Task<'_> {
-    fn run(&self, level: Level, s: &mut Scratch, mut out: Block<'_>) {
+    fn run(&self, level: Level, s: &mut Scratch, out: Block<'_>) {
         let head_dim = self.p.head_dim as usize;
         let panel_len = head_dim * LANES;
         let panels = self.count.div_ceil(LANES);
@@ -111,10 +152,9 @@ impl Task<'_> {
         s.sums.clear();
         s.sums.resize(panels * panel_len, 0.0);
         s.panels.clear();
-        s.panels.resize(panels, Softmax { max: [f32::MIN; LANES], sum: [0.0; LANES] });
+        s.panels.resize(panels, Softmax::NONE);
         self.pack_queries(panels, &mut s.queries);
-        let keys = self.p.keys as usize;
-        let seen = if self.causal { keys.min(self.first + self.count) } else { keys };
+        let seen = self.seen();
         for first_key in (0..seen).step_by(together) {
             if self.cancel.is_cancelled() {
                 return;
@@ -137,8 +177,20 @@ impl Task<'_> {
                 tiles(level, Operand::Columns(&s.values, head_dim), scores, count, &mut Block::of(sums, LANES), true);
             }
         }
-        for (query, softmax) in (0..self.count).map(|query| (query, &s.panels[query / LANES])) {
-            let sums = &s.sums[query / LANES * panel_len + query % LANES..];
+        self.finish(&s.sums, &s.panels, out);
+    }
+
+    /// Keys that some query sees.
+    pub(super) fn seen(&self) -> usize {
+        let keys = self.p.keys as usize;
+        if self.causal { keys.min(self.first + self.count) } else { keys }
+    }
+
+    /// Sums of each panel `[head_dim, LANES]`, divided by what the weights add up to.
+    pub(super) fn finish(&self, sums: &[f32], panels: &[Softmax], mut out: Block<'_>) {
+        let panel_len = self.p.head_dim as usize * LANES;
+        for (query, softmax) in (0..self.count).map(|query| (query, &panels[query / LANES])) {
+            let sums = &sums[query / LANES * panel_len + query % LANES..];
             let total = softmax.sum[query % LANES];
             for (out, sum) in out.row(query).iter_mut().zip(sums.iter().step_by(LANES)) {
                 *out = sum / total;
@@ -190,16 +242,7 @@ wide! {
     /// Replaces scores by `exp(score - max)`, and brings what was summed before to the new maximum.
     fn weigh(scores: &mut [f32], softmax: &mut Softmax, sums: &mut [f32]) {
         let rows = scores.as_chunks_mut::<LANES>().0;
-        let mut max = softmax.max;
-        for row in rows.iter() {
-            for (max, score) in max.iter_mut().zip(row) {
-                *max = if *score > *max { *score } else { *max };
-            }
-        }
-        let mut decay = softmax.max;
-        for (decay, max) in decay.iter_mut().zip(&max) {
-            *decay = exp(*decay - max);
-        }
+        let [max, decay] = softmax.raised(rows);
         let mut total = [0.0; LANES];
         for row in rows.iter_mut() {
             for ((score, max), total) in row.iter_mut().zip(&max).zip(&mut total) {
@@ -207,14 +250,6 @@ wide! {
                 *total += *score;
             }
         }
-        for ((sum, decay), total) in softmax.sum.iter_mut().zip(&decay).zip(&total) {
-            *sum = *sum * decay + total;
-        }
-        for row in sums.as_chunks_mut::<LANES>().0 {
-            for (sum, decay) in row.iter_mut().zip(&decay) {
-                *sum *= decay;
-            }
-        }
-        softmax.max = max;
+        softmax.settle([max, decay], &total, sums);
     }
 }

@@ -58,14 +58,8 @@ pub(in crate::ops) fn product(
     }
     let share = Share::choose(rows, columns, rayon::current_num_threads(), ROWS, TILE);
     let depth = inner.div_ceil(inner.div_ceil(DEPTH)).next_multiple_of(4);
-    let out = Shared::new(out, columns);
-    (0..share.row_blocks * share.groups).into_par_iter().with_max_len(1).for_each(|task| {
-        let (block, group) = (task % share.row_blocks, task / share.row_blocks);
-        let own_rows = block * share.rows..((block + 1) * share.rows).min(rows);
-        let panels = group * share.panels..((group + 1) * share.panels).min(columns.div_ceil(PANEL));
+    share.each(out, columns, |own_rows, panels, mut own| {
         let first_column = panels.start * PANEL;
-        // SAFETY: tasks differ in their rows or in their columns.
-        let mut own = unsafe { out.block(own_rows.clone(), first_column..(panels.end * PANEL).min(columns)) };
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.rows.resize(ROWS * PITCH, 0.0);
             scratch.panel.resize(DEPTH * PANEL, 0.0);
@@ -113,6 +107,25 @@ impl Share {
         let groups = (4 * threads).div_ceil(blocks).min(panels.div_ceil(least));
         let of_group = panels.div_ceil(groups);
         Share { row_blocks: blocks, rows: of_block, groups: panels.div_ceil(of_group), panels: of_group }
+    }
+
+    /// Has `work` do each task, with its rows, its panels, and what is theirs of `out`.
+    pub(super) fn each(
+        self,
+        out: &mut [f32],
+        columns: usize,
+        work: impl Fn(Range<usize>, Range<usize>, Block<'_>) + Sync,
+    ) {
+        let rows = out.len() / columns;
+        let out = Shared::new(out, columns);
+        (0..self.row_blocks * self.groups).into_par_iter().with_max_len(1).for_each(|task| {
+            let (block, group) = (task % self.row_blocks, task / self.row_blocks);
+            let own_rows = block * self.rows..((block + 1) * self.rows).min(rows);
+            let panels = group * self.panels..((group + 1) * self.panels).min(columns.div_ceil(PANEL));
+            // SAFETY: tasks differ in their rows or in their columns.
+            let own = unsafe { out.block(own_rows.clone(), panels.start * PANEL..(panels.end * PANEL).min(columns)) };
+            work(own_rows, panels, own);
+        });
     }
 }
 

@@ -4,12 +4,10 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use half::bf16;
-use rayon::prelude::*;
 
 use crate::ops::host::gemm::Share;
 use crate::ops::host::simd::Block;
 use crate::ops::host::simd::STEP;
-use crate::ops::host::simd::Shared;
 use crate::ops::host::simd::TOGETHER;
 use crate::ops::host::simd::half_tiles;
 use crate::record::{Bf16, Cancel, HostWeight};
@@ -47,14 +45,8 @@ pub(in crate::ops) fn product(
     }
     let share = Share::choose(rows, columns, rayon::current_num_threads(), ROWS, TOGETHER);
     let depth = inner.div_ceil(inner.div_ceil(DEPTH)).next_multiple_of(STEP);
-    let out = Shared::new(out, columns);
-    (0..share.row_blocks * share.groups).into_par_iter().with_max_len(1).for_each(|task| {
-        let (block, group) = (task % share.row_blocks, task / share.row_blocks);
-        let own_rows = block * share.rows..((block + 1) * share.rows).min(rows);
-        let panels = group * share.panels..((group + 1) * share.panels).min(columns.div_ceil(PANEL));
+    share.each(out, columns, |own_rows, panels, mut own| {
         let first_column = panels.start * PANEL;
-        // SAFETY: tasks differ in their rows or in their columns.
-        let mut own = unsafe { out.block(own_rows.clone(), first_column..(panels.end * PANEL).min(columns)) };
         SCRATCH.with_borrow_mut(|packed| {
             packed.resize(ROWS * PITCH, bf16::ZERO);
             for start in (0..inner).step_by(depth) {

@@ -67,14 +67,11 @@ impl Tile {
             if self.add {
                 sums[..columns].copy_from_slice(out);
             }
-            for (x, weights) in x.chunks_exact(STEP).zip(panel.chunks_exact(STEP * PANEL)) {
-                for (pair, x) in x.chunks_exact(2).enumerate() {
-                    let x = [x[0].to_f32(), x[1].to_f32()];
-                    for (sums, weights) in sums.chunks_exact_mut(16).zip(weights.chunks_exact(512)) {
-                        for (sum, weight) in sums.iter_mut().zip(weights[32 * pair..32 * (pair + 1)].chunks_exact(2)) {
-                            *sum = *sum + x[0] * weight[0].to_f32() + x[1] * weight[1].to_f32();
-                        }
-                    }
+            for (pair, x) in x.chunks_exact(2).enumerate() {
+                let x = [x[0].to_f32(), x[1].to_f32()];
+                for (column, sum) in sums.iter_mut().enumerate() {
+                    let weight = &panel[HostWeight::pair_place(2 * pair, column)..][..2];
+                    *sum = *sum + x[0] * weight[0].to_f32() + x[1] * weight[1].to_f32();
                 }
             }
             out.copy_from_slice(&sums[..columns]);
@@ -152,9 +149,10 @@ unsafe fn avx512<const ROWS: usize>(tile: Tile, x: *const bf16, out: *mut f32, s
             }
         }
         for pair in 0..tile.depth / 2 {
-            let panel = tile.panel.add(pair / 16 * STEP * PANEL + pair % 16 * 32);
-            let weights = [panel, panel.add(512)]
-                .map(|at| std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(at.cast())));
+            let weights = [0, 16].map(|column| {
+                let at = tile.panel.add(HostWeight::pair_place(2 * pair, column));
+                std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(at.cast()))
+            });
             for (row, sums) in sums.iter_mut().enumerate() {
                 let both = x.add(row * tile.pitch + 2 * pair).cast::<i32>().read_unaligned();
                 let both: __m512bh = std::mem::transmute(_mm512_set1_epi32(both));
