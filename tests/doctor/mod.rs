@@ -9,6 +9,7 @@ use chiaro::pipeline::{Device, Event, Pipeline, Precision, Request, Source};
 use chiaro::record::{AdapterKind, DType, HostBackend};
 
 use crate::support::adapter::test_adapter;
+use crate::support::part;
 
 /// The test adapter passing for a GPU, so that the kernels of GPUs are examined.
 fn as_gpu() -> AdapterInfo {
@@ -57,8 +58,13 @@ fn is_right_with(adapter: &AdapterInfo, fault: DriverFault, examination: &Examin
     assert!(off < 2.0, "{fault}: pictures differ by {off} on average");
 }
 
+/// Whether an examination draws a picture.
+fn draws(adapter: &AdapterInfo) -> bool {
+    adapter.kind == AdapterKind::Software || part::everything()
+}
+
 /// As the doctor examines an adapter. One that passes for a GPU with one case of each kernel that GPUs have for themselves, a faulty one with a product
-/// and what has exponentials: software drivers take their time to compile.
+/// and what has exponentials, and with a picture where everything is tested: software drivers take their time to compile.
 fn examined(adapter: &AdapterInfo, fault: Option<DriverFault>) -> Examination {
     let few =
         ["matmul, f16 weights", "attention, head 40", "GELU", "conv2d", "group norm", "layer norm", "token merging"];
@@ -67,20 +73,21 @@ fn examined(adapter: &AdapterInfo, fault: Option<DriverFault>) -> Examination {
         (_, None) => &few[..],
         _ => &few[..3],
     };
-    examine_some(adapter, faulty(fault), |name| few.contains(&name), Some(SMALL), |_| {})
+    examine_some(adapter, faulty(fault), |name| few.contains(&name), draws(adapter).then_some(SMALL), |_| {})
 }
 
 /// Whether the picture of an examination, drawn with all that was right, is the processor's to within half precision.
-fn has_drawn(examination: &Examination) {
-    assert!(examination.picture.is_some_and(|decibels| decibels > 35.0), "{examination:#?}");
+fn has_drawn(examination: &Examination, adapter: &AdapterInfo) {
+    assert!(!draws(adapter) || examination.picture.is_some_and(|decibels| decibels > 35.0), "{examination:#?}");
 }
 
 #[test]
 fn a_right_driver_has_no_faults() {
-    for (adapter, all) in [(test_adapter(), 25), (as_gpu(), 7)] {
+    // A GPU without faults is what the test of workgroup memory finds too.
+    for (adapter, all) in part::of(2, [(test_adapter(), 25), (as_gpu(), 7)].into_iter()) {
         let examination = examined(&adapter, None);
         assert!(!examination.has_faults(), "{examination:#?}");
-        has_drawn(&examination);
+        has_drawn(&examination, &adapter);
         for report in &examination.tiers {
             match &report.verdict {
                 Verdict::Right { checks, .. } => assert!(*checks >= 1, "{examination:#?}"),
@@ -107,7 +114,7 @@ fn is_found(adapter: &AdapterInfo, fault: DriverFault, tier: Tier, words: &[&str
     }
     assert!(!examination.findings().tiers().has(tier), "{fault}");
     assert_eq!(examination.findings().refusal(), None, "{fault}: {examination:#?}");
-    has_drawn(&examination);
+    has_drawn(&examination, adapter);
     examination
 }
 
@@ -132,10 +139,11 @@ fn a_wrong_subgroup_size_is_found() {
 /// No kernel asks for zeroes: the fault is told, and pictures are right with every tier.
 #[test]
 fn workgroup_memory_that_is_not_zeroed_is_found() {
-    let examination = examined(&as_gpu(), Some(DriverFault::WorkgroupMemory));
+    let adapter = as_gpu();
+    let examination = examined(&adapter, Some(DriverFault::WorkgroupMemory));
     assert!(!examination.has_faults(), "{examination:#?}");
     assert!(examination.notes.iter().any(|note| note.contains("is not zero at first")), "{examination:#?}");
-    has_drawn(&examination);
+    has_drawn(&examination, &adapter);
 }
 
 #[test]

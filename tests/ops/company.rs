@@ -8,7 +8,7 @@ use chiaro::record::{
 
 use super::cases::{Case, Operands, Wide, normal_values, table};
 use super::run_case;
-use crate::support::adapter;
+use crate::support::{adapter, part};
 
 /// Images that are computed together.
 const IMAGES: usize = 4;
@@ -91,15 +91,16 @@ fn cases(most: usize) -> impl Iterator<Item = Case> {
     table().into_iter().chain(blocks).filter(move |case| case.largest() <= most)
 }
 
-/// What a software driver computes in a minute. As a GPU it takes long, and only products and attention have other kernels than before.
-fn run_on(backend: &GpuBackend, caps: &Caps) {
+/// What a software driver computes in a minute. As a GPU it takes long, and only products and attention have other kernels than before. Each
+/// so-and-so-many-th case if not everything is tested.
+fn run_on(backend: &GpuBackend, caps: &Caps, every: usize) {
     let most = if caps.kind == AdapterKind::Software { 100_000 } else { 90_000 };
     let is_chosen = |case: &Case| {
         let chosen =
             matches!(case, Case::Matmul { .. } | Case::Conv2d { .. } | Case::Geglu { .. } | Case::Attention { .. });
         chosen || caps.kind == AdapterKind::Software
     };
-    run(backend, caps, Wide::default(), cases(most).filter(is_chosen));
+    run(backend, caps, Wide::default(), part::of(every, cases(most).filter(is_chosen)));
 }
 
 /// What networks keep in f32 where all else is f16.
@@ -120,14 +121,14 @@ fn alone_and_together_on_the_host_in_bf16() {
 #[test]
 fn alone_and_together_on_the_gpu() {
     let backend = adapter::open_with(DType::F32, adapter::test_options());
-    run_on(&backend, backend.caps());
+    run_on(&backend, backend.caps(), 2);
 }
 
 #[test]
 fn alone_and_together_on_the_gpu_with_half_precision() {
     let backend = adapter::open_with(DType::F16, adapter::test_options());
-    run_on(&backend, backend.caps());
-    run(&backend, backend.caps(), MIXED, cases(20_000));
+    run_on(&backend, backend.caps(), 4);
+    run(&backend, backend.caps(), MIXED, part::of(4, cases(20_000)));
 }
 
 #[test]
@@ -143,9 +144,9 @@ fn alone_and_together_in_shared_tiles() {
         let backend = adapter::open_with(storage, adapter::test_options());
         let gpu = Caps { kind: AdapterKind::Integrated, ..backend.caps().clone() };
         let without = Caps { matrices: Vec::new(), ..gpu.clone() };
-        run_on(&backend, &without);
+        run_on(&backend, &without, 4);
         if storage == DType::F16 && gpu.matrix_size().is_some() {
-            run_on(&backend, &gpu);
+            run_on(&backend, &gpu, 4);
             run(&backend, &gpu, MIXED, cases(20_000));
         }
     }
@@ -227,7 +228,7 @@ fn ways(case: &Case, caps: &Caps, operands: &Operands) -> (Vec<(&'static str, Va
 /// Kernels, tiles and what a table of measured tiles calls them, on every sort of device; measured tiles too.
 #[test]
 fn choices_do_not_see_how_many_images_there_are() {
-    for case in table().into_iter().chain(large()) {
+    for case in part::of(2, table().into_iter().chain(large())) {
         let operands = case.of(1).operands();
         for caps in devices() {
             let (alone, classes) = ways(&case.of(1), &caps, &operands);

@@ -22,7 +22,7 @@ use chiaro::record::{AdapterKind, Backend, Caps, DType, HostBackend, Role, Shape
 use cases::{Case, Operands, Wide, table};
 use reference::reference;
 
-use crate::support::adapter;
+use crate::support::{adapter, part};
 
 /// How far a result is from the reference.
 #[derive(Debug, Clone, Copy)]
@@ -109,13 +109,13 @@ fn solved() -> &'static [(Case, Operands, Vec<f64>)] {
 
 /// Runs the cases that `wanted` picks on a backend, recorded for `caps`, and reports every failure at once.
 fn run_table(backend: &dyn Backend, caps: &Caps, wanted: impl Fn(&Case) -> bool) {
-    run_table_with(backend, caps, Wide::default(), wanted);
+    run_table_with(backend, caps, Wide::default(), 1, wanted);
 }
 
-/// [`run_table`] with some tensors in f32.
-fn run_table_with(backend: &dyn Backend, caps: &Caps, wide: Wide, wanted: impl Fn(&Case) -> bool) {
+/// [`run_table`] with some tensors in f32, with each so-and-so-many-th case if not everything is tested.
+fn run_table_with(backend: &dyn Backend, caps: &Caps, wide: Wide, every: usize, wanted: impl Fn(&Case) -> bool) {
     let mut failures = Vec::new();
-    for (case, operands, expected) in solved().iter().filter(|(case, ..)| wanted(case)) {
+    for (case, operands, expected) in part::of(every, solved().iter().filter(|(case, ..)| wanted(case))) {
         let start = Instant::now();
         let (out, stored) = run_case(backend, caps, case, operands, wide);
         let seconds = start.elapsed().as_secs_f64();
@@ -156,25 +156,22 @@ fn gpu_with_half_precision() {
 /// Every product whose sums are whole blocks long, with weights in blocks: exactly the values that the definition gives, so the
 /// limits are those of f32. Cheap cases in f16 too, and with only what WebGPU guarantees.
 fn run_blocks(backend: &dyn Backend, most: usize) {
-    run_blocks_for(backend, backend.caps(), most);
+    run_blocks_for(backend, backend.caps(), most, 1);
 }
 
-/// [`run_blocks`], recorded for `caps`.
-fn run_blocks_for(backend: &dyn Backend, caps: &Caps, most: usize) {
+/// [`run_blocks`], recorded for `caps`, with each so-and-so-many-th case if not everything is tested.
+fn run_blocks_for(backend: &dyn Backend, caps: &Caps, most: usize, every: usize) {
     let cases = table().into_iter().flat_map(|case| [DType::Q8_0, DType::Q4_0].map(|stored| case.in_blocks(stored)));
     let (mut failures, mut checked) = (Vec::new(), 0);
-    for case in cases.flatten() {
+    for case in part::of(every, cases.flatten().filter(|case| case.operands().of("weight").len() <= most)) {
         let operands = case.operands();
-        if operands.of("weight").len() > most {
-            continue;
-        }
         let expected = reference(&case, &operands);
         let (out, stored) = run_case(backend, caps, &case, &operands, Wide::default());
         failures.extend(check(&case, stored, &out, &expected).err());
         checked += 1;
     }
     assert!(failures.is_empty(), "{} on {}:\n{}", failures.len(), backend.caps().name, failures.join("\n"));
-    assert!(checked >= 10, "only {checked} cases have whole blocks");
+    assert!(checked >= 5, "only {checked} cases have whole blocks");
 }
 
 #[test]
@@ -184,19 +181,21 @@ fn blocks_on_the_host() {
 
 #[test]
 fn blocks_on_the_gpu() {
-    run_blocks(&adapter::open_with(DType::F32, adapter::test_options()), usize::MAX);
+    let backend = adapter::open_with(DType::F32, adapter::test_options());
+    run_blocks_for(&backend, backend.caps(), usize::MAX, 2);
 }
 
 #[test]
 fn blocks_in_shared_tiles() {
     let backend = adapter::open_with(DType::F32, adapter::test_options());
     let caps = Caps { kind: AdapterKind::Integrated, ..backend.caps().clone() };
-    run_blocks_for(&backend, &caps, 60_000);
+    run_blocks_for(&backend, &caps, 60_000, 2);
 }
 
 #[test]
 fn blocks_on_the_gpu_with_half_precision() {
-    run_blocks(&adapter::open_with(DType::F16, adapter::test_options()), 300_000);
+    let backend = adapter::open_with(DType::F16, adapter::test_options());
+    run_blocks_for(&backend, backend.caps(), 300_000, 3);
 }
 
 #[test]
@@ -210,7 +209,7 @@ fn blocks_on_the_gpu_with_only_what_webgpu_guarantees() {
 fn gpu_with_mixed_precision() {
     let backend = adapter::open_with(DType::F16, adapter::test_options());
     for wide in [&["x", "q", "qkv", "a"] as &[_], &["k", "v", "b"], &["residual", "image_add"], &["out"]].map(Wide) {
-        run_table_with(&backend, backend.caps(), wide, |case| {
+        run_table_with(&backend, backend.caps(), wide, 4, |case| {
             let operands = case.operands().0;
             let concerned = wide.0 == ["out"] || operands.iter().any(|(name, _)| wide.0.contains(name));
             concerned && operands.iter().all(|(_, values)| values.len() <= 20_000)
@@ -248,7 +247,7 @@ fn gpu_with_shared_tiles() {
         };
         let small = |case: &Case| case.operands().0.iter().all(|(_, values)| values.len() <= most);
         let attends = |case: &Case| matches!(case, Case::Attention { .. }) && small(case);
-        run_table(&backend, caps, |case| is_product(most)(case) || attends(case));
+        run_table_with(&backend, caps, Wide::default(), 2, |case| is_product(most)(case) || attends(case));
     }
 }
 
@@ -267,7 +266,7 @@ fn gpu_with_cooperative_matrices() {
     let rounded = |case: &Case| matches!(case, Case::Geglu { stored, .. } if stored.is_quantized());
     let exact = |case: &Case| is_product(20_000)(case) && !rounded(case);
     for wide in [&["residual", "image_add"] as &[_], &["out"]].map(Wide) {
-        run_table_with(&backend, &caps, wide, exact);
+        run_table_with(&backend, &caps, wide, 1, exact);
     }
     // An x of f32 is multiplied in two parts.
     let mut checked = 0;
@@ -300,7 +299,7 @@ fn gpu_attention_in_cooperative_matrices() {
     };
     run_table(&backend, &caps, attends(1_000_000));
     for wide in [&["q"] as &[_], &["k", "v"], &["q", "k", "v", "qkv"]].map(Wide) {
-        run_table_with(&backend, &caps, wide, attends(60_000));
+        run_table_with(&backend, &caps, wide, 1, attends(60_000));
     }
     run_table(&backend, &Caps { matrix_quads: false, ..caps.clone() }, attends(60_000));
     // As near as in f32, where operands and results are.
@@ -326,7 +325,11 @@ fn gpu_with_every_tile() {
     let mut seen = BTreeSet::new();
     for caps in [software, gpu] {
         // Each compiles a kernel of its own.
-        for (case, operands, expected) in solved().iter().filter(|(case, ..)| is_product(6_000)(case)).step_by(5) {
+        for (case, operands, expected) in solved()
+            .iter()
+            .filter(|(case, ..)| is_product(6_000)(case))
+            .step_by(if part::everything() { 5 } else { 11 })
+        {
             let plain = case.record(&caps, operands, Wide::default()).unwrap_or_else(|e| panic!("{case:?}: {e}"));
             let trial = Trial::of(&plain).into_iter().next().unwrap_or_else(|| panic!("{case:?} is a product"));
             for tile in trial.tiles(&caps) {
@@ -385,7 +388,7 @@ fn gpu_with_shared_tiles_of_mixed_types() {
     let backend = adapter::open_with(DType::F16, adapter::test_options());
     let caps = Caps { kind: AdapterKind::Integrated, ..backend.caps().clone() };
     for wide in [&[] as &[_], &["q"], &["k", "v"], &["v"], &["q", "k", "v", "qkv"]].map(Wide) {
-        run_table_with(&backend, &caps, wide, |case| match case {
+        run_table_with(&backend, &caps, wide, 2, |case| match case {
             Case::Attention { head_dim, t_q, t_k, fused, spread, .. } => {
                 let every_mixture = *spread > 1.0 || *head_dim == 160 || *head_dim == 36;
                 every_mixture && !fused || wide.0.is_empty() && head_dim * t_q.max(t_k) <= 170_000

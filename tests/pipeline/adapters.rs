@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::adapter_files::{Format, Made, Noise, Tensors, bytes, make, read, write};
 use super::runs::{committed_folder, draw, model_folder};
 use crate::support::golden::{assert_close, committed, compare};
+use crate::support::part;
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const TEXT: &str = "text_encoder/model.safetensors";
@@ -389,7 +390,7 @@ fn mutated_files_never_panic() {
         let tensors = made.parts.iter().map(|(l, p, s, v)| (kohya_unet(l, p), (s.clone(), v.clone())));
         let sound = bytes(&tensors.collect());
         let header = 8 + u64::from_le_bytes(sound[..8].try_into().expect("eight bytes")) as usize;
-        for case in 0..CASES / Format::ALL.len() {
+        for case in part::of(2, 0..CASES / Format::ALL.len()) {
             let mut file = sound.clone();
             match case % 4 {
                 0 => file.truncate(noise.next() as usize % sound.len()),
@@ -420,7 +421,7 @@ fn mutated_files_never_panic() {
             }
         }
     }
-    assert!(refused > CASES / 4 && taken > 0, "{refused} refused, {taken} taken");
+    assert!(refused > CASES / 8 && taken > 0, "{refused} refused, {taken} taken");
 }
 
 const CASES: usize = 10_000;

@@ -18,7 +18,7 @@ use chiaro::weights::{WeightFile, WeightType, Weights};
 
 use super::adapter_files::{Tensors, write};
 use crate::support::allocations::most_held;
-use crate::support::{adapter, full_size};
+use crate::support::{adapter, full_size, part};
 
 const LIMIT: usize = 256_000_000;
 
@@ -241,7 +241,7 @@ impl Backend for Reader {
 /// Whole models: as stored, and with an adapter of the largest tensor.
 fn check_full_size(folder: &Path) {
     full_size::write_model("sd15", folder);
-    for change in [None, Some(Change::Lora), Some(Change::Dora), Some(Change::DoraIn)] {
+    for change in part::of(3, [None, Some(Change::Lora), Some(Change::Dora), Some(Change::DoraIn)].into_iter()) {
         let what = format!("SD1.5, {change:?}");
         let path = folder.join("adapter.safetensors");
         let adapters = change.map(|change| {

@@ -3,6 +3,8 @@
 use chiaro::gpu::{AdapterInfo, GpuBackend, GpuOptions, adapters, choose_adapter};
 use chiaro::record::{AdapterKind, Caps, DType};
 
+use super::part;
+
 /// The adapter that `CHIARO_TEST_ADAPTER` names (a number or a part of a name), else the first hardware one, else the
 /// first of all. With `CHIARO_TEST_AS_GPU` a software adapter passes for a GPU, so that the kernels of GPUs are chosen; with
 /// `CHIARO_TEST_NO_MATRICES` it has no cooperative matrices, so that the next tier's are.
@@ -26,9 +28,9 @@ pub(crate) fn test_adapter() -> AdapterInfo {
     adapter
 }
 
-/// The test adapter's device, with the checks and the poison of a debug build.
+/// The test adapter's device, with [`test_options`].
 pub(crate) fn open(storage: DType) -> GpuBackend {
-    open_with(storage, GpuOptions::default())
+    open_with(storage, test_options())
 }
 
 /// The test adapter's device with only what WebGPU guarantees.
@@ -47,9 +49,10 @@ pub(crate) fn open_as_released(storage: DType) -> GpuBackend {
     open_with(storage, GpuOptions { checks: false, poison: false, ..GpuOptions::default() })
 }
 
-/// Checks and poison on, in a release build too.
+/// Poison, in a release build too. Checks, with which a software driver compiles a third longer, where everything is tested: users run kernels
+/// without them.
 pub(crate) fn test_options() -> GpuOptions {
-    GpuOptions { checks: true, poison: true, ..GpuOptions::default() }
+    GpuOptions { checks: part::everything(), poison: true, ..GpuOptions::default() }
 }
 
 /// What a discrete GPU of the usual size can do, with no driver behind it: for what is chosen by capabilities alone.

@@ -7,6 +7,7 @@ pub(crate) mod files;
 pub(crate) mod full_size;
 pub(crate) mod gguf_file;
 pub(crate) mod golden;
+pub(crate) mod part;
 pub(crate) mod picture_file;
 pub(crate) mod single_file;
 pub(crate) mod smallest;
