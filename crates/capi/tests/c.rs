@@ -278,6 +278,45 @@ fn the_library_comes_and_goes() {
     print!("{}", run(&program, &words.each_ref().map(String::as_str), "cpu"));
 }
 
+/// The static library as one object whose names all begin with the version's: two link into one program.
+#[test]
+fn two_versions_link_into_one_program() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name);
+    let done = |what: &str, command: &mut Command| {
+        let done = command.current_dir(folder.path()).output().unwrap_or_else(|e| panic!("{what}: {e}"));
+        succeeded(what, &done);
+    };
+    let symbols = root().join("symbols.txt");
+    let names = std::fs::read_to_string(&symbols).expect("the list");
+    let archive = built().command.with_file_name("libchiaro.a");
+    done("ld", Command::new("ld").args(["-r", "-o", "whole.o", "--whole-archive"]).arg(archive));
+    let mut parts = Vec::new();
+    let compiler = || {
+        let mut cc = Command::new("cc");
+        cc.args(["-std=c99", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror", "-c"]);
+        cc.arg("-I").arg(root().join("include")).arg(root().join("tests/c/versions.c"));
+        cc
+    };
+    for version in ["older", "newer"] {
+        let (map, header) = (format!("{version}.map"), format!("{version}.h"));
+        let lines = |line: &dyn Fn(&str) -> String| names.lines().map(line).collect::<String>();
+        std::fs::write(place(&map), lines(&|name| format!("{name} {version}_{name}\n"))).expect("written");
+        std::fs::write(place(&header), lines(&|name| format!("#define {name} {version}_{name}\n"))).expect("written");
+        let library = format!("lib_{version}.o");
+        let keep = format!("--keep-global-symbols={}", symbols.display());
+        done("objcopy", Command::new("objcopy").args([&keep, "whole.o", &library]));
+        done("objcopy", Command::new("objcopy").arg(format!("--redefine-syms={map}")).arg(&library));
+        let program = format!("{version}.o");
+        done("cc", compiler().args(["-include", &header, &format!("-DDRAW={version}"), "-o", &program]));
+        parts.extend([library, program]);
+    }
+    done("cc", compiler().args(["-o", "main.o"]));
+    let system = ["-lpthread", "-ldl", "-lm", "-lgcc_s"];
+    done("cc", Command::new("cc").arg("main.o").args(parts).args(system).args(["-o", "both"]));
+    assert_eq!(run(&place("both"), &[], "cpu"), "drawn, equal\n");
+}
+
 #[test]
 fn a_vulkan_device_is_lent_and_given_back() {
     let folder = tempfile::tempdir().expect("a folder");
