@@ -4,7 +4,7 @@
 //! large product that the same run measures. For what computes on the host's cores, GFLOP per second of processor time stand beside it (Linux):
 //! what other programs take from the cores does not count there. `CHIARO_BENCH_ROWS=8` has so many rows (four pictures under guidance); names tell those of
 //! two.
-//! `CHIARO_BENCH_PRECISION=f16` keeps activations in half precision. On a GPU with
+//! `CHIARO_BENCH_PRECISION=f16` keeps activations in half precision, `bf16` multiplies so on the processor. On a GPU with
 //! timestamps the time is the device's own, on others transfers of input and result are part of it.
 
 mod support;
@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use chiaro::gpu::{GpuBackend, GpuOptions, GpuProgram, choose_adapter};
 use chiaro::ops::{self, Attention, Conv2d, Epilogue, GroupNorm};
+use chiaro::pipeline::Precision;
 use chiaro::record::{
-    AdapterKind, Backend, Caps, Constant, DType, HostBackend, HostProgram, Outputs, Program, Recording, Role, Shape,
-    Tensor,
+    AdapterKind, Backend, Caps, Constant, DType, HostBackend, HostProgram, Outputs, Products, Program, Recording, Role,
+    Shape, Tensor,
 };
 
 /// How a layer is recorded.
@@ -224,13 +225,11 @@ enum Compiled {
 impl Device {
     fn open(name: &str) -> chiaro::Result<Self> {
         if name == "cpu" {
-            return Ok(Device::Host(HostBackend::default()));
+            let bf16 = support::precision() == Precision::Bf16;
+            return Ok(Device::Host(HostBackend::new(if bf16 { Products::Bf16 } else { Products::F32 })));
         }
         let adapter = choose_adapter(Some(name))?.expect("a named adapter is found or an error");
-        let storage = match std::env::var("CHIARO_BENCH_PRECISION").as_deref() {
-            Ok("f16") => DType::F16,
-            _ => DType::F32,
-        };
+        let storage = if support::precision() == Precision::F16 { DType::F16 } else { DType::F32 };
         let timestamps = adapter.timestamps && adapter.kind != AdapterKind::Software;
         Ok(Device::Gpu { backend: GpuBackend::open(&adapter, storage, GpuOptions::default())?, timestamps })
     }

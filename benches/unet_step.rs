@@ -2,7 +2,7 @@
 //!
 //! `CHIARO_BENCH_DEVICES=cpu,llvmpipe CHIARO_BENCH_MODEL=folder CHIARO_BENCH_SIZE=256 CHIARO_BENCH_GUIDANCE=1 cargo bench --bench unet_step`
 //!
-//! `CHIARO_BENCH_BATCH=4` steps so many pictures in one forward.
+//! `CHIARO_BENCH_BATCH=4` steps so many pictures in one forward; `CHIARO_BENCH_PRECISION=bf16` multiplies so on the processor.
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! The autoencoder's decoder in bands against the same whole: time, memory, and whether they agree.
 //!
 //! `CHIARO_BENCH_DEVICES=cpu,llvmpipe CHIARO_BENCH_MODEL=folder CHIARO_BENCH_SIZE=512 CHIARO_BENCH_RUNS=3 cargo bench --bench vae`; with
-//! `CHIARO_BENCH_BANDS=0` only the whole.
+//! `CHIARO_BENCH_BANDS=0` only the whole. `CHIARO_BENCH_PRECISION=bf16` multiplies so on the processor.
 
 mod support;
 
@@ -10,15 +10,18 @@ use std::sync::Arc;
 
 use chiaro::gpu::{GpuBackend, GpuOptions, choose_adapter};
 use chiaro::models::{AutoencoderKl, AutoencoderKlConfig, names};
-use chiaro::record::{Backend, ChainPlan, ChainProgram, DType, HostBackend, Program, plan};
+use chiaro::pipeline::Precision;
+use chiaro::record::{Backend, ChainPlan, ChainProgram, DType, HostBackend, Products, Program, plan};
 use chiaro::weights::{WeightFile, WeightType, Weights};
 
 fn backend(name: &str) -> chiaro::Result<Arc<dyn Backend>> {
     if name == "cpu" {
-        return Ok(Arc::new(HostBackend::default()));
+        let bf16 = support::precision() == Precision::Bf16;
+        return Ok(Arc::new(HostBackend::new(if bf16 { Products::Bf16 } else { Products::F32 })));
     }
     let adapter = choose_adapter(Some(name))?.ok_or_else(|| chiaro::Error::Device(format!("{name}: no adapter")))?;
-    Ok(Arc::new(GpuBackend::open(&adapter, DType::F32, GpuOptions::default())?))
+    let storage = if support::precision() == Precision::F16 { DType::F16 } else { DType::F32 };
+    Ok(Arc::new(GpuBackend::open(&adapter, storage, GpuOptions::default())?))
 }
 
 fn main() -> chiaro::Result<()> {

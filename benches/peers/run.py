@@ -2,14 +2,15 @@
 """The same full-size Stable Diffusion 1.5 with random weights in other engines and here: seconds a UNet step (guidance pair) and a
 decoded picture, in turns on one machine, as one table.
 
-    python benches/peers/run.py --work DIR [--sizes 256 512] [--runs 3] [--tools chiaro-cpu torch sdcpp-cpu chiaro-gpu sdcpp-vulkan]
-                                [--gpu llvmpipe] [--vulkan-python PYTHON] [--runner RUNNER]
+    python benches/peers/run.py --work DIR [--sizes 256 512] [--runs 3] [--gpu llvmpipe] [--vulkan-python PYTHON] [--runner RUNNER]
+                                [--tools chiaro-cpu chiaro-bf16 openvino openvino-bf16 onnxruntime torch sdcpp-cpu chiaro-gpu sdcpp-vulkan]
 
-Needs torch, diffusers, safetensors and cyllama (stable-diffusion.cpp for processors) in the Python that runs it. Its Vulkan back end is
+Ratios are to chiaro's row in the same precision. Needs torch, diffusers, safetensors, openvino, onnx with onnxruntime, and cyllama
+(stable-diffusion.cpp for processors) in the Python that runs it, each for its own tools alone. Its Vulkan back end is
 another wheel of the same module: install `cyllama-vulkan` in a second environment and name its interpreter. On a CUDA machine torch runs
 there, in f16. Whether results are right is for the goldens to say; the benches here compare executors before they print.
 """
-import argparse, importlib.util, json, os, re, statistics, subprocess, sys
+import argparse, functools, importlib.util, json, os, re, shutil, statistics, subprocess, sys, tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,85 @@ print(json.dumps(dict(step=step, vae=decode, mib=mib, device=device)))
 """
 
 
+# What diffusers' networks are to other engines: converted once, one file a network, for any size.
+CONVERT = r"""
+import sys, torch
+from pathlib import Path
+from diffusers import UNet2DConditionModel, AutoencoderKL
+folder, to, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+class Unet(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = UNet2DConditionModel.from_pretrained(folder + "/unet", torch_dtype=torch.float32).eval()
+    def forward(self, x, t, c):
+        return self.net(x, t, c, return_dict=False)[0]
+class Decoder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = AutoencoderKL.from_pretrained(folder + "/vae", torch_dtype=torch.float32).eval()
+    def forward(self, x):
+        return self.net.decode(x, return_dict=False)[0]
+for name, make, inputs in (("unet", Unet, (torch.randn(2, 4, 32, 32), torch.tensor(500), torch.randn(2, 77, 768))),
+                           ("vae", Decoder, (torch.randn(1, 4, 32, 32),))):
+    net = make()
+    with torch.inference_mode():
+        if to == "openvino":
+            import openvino
+            openvino.save_model(openvino.convert_model(net, example_input=inputs), out / f"{name}.xml", compress_to_fp16=True)
+        else:
+            (out / name).mkdir()
+            names = ["x", "t", "c"][: len(inputs)]
+            axes = {"x": {2: "h", 3: "w"}}
+            torch.onnx.export(net, inputs, out / name / "model.onnx", input_names=names, dynamic_axes=axes, opset_version=17, dynamo=False)
+    del net
+"""
+
+OPENVINO = r"""
+import json, sys, time, resource, numpy, openvino
+folder, side, steps, wants_vae, precision = sys.argv[1], int(sys.argv[2]) // 8, int(sys.argv[3]), sys.argv[4] == "1", sys.argv[5]
+core = openvino.Core()
+def timed(name, inputs, count):
+    model = core.read_model(f"{folder}/{name}.xml")
+    model.reshape({i: x.shape for i, x in enumerate(inputs)})
+    # Latency: all cores on one request. Without the hint it computes in bf16 where the processor can.
+    compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision})
+    told = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    assert told == precision, f"it computes in {told}"
+    request = compiled.create_infer_request()
+    found = []
+    for _ in range(count + 1):
+        start = time.perf_counter()
+        request.infer(inputs)
+        found.append(time.perf_counter() - start)
+    assert numpy.isfinite(request.get_output_tensor(0).data).all()
+    return sorted(found[1:])[count // 2]
+normal = lambda *shape: numpy.random.default_rng(1).standard_normal(shape, dtype=numpy.float32)
+step = timed("unet", [normal(2, 4, side, side), numpy.array(500), normal(2, 77, 768)], steps)
+decode = timed("vae", [normal(1, 4, side, side)], 2) if wants_vae else None
+print(json.dumps(dict(step=step, vae=decode, mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)))
+"""
+
+ONNXRUNTIME = r"""
+import json, os, sys, time, resource, numpy, onnxruntime
+folder, side, steps, wants_vae = sys.argv[1], int(sys.argv[2]) // 8, int(sys.argv[3]), sys.argv[4] == "1"
+def timed(name, inputs, count):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = os.cpu_count()
+    session = onnxruntime.InferenceSession(f"{folder}/{name}/model.onnx", options, providers=["CPUExecutionProvider"])
+    found = []
+    for _ in range(count + 1):
+        start = time.perf_counter()
+        out = session.run(None, inputs)[0]
+        found.append(time.perf_counter() - start)
+    assert numpy.isfinite(out).all()
+    return sorted(found[1:])[count // 2]
+normal = lambda *shape: numpy.random.default_rng(1).standard_normal(shape, dtype=numpy.float32)
+step = timed("unet", dict(x=normal(2, 4, side, side), t=numpy.array(500), c=normal(2, 77, 768)), steps)
+decode = timed("vae", dict(x=normal(1, 4, side, side)), 2) if wants_vae else None
+print(json.dumps(dict(step=step, vae=decode, mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)))
+"""
+
+
 def full_size():
     spec = importlib.util.spec_from_file_location("full_size", ROOT / "benches/full_size/run.py")
     module = importlib.util.module_from_spec(spec)
@@ -62,6 +142,7 @@ def make(work):
     full.write_file(work / "model.safetensors", full.single("sd15", found), torch.float16)
 
 
+@functools.cache
 def bench(name):
     lines = subprocess.run(["cargo", "bench", "--locked", "--no-run", "--message-format=json", "--bench", name], cwd=ROOT, check=True,
                            capture_output=True, text=True).stdout.splitlines()
@@ -69,20 +150,46 @@ def bench(name):
     return found[-1]
 
 
-def ours(work, device, size, steps, vae, runner=()):
+def measured(command, env):
+    """What a program prints, and the most memory that it had resident, in MiB."""
+    with tempfile.TemporaryFile("w+") as out:
+        child = subprocess.Popen(list(map(str, command)), env=env, cwd=ROOT, stdout=out)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            raise SystemExit(f"{command[0]} ended with {child.returncode}")
+        out.seek(0)
+        return out.read(), usage.ru_maxrss >> 10
+
+
+def ours(work, device, size, steps, vae, precision="f32", runner=()):
     env = dict(os.environ, CHIARO_BENCH_DEVICES=device, CHIARO_BENCH_MODEL=str(work / "folder"), CHIARO_BENCH_SIZE=str(size),
-               CHIARO_BENCH_GUIDANCE="7", CHIARO_BENCH_STEPS=str(steps + 2), CHIARO_BENCH_RUNS="1", CHIARO_BENCH_BANDS="0")
-    out = subprocess.run([*runner, bench("unet_step")], env=env, check=True, capture_output=True, text=True, cwd=ROOT).stdout
-    found = dict(step=float(re.search(r": ([\d.]+) s a step", out)[1]), mib=int(re.search(r"peak (\d+) MiB", out)[1]), vae=None)
+               CHIARO_BENCH_GUIDANCE="7", CHIARO_BENCH_STEPS=str(steps + 2), CHIARO_BENCH_RUNS="2", CHIARO_BENCH_BANDS="0")
+    if device == "cpu":
+        env["CHIARO_BENCH_PRECISION"] = precision
+    out, resident = measured([*runner, bench("unet_step")], env)
+    found = dict(step=float(re.search(r": ([\d.]+) s a step", out)[1]), mib=resident, vae=None, plan=int(re.search(r"peak (\d+) MiB", out)[1]))
+    if device != "cpu":
+        found["mib"] = found["plan"]
     if vae:
-        out = subprocess.run([*runner, bench("vae")], env=env, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+        out, _ = measured([*runner, bench("vae")], env)
         found["vae"] = float(re.search(r"whole ([\d.]+) s", out)[1])
     return found
 
 
-def torch_(work, size, steps, vae):
-    out = subprocess.run([sys.executable, "-c", TORCH, str(work / "folder"), str(size), str(steps), str(int(vae))], check=True, capture_output=True, text=True)
-    return json.loads(out.stdout.splitlines()[-1])
+def converted(work, to):
+    out = work / to
+    if not (out / "done").exists():
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        subprocess.run([sys.executable, "-c", CONVERT, work / "folder", to, out], check=True, capture_output=True)
+        (out / "done").touch()
+    return out
+
+
+def other(program, folder, size, steps, vae, *more):
+    out, _ = measured([sys.executable, "-c", program, folder, size, steps, int(vae), *more], dict(os.environ))
+    return json.loads(out.splitlines()[-1])
 
 
 def sdcpp(work, python, size, steps, env, runner=()):
@@ -121,8 +228,12 @@ def main():
     runner = [a.runner] if a.runner else []
     tools = {
         "chiaro-cpu": lambda size: ours(a.work, "cpu", size, a.steps, not a.no_vae),
-        "chiaro-gpu": lambda size: ours(a.work, a.gpu, size, a.steps, not a.no_vae, runner),
-        "torch": lambda size: torch_(a.work, size, a.steps, not a.no_vae),
+        "chiaro-bf16": lambda size: ours(a.work, "cpu", size, a.steps, not a.no_vae, "bf16"),
+        "chiaro-gpu": lambda size: ours(a.work, a.gpu, size, a.steps, not a.no_vae, runner=runner),
+        "openvino": lambda size: other(OPENVINO, converted(a.work, "openvino"), size, a.steps, not a.no_vae, "f32"),
+        "openvino-bf16": lambda size: other(OPENVINO, converted(a.work, "openvino"), size, a.steps, not a.no_vae, "bf16"),
+        "onnxruntime": lambda size: other(ONNXRUNTIME, converted(a.work, "onnx"), size, a.steps, not a.no_vae),
+        "torch": lambda size: other(TORCH, a.work / "folder", size, a.steps, not a.no_vae),
         "sdcpp-cpu": lambda size: sdcpp(a.work, sys.executable, size, a.steps, {}),
         "sdcpp-vulkan": lambda size: sdcpp(a.work, a.vulkan_python, size, a.vulkan_steps or a.steps,
                                            {"GGML_VK_VISIBLE_DEVICES": a.vulkan_device}, runner),
@@ -136,7 +247,8 @@ def main():
                 print(f"run {run + 1}, {size}, {tool}: {found[tool][-1]}", file=sys.stderr, flush=True)
         middle = lambda tool, what: None if found[tool][0][what] is None else statistics.median(f[what] for f in found[tool])
         for tool in a.tools:
-            own = "chiaro-gpu" if "vulkan" in tool and "chiaro-gpu" in found else next(t for t in a.tools if t.startswith("chiaro"))
+            kind = "chiaro-gpu" if "vulkan" in tool else "chiaro-bf16" if "bf16" in tool else "chiaro-cpu"
+            own = kind if kind in found else next((t for t in a.tools if t.startswith("chiaro")), tool)
             cells = []
             for what in ("step", "vae"):
                 value, base = middle(tool, what), middle(own, what)

@@ -10,10 +10,22 @@ pub(crate) fn devices() -> Vec<String> {
     list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
+/// `CHIARO_BENCH_PRECISION`: `f16` and `bf16` where the device has them; what the library chooses without.
+#[allow(dead_code, reason = "not every benchmark opens a device")]
+pub(crate) fn precision() -> Precision {
+    match std::env::var("CHIARO_BENCH_PRECISION").as_deref() {
+        Ok("f16") => Precision::F16,
+        Ok("bf16") => Precision::Bf16,
+        Ok("f32") => Precision::F32,
+        Ok(other) => panic!("CHIARO_BENCH_PRECISION={other}: expected f32, f16 or bf16"),
+        Err(_) => Precision::Auto,
+    }
+}
+
 /// The model in `CHIARO_BENCH_MODEL`, or the demo model with its OMS module, on a device.
 #[allow(dead_code, reason = "not every benchmark loads a model")]
 pub(crate) fn pipeline(device: &str) -> chiaro::Result<Pipeline> {
-    let device = Device::choose(device, Precision::Auto)?;
+    let device = Device::choose(device, precision())?;
     match std::env::var_os("CHIARO_BENCH_MODEL") {
         Some(folder) => Pipeline::load(&Source::Folder(folder.into()), None, device),
         None => {
