@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::host_constants::{Form, HostConstant, Key, Stored, WEIGHT, weight_rows};
 use super::workers::caught;
 use super::{
-    Backend, Cancel, Caps, Counters, Counts, Dispatch, DispatchTime, Held, HostCall, HostWeight, Kept, Ledger,
+    Backend, Cancel, Caps, Counters, Counts, Dispatch, DispatchTime, Held, HostCall, HostWeight, Kept, Ledger, Lines,
     MemoryPlan, Outputs, Products, Program, Recording, Resident, Role, Run, Tensor, Workers, plan,
 };
 use crate::{Error, Result};
@@ -77,8 +77,8 @@ impl HostBackend {
         let plan = plan(&recording)?;
         let constants = self.shared.workers.apart(|| self.shared.constants_of(&recording))?;
         // NaN, so that a kernel that reads what nobody wrote shows.
-        let lanes: Vec<Vec<f32>> = plan.lanes.iter().map(|bytes| vec![f32::NAN; bytes / 4]).collect();
-        let held = self.shared.memory.hold(lanes.iter().map(|lane| size_of_val(lane.as_slice()) as u64).sum());
+        let lanes: Vec<Lines<f32>> = plan.lanes.iter().map(|bytes| Lines::of(f32::NAN, bytes / 4)).collect();
+        let held = self.shared.memory.hold(lanes.iter().map(|lane| size_of_val(&lane[..]) as u64).sum());
         self.shared.counts.compiled_programs.add(1);
         let (kept, shared) = (Kept::of(&recording), Arc::clone(&self.shared));
         Ok(HostProgram { recording, plan, lanes, constants, kept, _held: held, shared })
@@ -89,7 +89,7 @@ impl HostBackend {
 pub struct HostProgram {
     recording: Recording,
     plan: MemoryPlan,
-    lanes: Vec<Vec<f32>>,
+    lanes: Vec<Lines<f32>>,
     constants: HashMap<(u32, Form), Arc<HostConstant>>,
     kept: Kept,
     /// The lanes'.

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
+use bytemuck::Pod;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{Constant, DType, decoded, narrow};
+use super::{Constant, DType, Lines, decoded, narrow};
 use crate::Result;
 
 /// A matrix `[rows, inner]` in panels of [`PANEL`](HostWeight::PANEL) rows, of each panel the first value of every row, then the
@@ -22,9 +23,9 @@ pub struct HostWeight {
 }
 
 enum Values {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    Pairs(Vec<bf16>),
+    F32(Lines<f32>),
+    F16(Lines<f16>),
+    Pairs(Lines<bf16>),
 }
 
 /// Part of a panel: so many values for each position of the inner extent.
@@ -73,7 +74,7 @@ impl HostWeight {
 
     fn paired<T: Sync>(values: &[T], rows: usize, widen: impl Fn(&[T], &mut [f32]) + Sync) -> Self {
         let inner = values.len() / rows.max(1);
-        let mut pairs = vec![bf16::ZERO; Self::pair_bytes(rows, values.len()) / 2];
+        let mut pairs = Lines::of(bf16::ZERO, Self::pair_bytes(rows, values.len()) / 2);
         let (whole, panel) = (inner.next_multiple_of(Self::STEP), Self::PANEL * inner.max(1));
         let panels = pairs.par_chunks_mut((Self::PANEL * whole).max(1)).zip(values.par_chunks(panel));
         let scratch = || (vec![0.0; inner], vec![bf16::ZERO; whole]);
@@ -144,9 +145,9 @@ impl HostWeight {
 
     pub(super) fn bytes(&self) -> usize {
         match &self.values {
-            Values::F32(values) => size_of_val(values.as_slice()),
-            Values::F16(values) => size_of_val(values.as_slice()),
-            Values::Pairs(values) => size_of_val(values.as_slice()),
+            Values::F32(values) => size_of_val(&values[..]),
+            Values::F16(values) => size_of_val(&values[..]),
+            Values::Pairs(values) => size_of_val(&values[..]),
         }
     }
 }
@@ -160,10 +161,10 @@ fn f16s(bytes: &[u8]) -> Cow<'_, [f16]> {
 }
 
 /// Rows of `inner` values in panels.
-fn panels<T: Copy + Default + Send + Sync>(rows: &[T], inner: usize) -> Vec<T> {
+fn panels<T: Pod + Send + Sync>(rows: &[T], inner: usize) -> Lines<T> {
     // Positions that are moved of every row before the next ones: their cache lines stay.
     const TOGETHER: usize = 32;
-    let mut ordered = vec![T::default(); rows.len()];
+    let mut ordered = Lines::of(T::zeroed(), rows.len());
     let panel = (HostWeight::PANEL * inner).max(1);
     ordered.par_chunks_mut(panel).zip(rows.par_chunks(panel)).for_each(|(out, rows)| {
         let width = rows.len() / inner;

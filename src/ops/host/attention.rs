@@ -16,7 +16,7 @@ use crate::ops::host::simd::PITCH;
 use crate::ops::host::simd::Shared;
 use crate::ops::host::simd::tiles;
 use crate::ops::host::simd::wide;
-use crate::record::{BF16, Cancel, HostCall, HostWeight};
+use crate::record::{BF16, Cancel, HostCall, HostWeight, Lines};
 
 /// Queries side by side.
 pub(super) const LANES: usize = HostWeight::PANEL;
@@ -85,15 +85,15 @@ pub(super) struct Task<'a> {
 #[derive(Default)]
 struct Scratch {
     /// Of each panel of queries `[head_dim, LANES]`, scaled.
-    queries: Vec<f32>,
+    queries: Lines<f32>,
     /// In parts of `DEPTH` channels, `[keys, PITCH]` each.
-    keys: Vec<f32>,
+    keys: Lines<f32>,
     /// `[keys, head_dim]`
-    values: Vec<f32>,
+    values: Lines<f32>,
     /// `[keys, LANES]`: of one panel.
-    scores: Vec<f32>,
+    scores: Lines<f32>,
     /// Of each panel `[head_dim, LANES]`.
-    sums: Vec<f32>,
+    sums: Lines<f32>,
     panels: Vec<Softmax>,
 }
 
@@ -199,7 +199,7 @@ impl Task<'_> {
     }
 
     /// Transposed and scaled; zeros where there are fewer queries.
-    fn pack_queries(&self, panels: usize, packed: &mut Vec<f32>) {
+    fn pack_queries(&self, panels: usize, packed: &mut Lines<f32>) {
         let (head_dim, stride) = (self.p.head_dim as usize, self.p.q_stride as usize);
         packed.clear();
         packed.resize(panels * head_dim * LANES, 0.0);

@@ -16,7 +16,7 @@ use crate::ops::host::simd::PITCH;
 use crate::ops::host::simd::Shared;
 use crate::ops::host::simd::expand;
 use crate::ops::host::simd::tiles;
-use crate::record::{Cancel, HostWeight};
+use crate::record::{Cancel, HostWeight, Lines};
 
 /// Most positions of the inner extent that are treated at a time.
 pub(in crate::ops) const DEPTH: usize = 256;
@@ -31,8 +31,8 @@ const PANEL: usize = HostWeight::PANEL;
 
 #[derive(Default)]
 struct Scratch {
-    rows: Vec<f32>,
-    panel: Vec<f32>,
+    rows: Lines<f32>,
+    panel: Lines<f32>,
 }
 
 thread_local! {

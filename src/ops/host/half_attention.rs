@@ -17,7 +17,7 @@ use crate::ops::host::simd::STEP;
 use crate::ops::host::simd::TOGETHER;
 use crate::ops::host::simd::half_tiles;
 use crate::ops::host::simd::wide;
-use crate::record::{Bf16, HostCall, HostWeight, narrow};
+use crate::record::{Bf16, HostCall, HostWeight, Lines, narrow};
 
 /// Keys visited at a time: their scores for one panel of queries stay in the first cache.
 const KEYS: usize = 256;
@@ -47,17 +47,17 @@ pub(in crate::ops) fn host(call: &mut HostCall<'_>) {
 #[derive(Default)]
 struct Scratch {
     /// Of each panel of queries `depth` positions in pairs, scaled.
-    queries: Vec<u32>,
+    queries: Lines<u32>,
     /// `[KEYS, depth / 2 + a line]`
-    keys: Vec<u32>,
+    keys: Lines<u32>,
     /// `[channels, KEYS_PITCH / 2]`
-    values: Vec<u32>,
+    values: Lines<u32>,
     /// `[KEYS, LANES]`: of one panel.
-    scores: Vec<f32>,
+    scores: Lines<f32>,
     /// A panel of `KEYS` positions in pairs.
-    weights: Vec<u32>,
+    weights: Lines<u32>,
     /// Of each panel `[head_dim, LANES]`.
-    sums: Vec<f32>,
+    sums: Lines<f32>,
     panels: Vec<Softmax>,
     /// Two rows on their way.
     rows: [Vec<bf16>; 2],

@@ -10,7 +10,7 @@ use crate::ops::host::simd::Block;
 use crate::ops::host::simd::STEP;
 use crate::ops::host::simd::TOGETHER;
 use crate::ops::host::simd::half_tiles;
-use crate::record::{Bf16, Cancel, HostWeight};
+use crate::record::{Bf16, Cancel, HostWeight, Lines};
 
 /// Most positions of the inner extent that are treated at a time.
 pub(in crate::ops) const DEPTH: usize = 512;
@@ -23,8 +23,11 @@ const ROWS: usize = 256;
 
 const PANEL: usize = HostWeight::PANEL;
 
+/// Most sums of a task that are kept aside until they are whole.
+const ASIDE: usize = ROWS * 1024;
+
 thread_local! {
-    static SCRATCH: RefCell<Vec<bf16>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<(Lines<bf16>, Lines<f32>)> = RefCell::default();
 }
 
 /// `out[row, n] = Σ_k x[row, k] · weight[n, k]`, on all cores, of a weight in pairs. `pack(rows, inner, to)` writes part of `x`, each row
@@ -47,8 +50,13 @@ pub(in crate::ops) fn product(
     let depth = inner.div_ceil(inner.div_ceil(DEPTH)).next_multiple_of(STEP);
     share.each(out, columns, |own_rows, panels, mut own| {
         let first_column = panels.start * PANEL;
-        SCRATCH.with_borrow_mut(|packed| {
+        // Sums to which is added lie panel by panel, near each other; among the results their rows are pages apart.
+        let aside = if inner > depth { own_rows.len() * panels.len() * PANEL } else { 0 };
+        let aside = if aside <= ASIDE { aside } else { 0 };
+        SCRATCH.with_borrow_mut(|(packed, sums)| {
             packed.resize(ROWS * PITCH, bf16::ZERO);
+            let kept = sums.len().max(aside);
+            sums.resize(kept, 0.0);
             for start in (0..inner).step_by(depth) {
                 if cancel.is_cancelled() {
                     return;
@@ -60,11 +68,22 @@ pub(in crate::ops) fn product(
                     let rows = packed.chunks_mut(PITCH).take(own_rows.len());
                     rows.for_each(|row| row[part.len()..whole].fill(bf16::ZERO));
                 }
-                for index in panels.clone() {
-                    let column = index * PANEL - first_column;
-                    let mut results = own.part(column..column + weight.width(index));
+                for (place, index) in panels.clone().enumerate() {
+                    let (column, width) = (index * PANEL - first_column, weight.width(index));
+                    let mut results = own.part(column..column + width);
                     let panel = weight.panel_pairs(index, start..start + whole).expect("a weight in pairs");
-                    half_tiles(level, (packed, PITCH), panel, whole, &mut results, start > 0);
+                    let x = (&packed[..], PITCH);
+                    if aside == 0 {
+                        half_tiles(level, x, panel, whole, &mut results, start > 0);
+                    } else {
+                        let sums = &mut sums[place * own_rows.len() * PANEL..][..own_rows.len() * PANEL];
+                        let mut block = Block::of(sums, PANEL);
+                        half_tiles(level, x, panel, whole, &mut block.part(0..width), start > 0);
+                        if part.end == inner {
+                            let rows = sums.chunks_exact(PANEL).enumerate();
+                            rows.for_each(|(row, sums)| results.row(row).copy_from_slice(&sums[..width]));
+                        }
+                    }
                     if part.end == inner {
                         finish(own_rows.start, index * PANEL, &mut results);
                     }

@@ -12,7 +12,7 @@ use crate::ops::host::simd::Operand;
 use crate::ops::host::simd::PITCH;
 use crate::ops::host::simd::tiles;
 use crate::ops::token_merging::{MatchParams, MergeParams, SlotParams, UnmergeParams};
-use crate::record::{HostCall, HostWeight};
+use crate::record::{HostCall, HostWeight, Lines};
 
 /// Tokens side by side.
 const LANES: usize = HostWeight::PANEL;
@@ -39,11 +39,11 @@ fn destination_of(cell: u32, width: u32, seed: u32) -> usize {
 #[derive(Default)]
 struct Scratch {
     /// `[channels, LANES]`
-    tokens: Vec<f32>,
+    tokens: Lines<f32>,
     /// In parts of `DEPTH` channels, `[CELLS, PITCH]` each.
-    cells: Vec<f32>,
+    cells: Lines<f32>,
     /// `[CELLS, LANES]`
-    products: Vec<f32>,
+    products: Lines<f32>,
 }
 
 thread_local! {

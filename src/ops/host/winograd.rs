@@ -19,7 +19,7 @@ use crate::ops::host::simd::expand;
 use crate::ops::host::simd::tiles;
 use crate::ops::host::simd::wide;
 use crate::ops::product::class::CHOSEN_FOR;
-use crate::record::{Cancel, HostWeight};
+use crate::record::{Cancel, HostWeight, Lines};
 
 /// Tiles of a task, whole multiples of the rows that are multiplied at a time. What is made of them stays in a second cache of 1 MiB.
 const TILES: usize = 60;
@@ -73,15 +73,15 @@ struct Run {
 #[derive(Default)]
 struct Scratch {
     /// Of each place `[TILES, PITCH]`.
-    input: Vec<f32>,
+    input: Lines<f32>,
     /// Of each tap `[WEIGHTS, PANEL]`.
-    taps: Vec<f32>,
+    taps: Lines<f32>,
     /// Of each place `[DEPTH, PANEL]`.
-    weights: Vec<f32>,
+    weights: Lines<f32>,
     /// Of each panel and place `[TILES, PANEL]`.
-    sums: Vec<f32>,
+    sums: Lines<f32>,
     /// `[2, TILES, 2, PANEL]`: the pixels of both rows in their order.
-    results: Vec<f32>,
+    results: Lines<f32>,
 }
 
 thread_local! {
