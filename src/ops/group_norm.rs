@@ -120,7 +120,9 @@ fn row_moments(pixels: &[f32], channels: usize) -> Vec<Moments> {
     let mut sums = Vec::new();
     sum_deviations(pixels, channels, channels, &mut sums);
     let count = pixels.len() / channels;
-    sums.iter().zip(pixels).map(|(&sum, &origin)| Moments::of(sum, origin, count)).collect()
+    let (first, second) = sums.split_at(channels);
+    let sums = first.iter().zip(second).map(|(first, second)| [*first, *second]);
+    sums.zip(pixels).map(|(sum, &origin)| Moments::of(sum, origin, count)).collect()
 }
 
 /// See `shaders/group_norm_statistics.wgsl`.
@@ -262,7 +264,7 @@ fn host_statistics(call: &mut HostCall<'_>) {
             for (block, out) in p.blocks_of(group).zip(out.chunks_exact_mut(2)) {
                 let mut total = Moments::default();
                 for c in p.segment(group, block) {
-                    let Moments { count, mean, m2 } = Moments::of(sums[c], row(first)[c], count);
+                    let Moments { count, mean, m2 } = Moments::of([sums[c], sums[channels + c]], row(first)[c], count);
                     total.join(count, mean, m2);
                 }
                 out.copy_from_slice(&[total.mean as f32, total.m2 as f32]);
@@ -271,45 +273,26 @@ fn host_statistics(call: &mut HostCall<'_>) {
     });
 }
 
-/// Of each channel, the sums of deviations from the first pixel and of their squares.
+/// Of each channel the sums of deviations from the first pixel, then of their squares.
 ///
 /// `pixels` begins with the first channel of the first pixel, rows are `stride` apart.
-fn sum_deviations(pixels: &[f32], stride: usize, channels: usize, sums: &mut Vec<[f64; 2]>) {
+fn sum_deviations(pixels: &[f32], stride: usize, channels: usize, sums: &mut Vec<f64>) {
     sums.clear();
-    sums.resize(channels, [0.0; 2]);
-    sum_blocks(pixels, stride, sums);
+    sums.resize(2 * channels, 0.0);
+    let (first, second) = sums.split_at_mut(channels);
+    add_deviations(pixels, stride, &pixels[..channels], first, second);
 }
 
 wide! {
-    /// A few channels at a time, whose sums stay in registers.
-    fn sum_blocks(pixels: &[f32], stride: usize, sums: &mut [[f64; 2]]) {
-        const BLOCK: usize = 16;
-        let channels = sums.len();
-        let (blocks, rest) = sums.as_chunks_mut::<BLOCK>();
-        for (index, sums) in blocks.iter_mut().enumerate() {
-            let (mut first, mut second) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
-            let mut origin = [0.0f32; BLOCK];
-            origin.copy_from_slice(&pixels[index * BLOCK..][..BLOCK]);
-            // The last row ends with its channels.
-            for pixel in pixels.chunks(stride) {
-                let mut values = [0.0f32; BLOCK];
-                values.copy_from_slice(&pixel[index * BLOCK..][..BLOCK]);
-                for c in 0..BLOCK {
-                    let deviation = f64::from(values[c] - origin[c]);
-                    first[c] += deviation;
-                    second[c] += deviation * deviation;
-                }
-            }
-            for c in 0..BLOCK {
-                sums[c] = [first[c], second[c]];
-            }
-        }
-        let done = channels - rest.len();
+    /// In the order of memory; the sums stay in the first cache.
+    fn add_deviations(pixels: &[f32], stride: usize, origin: &[f32], first: &mut [f64], second: &mut [f64]) {
+        // The last row ends with its channels.
         for pixel in pixels.chunks(stride) {
-            for ((sum, v), origin) in rest.iter_mut().zip(&pixel[done..]).zip(&pixels[done..]) {
-                let deviation = f64::from(v - origin);
-                sum[0] += deviation;
-                sum[1] += deviation * deviation;
+            let values = pixel.iter().zip(origin);
+            for ((first, second), (value, origin)) in first.iter_mut().zip(second.iter_mut()).zip(values) {
+                let deviation = f64::from(value - origin);
+                *first += deviation;
+                *second += deviation * deviation;
             }
         }
     }

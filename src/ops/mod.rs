@@ -106,13 +106,20 @@ impl Activation {
     /// [`apply_all`](Self::apply_all) inside a function that is compiled for each level.
     #[inline(always)]
     fn apply_here(self, values: &mut [f32]) {
-        // One loop per function: each becomes vector arithmetic.
+        // One loop per function: each becomes vector arithmetic. No closures, which are functions of their own, of the narrowest level.
+        macro_rules! each {
+            ($activation:expr) => {
+                for value in values {
+                    *value = $activation.apply(*value);
+                }
+            };
+        }
         match self {
             Activation::None => {}
-            Activation::Silu => values.iter_mut().for_each(|v| *v = Activation::Silu.apply(*v)),
-            Activation::Gelu => values.iter_mut().for_each(|v| *v = Activation::Gelu.apply(*v)),
-            Activation::QuickGelu => values.iter_mut().for_each(|v| *v = Activation::QuickGelu.apply(*v)),
-            Activation::Relu | Activation::ScaledTanh => values.iter_mut().for_each(|v| *v = self.apply(*v)),
+            Activation::Silu => each!(Activation::Silu),
+            Activation::Gelu => each!(Activation::Gelu),
+            Activation::QuickGelu => each!(Activation::QuickGelu),
+            Activation::Relu | Activation::ScaledTanh => each!(self),
         }
     }
 
