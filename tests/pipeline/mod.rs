@@ -18,6 +18,7 @@ mod other_formats;
 mod previews;
 mod prompts;
 mod resident;
+mod resident_size;
 mod runs;
 mod shared_oms;
 mod single_files;

@@ -1,0 +1,56 @@
+//! The plan's memory is the process's: what a full-size model takes while it draws on the processor.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use chiaro::pipeline::{Device, Event, Pipeline, Precision, Request, Source};
+use chiaro::record::HostBackend;
+
+use crate::support::full_size;
+
+/// What the process may have beside 1.15 times its plan, in bytes: the program, threads, one tensor on its way from the file.
+const BESIDE: u64 = 150_000_000;
+
+/// The most that the process had resident, in bytes.
+fn most_resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+}
+
+#[test]
+#[ignore = "alone in its process, by the test below"]
+fn alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    full_size::write_model("sd15", folder.path());
+    let device = Device::new(Arc::new(HostBackend::default()), Precision::F32).expect("f32 is everywhere");
+    let pipeline = Pipeline::load(&Source::Folder(folder.path().into()), None, device).expect("a whole model");
+    let request = Request {
+        prompt: "x".into(),
+        width: Some(64),
+        height: Some(64),
+        num_inference_steps: 1,
+        guidance_scale: 1.0,
+        ..Request::default()
+    };
+    let planned = pipeline.plan(&request).expect("it is planned").iter().map(|stage| stage.peak_bytes()).max();
+    let planned = planned.expect("stages");
+    let drawn = pipeline.generate(request).expect("the request fits");
+    let pictures = drawn.filter(|event| matches!(event, Ok(Event::Picture(_)))).count();
+    let resident = most_resident();
+    println!("planned {planned}, resident {resident}, {pictures} pictures");
+    assert_eq!(pictures, 1);
+    assert!(planned > 1_600_000_000, "a full-size UNet is in the plan: {planned}");
+    assert!(resident <= planned / 100 * 115 + BESIDE, "planned {planned} bytes, resident {resident}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_process_has_what_its_plan_says() {
+    let binary = std::env::current_exe().expect("the test binary");
+    let child = ["--exact", "pipeline::resident_size::alone", "--ignored", "--nocapture", "--test-threads", "1"];
+    let output = Command::new(binary).args(child).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "the child failed");
+}
