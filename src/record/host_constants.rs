@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::host::Shared;
 use super::workers::caught;
 use super::{Constant, DType, Dispatch, Held, HostWeight, Recording, Role};
@@ -18,6 +20,9 @@ pub(super) enum Form {
     /// In panels of pairs of bf16, as a matrix of so many rows.
     Pairs(usize),
 }
+
+/// Most bytes of constants that are converted at a time: what is read of them is there twice meanwhile.
+const TOGETHER: u64 = 64 << 20;
 
 /// The flag of a dispatch that multiplies in bf16.
 pub(crate) const BF16: &str = "BF16";
@@ -61,13 +66,32 @@ impl Shared {
         let keys: Vec<Key> = wanted.iter().map(|(_, constant, form)| key(constant, *form)).collect();
         let sources: HashMap<usize, &Arc<Constant>> =
             wanted.iter().map(|(_, constant, _)| (Arc::as_ptr(constant) as usize, *constant)).collect();
-        let make = |keys: &[Key]| keys.iter().map(|&(at, form)| self.convert(sources[&at], form)).collect();
-        let found = self.constants.of(&keys, !self.workers.is_worker(), make)?;
+        let found = self.constants.of(&keys, !self.workers.is_worker(), |keys| self.convert_all(keys, &sources))?;
         Ok(wanted
             .iter()
             .zip(&keys)
             .map(|((storage, _, form), key)| ((*storage, *form), Arc::clone(&found[key])))
             .collect())
+    }
+
+    /// Side by side: while one is read, another is put into panels.
+    fn convert_all(&self, keys: &[Key], sources: &HashMap<usize, &Arc<Constant>>) -> Result<Vec<HostConstant>> {
+        let (mut made, mut rest) = (Vec::with_capacity(keys.len()), keys);
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let is_room = |&&(at, form): &&Key| {
+                bytes += form.bytes(sources[&at]);
+                bytes <= TOGETHER
+            };
+            let (some, later) = rest.split_at(rest.iter().take_while(is_room).count().max(1));
+            let some = some.par_iter().with_max_len(1).map(|&(at, form)| self.convert(sources[&at], form));
+            let some: Vec<Result<HostConstant>> = self.workers.install(|| some.collect());
+            for constant in some {
+                made.push(constant?);
+            }
+            rest = later;
+        }
+        Ok(made)
     }
 
     fn convert(&self, constant: &Arc<Constant>, form: Form) -> Result<HostConstant> {

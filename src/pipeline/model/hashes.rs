@@ -105,8 +105,8 @@ fn all(files: &[Named], place: Option<&Path>, stop: &Cancel) -> Result<Found> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     bytes: u64,
-    /// Nanoseconds since 1970.
-    modified: u128,
+    /// Nanoseconds since 1970. No u128, which serde does not read back in a flattened struct.
+    modified: u64,
 }
 
 impl State {
@@ -114,7 +114,7 @@ impl State {
     fn of(path: &Path) -> Option<Self> {
         let there = path.is_absolute().then(|| std::fs::metadata(path).ok())??;
         let modified = there.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
-        Some(State { bytes: there.len(), modified })
+        Some(State { bytes: there.len(), modified: u64::try_from(modified).ok()? })
     }
 }
 
@@ -144,5 +144,26 @@ impl Kept {
         let text = files::read(path, MAX_BYTES, "hashes of weight files").ok();
         let kept: Option<Kept> = text.and_then(|text| serde_json::from_slice(&text).ok());
         kept.filter(|kept| kept.version == VERSION).unwrap_or(Kept { version: VERSION, files: BTreeMap::new() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_read_again() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (path, weights) = (folder.path().join("hashes.json"), folder.path().join("weights"));
+        std::fs::write(&weights, "weights").expect("written");
+        let state = State::of(&weights).expect("a file");
+        let hash = KeptHash { state: state.clone(), sha256: "00".repeat(32) };
+        let files = BTreeMap::from([(weights.display().to_string(), hash)]);
+        kept::save(Some(path.clone()), &Kept { version: VERSION, files: files.clone() }).expect("written");
+        assert_eq!(Kept::read(&path).files, files);
+        std::fs::write(&weights, "others!").expect("written");
+        assert_ne!(State::of(&weights), Some(state));
+        std::fs::write(&path, "nothing").expect("written");
+        assert!(Kept::read(&path).files.is_empty());
     }
 }
