@@ -18,6 +18,7 @@ mod other_formats;
 mod previews;
 mod prompts;
 mod resident;
+#[cfg(target_os = "linux")]
 mod resident_size;
 mod runs;
 mod shared_oms;

@@ -45,7 +45,6 @@ fn alone() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn a_process_has_what_its_plan_says() {
     let binary = std::env::current_exe().expect("the test binary");
     let child = ["--exact", "pipeline::resident_size::alone", "--ignored", "--nocapture", "--test-threads", "1"];

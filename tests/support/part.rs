@@ -8,5 +8,10 @@ pub(crate) fn everything() -> bool {
 
 /// Each `n`-th of what differs little, or all of it.
 pub(crate) fn of<T>(n: usize, all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
-    all.step_by(if everything() { 1 } else { n })
+    all.step_by(step(n))
+}
+
+/// How many of what differs little one that is tested stands for.
+pub(crate) fn step(n: usize) -> usize {
+    if everything() { 1 } else { n }
 }
