@@ -5,7 +5,6 @@
 
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
@@ -18,7 +17,7 @@ use chiaro::weights::{WeightFile, WeightType, Weights};
 
 use super::adapter_files::{Tensors, write};
 use crate::support::allocations::most_held;
-use crate::support::{adapter, full_size, part};
+use crate::support::{adapter, alone, full_size, part};
 
 const LIMIT: usize = 256_000_000;
 
@@ -308,10 +307,5 @@ fn alone() {
 
 #[test]
 fn loading_takes_little_host_memory() {
-    let binary = std::env::current_exe().expect("the test binary");
-    let child = ["--exact", "pipeline::host_memory::alone", "--ignored", "--nocapture", "--test-threads", "1"];
-    let output = Command::new(binary).args(child).output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stdout);
-    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "the child failed");
+    alone::passes("pipeline::host_memory::alone");
 }

@@ -1,12 +1,11 @@
 //! The plan's memory is the process's: what a full-size model takes while it draws on the processor.
 
-use std::process::Command;
 use std::sync::Arc;
 
 use chiaro::pipeline::{Device, Event, Pipeline, Precision, Request, Source};
 use chiaro::record::HostBackend;
 
-use crate::support::full_size;
+use crate::support::{alone, full_size};
 
 /// What the process may have beside 1.15 times its plan, in bytes: the program, threads, one tensor on its way from the file.
 const BESIDE: u64 = 150_000_000;
@@ -46,10 +45,5 @@ fn alone() {
 
 #[test]
 fn a_process_has_what_its_plan_says() {
-    let binary = std::env::current_exe().expect("the test binary");
-    let child = ["--exact", "pipeline::resident_size::alone", "--ignored", "--nocapture", "--test-threads", "1"];
-    let output = Command::new(binary).args(child).output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stdout);
-    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "the child failed");
+    alone::passes("pipeline::resident_size::alone");
 }

@@ -1,13 +1,12 @@
 //! Threads belong to backends, and end with them. In a process of its own: other tests have threads too.
 
-use std::process::Command;
 use std::sync::Arc;
 
 use chiaro::gpu::{GpuBackend, GpuOptions};
 use chiaro::pipeline::{Device, Event, OmsSource, Pipeline, Precision, Request, Source, VaeTiling};
 use chiaro::record::{Backend, DType, HostBackend};
 
-use crate::support::adapter;
+use crate::support::{adapter, alone};
 
 /// Threads of this process by name; `None` where the system does not list them.
 fn threads() -> Option<Vec<String>> {
@@ -46,10 +45,5 @@ fn alone() {
 
 #[test]
 fn backends_leave_no_thread_and_never_start_the_global_pool() {
-    let binary = std::env::current_exe().expect("the test binary");
-    let child = ["--exact", "record::threads::alone", "--ignored", "--nocapture", "--test-threads", "1"];
-    let output = Command::new(binary).args(child).output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stdout);
-    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "the child failed");
+    alone::passes("record::threads::alone");
 }

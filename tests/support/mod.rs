@@ -2,6 +2,7 @@
 
 pub(crate) mod adapter;
 pub(crate) mod allocations;
+pub(crate) mod alone;
 pub(crate) mod control;
 pub(crate) mod files;
 pub(crate) mod full_size;
