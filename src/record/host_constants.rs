@@ -21,8 +21,8 @@ pub(super) enum Form {
     Pairs(usize),
 }
 
-/// Most bytes of constants that are converted at a time: what is read of them is there twice meanwhile.
-const TOGETHER: u64 = 64 << 20;
+/// Most bytes of constants that are converted at a time: threads that wait for parts of one begin another.
+const TOGETHER: u64 = 256 << 20;
 
 /// The flag of a dispatch that multiplies in bf16.
 pub(crate) const BF16: &str = "BF16";

@@ -1,13 +1,14 @@
 //! Weights of products as the host executor keeps them: in panels that a register tile reads front to back.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
 use bytemuck::Pod;
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{Constant, DType, Lines, decoded, narrow};
+use super::panels::InPanels;
+use super::{Constant, DType, Lines, narrow, transpose, widen};
 use crate::Result;
 
 /// A matrix `[rows, inner]` in panels of [`PANEL`](HostWeight::PANEL) rows, of each panel the first value of every row, then the
@@ -45,49 +46,37 @@ impl HostWeight {
     pub const STEP: usize = 32;
 
     pub(super) fn new(constant: &Constant, rows: usize) -> Result<Self> {
-        let bytes = constant.checked_bytes()?;
         let inner = constant.len() / rows.max(1);
-        if constant.dtype != DType::F16 {
-            return Ok(HostWeight::from_f32(&decoded(constant.dtype, &bytes, constant.len()), rows));
-        }
-        Ok(HostWeight { rows, inner, values: Values::F16(panels(&f16s(&bytes), inner)) })
+        let values = match constant.dtype {
+            DType::F16 => Values::F16(from_pieces(constant, rows, panel_len, ordered)?),
+            DType::F32 => Values::F32(from_pieces(constant, rows, panel_len, ordered)?),
+            _ => Values::F32(panels(&constant.values()?, rows, panel_len, ordered)),
+        };
+        Ok(HostWeight { rows, inner, values })
     }
 
     /// `rows` rows, one after the other.
     pub(crate) fn from_f32(values: &[f32], rows: usize) -> Self {
         let inner = values.len() / rows.max(1);
-        HostWeight { rows, inner, values: Values::F32(panels(values, inner)) }
+        HostWeight { rows, inner, values: Values::F32(panels(values, rows, panel_len, ordered)) }
     }
 
     pub(super) fn new_pairs(constant: &Constant, rows: usize) -> Result<Self> {
-        let bytes = constant.checked_bytes()?;
-        if constant.dtype != DType::F16 {
-            return Ok(HostWeight::pairs(&decoded(constant.dtype, &bytes, constant.len()), rows));
-        }
-        Ok(HostWeight::paired(&f16s(&bytes), rows, |from, to| from.convert_to_f32_slice(to)))
+        let inner = constant.len() / rows.max(1);
+        let values = match constant.dtype {
+            DType::F16 => {
+                from_pieces(constant, rows, pairs_len, |rows: &[f16], inner, out| paired(rows, inner, out, widen))?
+            }
+            DType::F32 => from_pieces(constant, rows, pairs_len, paired_f32)?,
+            _ => panels(&constant.values()?, rows, pairs_len, paired_f32),
+        };
+        Ok(HostWeight { rows, inner, values: Values::Pairs(values) })
     }
 
     /// `rows` rows, one after the other, in pairs.
     pub(crate) fn pairs(values: &[f32], rows: usize) -> Self {
-        HostWeight::paired(values, rows, |from, to| to.copy_from_slice(from))
-    }
-
-    fn paired<T: Sync>(values: &[T], rows: usize, widen: impl Fn(&[T], &mut [f32]) + Sync) -> Self {
         let inner = values.len() / rows.max(1);
-        let mut pairs = Lines::of(bf16::ZERO, Self::pair_bytes(rows, values.len()) / 2);
-        let (whole, panel) = (inner.next_multiple_of(Self::STEP), Self::PANEL * inner.max(1));
-        let panels = pairs.par_chunks_mut((Self::PANEL * whole).max(1)).zip(values.par_chunks(panel));
-        let scratch = || (vec![0.0; inner], vec![bf16::ZERO; whole]);
-        panels.for_each_init(scratch, |(wide, narrowed), (out, rows)| {
-            for (column, row) in rows.chunks_exact(inner).enumerate() {
-                widen(row, wide);
-                narrow(wide, &mut narrowed[..inner]);
-                for (pair, values) in narrowed.chunks_exact(2).enumerate() {
-                    out[Self::pair_place(2 * pair, column)..][..2].copy_from_slice(values);
-                }
-            }
-        });
-        HostWeight { rows, inner, values: Values::Pairs(pairs) }
+        HostWeight { rows, inner, values: Values::Pairs(panels(values, rows, pairs_len, paired_f32)) }
     }
 
     /// Bytes of a matrix of so many rows and values in pairs.
@@ -153,30 +142,99 @@ impl HostWeight {
 }
 
 /// The values of some bytes, which inside the program may begin at any address.
-fn f16s(bytes: &[u8]) -> Cow<'_, [f16]> {
+fn values<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
     match bytemuck::try_cast_slice(bytes) {
         Ok(values) => Cow::Borrowed(values),
         Err(_) => Cow::Owned(bytemuck::pod_collect_to_vec(bytes)),
     }
 }
 
-/// Rows of `inner` values in panels.
-fn panels<T: Pod + Send + Sync>(rows: &[T], inner: usize) -> Lines<T> {
-    // Positions that are moved of every row before the next ones: their cache lines stay.
-    const TOGETHER: usize = 32;
-    let mut ordered = Lines::of(T::zeroed(), rows.len());
-    let panel = (HostWeight::PANEL * inner).max(1);
-    ordered.par_chunks_mut(panel).zip(rows.par_chunks(panel)).for_each(|(out, rows)| {
-        let width = rows.len() / inner;
-        for (block, out) in out.chunks_mut(TOGETHER * width).enumerate() {
-            for (r, row) in rows.chunks_exact(inner).enumerate() {
-                for (out, value) in out[r..].iter_mut().step_by(width).zip(&row[block * TOGETHER..]) {
-                    *out = *value;
-                }
+/// Values of a panel of so many rows of `inner` values.
+fn panel_len(rows: usize, inner: usize) -> usize {
+    rows * inner
+}
+
+/// As [`panel_len`], in pairs.
+fn pairs_len(_rows: usize, inner: usize) -> usize {
+    HostWeight::PANEL * inner.next_multiple_of(HostWeight::STEP)
+}
+
+/// Panels of `rows` rows, each put in order by `pack(rows, inner, out)`, `len(rows, inner)` values that are zeros before.
+fn panels<T: Pod + Send + Sync, U: Pod + Send + Sync>(
+    rows: &[T],
+    count: usize,
+    len: impl Fn(usize, usize) -> usize,
+    pack: impl Fn(&[T], usize, &mut [U]) + Sync,
+) -> Lines<U> {
+    let inner = rows.len() / count.max(1);
+    let whole = len(HostWeight::PANEL, inner).max(1);
+    let last = count % HostWeight::PANEL;
+    let mut ordered =
+        Lines::of(U::zeroed(), count / HostWeight::PANEL * whole + if last > 0 { len(last, inner) } else { 0 });
+    let panels = ordered.par_chunks_mut(whole).zip(rows.par_chunks((HostWeight::PANEL * inner).max(1)));
+    panels.for_each(|(out, rows)| pack(rows, inner, out));
+    ordered
+}
+
+/// As [`panels`], of a constant that is read piece by piece, so that what was read of it and what was made of it are never there together.
+fn from_pieces<T: Pod, U: Pod>(
+    constant: &Constant,
+    count: usize,
+    len: impl Fn(usize, usize) -> usize,
+    pack: impl Fn(&[T], usize, &mut [U]),
+) -> Result<Lines<U>> {
+    let inner = constant.len() / count.max(1);
+    let mut made = Lines::default();
+    made.reserve(count.div_ceil(HostWeight::PANEL) * len(HostWeight::PANEL, inner));
+    let panel = HostWeight::PANEL * inner;
+    let mut give = |_: usize, bytes: &[u8]| {
+        for rows in values::<T>(bytes).chunks(panel.max(1)) {
+            pack(rows, inner, made.more(len(rows.len() / inner, inner)));
+        }
+        Ok(())
+    };
+    let mut pieces = InPanels::new(panel * size_of::<T>());
+    constant.checked_pieces(&mut |at, bytes| pieces.take(constant, at, bytes, &mut give))?;
+    pieces.finish(&mut give)?;
+    Ok(made)
+}
+
+/// A panel's rows of `inner` values, position by position.
+fn ordered<T: Pod>(rows: &[T], inner: usize, out: &mut [T]) {
+    let width = rows.len() / inner.max(1);
+    transpose((rows, inner), (out, width), width, inner);
+}
+
+fn paired_f32(rows: &[f32], inner: usize, out: &mut [bf16]) {
+    paired(rows, inner, out, |values, wide| wide.copy_from_slice(values));
+}
+
+fn paired<T>(rows: &[T], inner: usize, out: &mut [bf16], widen: impl Fn(&[T], &mut [f32])) {
+    /// Pairs of a row of a processor's matrix, and its rows.
+    const SIDE: usize = 16;
+    thread_local! {
+        static SCRATCH: RefCell<(Vec<f32>, Lines<bf16>)> = RefCell::default();
+    }
+    let pitch = inner.next_multiple_of(HostWeight::STEP);
+    SCRATCH.with_borrow_mut(|(wide, narrowed)| {
+        wide.resize(inner, 0.0);
+        narrowed.resize(SIDE * pitch, bf16::ZERO);
+        for (half, rows) in rows.chunks(SIDE * inner.max(1)).enumerate() {
+            let count = rows.len() / inner;
+            for (row, narrowed) in rows.chunks_exact(inner).zip(narrowed.chunks_exact_mut(pitch)) {
+                widen(row, wide);
+                let (values, padding) = narrowed.split_at_mut(inner);
+                narrow(wide, values);
+                padding.fill(bf16::ZERO);
+            }
+            let pairs: &[u32] = bytemuck::cast_slice(narrowed);
+            let matrices =
+                bytemuck::cast_slice_mut::<bf16, u32>(out).chunks_exact_mut(SIDE * SIDE).skip(half).step_by(2);
+            for (step, matrix) in matrices.enumerate() {
+                transpose((&pairs[step * SIDE..], pitch / 2), (matrix, SIDE), count, SIDE);
             }
         }
     });
-    ordered
 }
 
 #[cfg(test)]

@@ -34,6 +34,22 @@ impl<T: Pod> Lines<T> {
         lines
     }
 
+    /// Room for `len` values in all.
+    pub(crate) fn reserve(&mut self, len: usize) {
+        self.lines.reserve_exact(len.div_ceil(Self::OF_LINE).saturating_sub(self.lines.len()));
+    }
+
+    /// `count` zeros more, of which the first begins a line.
+    ///
+    /// # Panics
+    /// Where what was there before does not end with one.
+    pub(crate) fn more(&mut self, count: usize) -> &mut [T] {
+        let before = self.len;
+        assert!(before.is_multiple_of(Self::OF_LINE), "lines are whole before the next one");
+        self.resize(before + count, T::zeroed());
+        &mut self[before..]
+    }
+
     /// As [`Vec::resize`], but that values up to the end of the last line that was may be those of before.
     pub(crate) fn resize(&mut self, len: usize, value: T) {
         let mut line = Line::zeroed();

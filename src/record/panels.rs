@@ -31,9 +31,15 @@ impl Layout {
         match constant.dtype {
             DType::F32 | DType::F16 => {
                 let quad = constant.dtype.bytes(4);
-                let mut order = InOrder { rows: Rows { panel, row: row / 4, quad }, waiting: Vec::new(), done: 0 };
-                constant.checked_pieces(&mut |at, bytes| order.take(constant, at, bytes, sink))?;
-                order.finish(sink)
+                let rows = Rows { panel, row: row / 4, quad };
+                let mut give = |at: usize, panels: &[u8]| {
+                    let mut ordered = vec![0; panels.len()];
+                    rows.arrange(panels, &mut ordered);
+                    sink(at, &ordered)
+                };
+                let mut order = InPanels::new(panel * rows.row_bytes());
+                constant.checked_pieces(&mut |at, bytes| order.take(constant, at, bytes, &mut give))?;
+                order.finish(&mut give)
             }
             DType::Q8_0 | DType::Q4_0 => {
                 // Whole: quants and scales of a panel lie far apart, and both together are small.
@@ -97,49 +103,61 @@ fn transpose<const SIZE: usize>(from: &[u8], columns: usize, to: &mut [u8]) {
     }
 }
 
-/// Rows that come in pieces of any length.
-struct InOrder {
-    rows: Rows,
+/// Bytes that come in order, in pieces of any length, as whole panels: of so many bytes each but for the last.
+pub(super) struct InPanels {
+    panel: usize,
     /// The beginning of a panel.
     waiting: Vec<u8>,
     /// Bytes that were given on.
     done: usize,
 }
 
-impl InOrder {
-    fn take(&mut self, constant: &Constant, at: usize, mut bytes: &[u8], sink: &mut PieceSink<'_>) -> Result<()> {
+impl InPanels {
+    pub(super) fn new(panel: usize) -> Self {
+        InPanels { panel: panel.max(1), waiting: Vec::new(), done: 0 }
+    }
+
+    /// Takes the next piece; `give` gets the panels that are whole with it, and where they begin.
+    ///
+    /// # Errors
+    /// When it is not the next; what `give` reports.
+    pub(super) fn take(
+        &mut self,
+        constant: &Constant,
+        at: usize,
+        mut bytes: &[u8],
+        give: &mut PieceSink<'_>,
+    ) -> Result<()> {
         if at != self.done + self.waiting.len() {
             return Err(Error::model(format!("{}: expected its bytes in order, got some at {at}", constant.label)));
         }
-        let panel = self.rows.panel * self.rows.row_bytes();
+        let panel = self.panel;
         if !self.waiting.is_empty() {
             let (head, rest) = bytes.split_at(bytes.len().min(panel - self.waiting.len()));
             self.waiting.extend_from_slice(head);
             bytes = rest;
-            if self.waiting.len() == panel {
-                let whole = std::mem::take(&mut self.waiting);
-                self.give(&whole, sink)?;
+            if self.waiting.len() < panel {
+                return Ok(());
             }
+            give(self.done, &self.waiting)?;
+            self.done += panel;
+            self.waiting.clear();
         }
-        let whole = bytes.len() / panel.max(1) * panel;
-        for piece in bytes[..whole].chunks((PIECE / panel.max(1)).max(1) * panel.max(1)) {
-            self.give(piece, sink)?;
+        let (whole, rest) = bytes.split_at(bytes.len() / panel * panel);
+        for piece in whole.chunks((PIECE / panel).max(1) * panel) {
+            give(self.done, piece)?;
+            self.done += piece.len();
         }
-        self.waiting.extend_from_slice(&bytes[whole..]);
+        self.waiting.extend_from_slice(rest);
         Ok(())
     }
 
-    fn give(&mut self, rows: &[u8], sink: &mut PieceSink<'_>) -> Result<()> {
-        let mut ordered = vec![0; rows.len()];
-        self.rows.arrange(rows, &mut ordered);
-        sink(self.done, &ordered)?;
-        self.done += rows.len();
-        Ok(())
-    }
-
-    fn finish(mut self, sink: &mut PieceSink<'_>) -> Result<()> {
-        let last = std::mem::take(&mut self.waiting);
-        if last.is_empty() { Ok(()) } else { self.give(&last, sink) }
+    /// The last panel, where it is not whole.
+    ///
+    /// # Errors
+    /// What `give` reports.
+    pub(super) fn finish(self, give: &mut PieceSink<'_>) -> Result<()> {
+        if self.waiting.is_empty() { Ok(()) } else { give(self.done, &self.waiting) }
     }
 }
 
@@ -174,14 +192,15 @@ mod tests {
 
     #[test]
     fn pieces_of_any_length_are_joined() {
-        let rows = Rows { panel: 4, row: 3, quad: 8 };
-        let bytes: Vec<u8> = (0..10 * rows.row_bytes()).map(|i| i as u8).collect();
+        let panel = 96;
+        let bytes: Vec<u8> = (0..10 * panel / 4).map(|i| i as u8).collect();
         let constant = Constant::from_f32("w", &[1], &[0.0]);
         let gathered = |length: usize| {
-            let mut order = InOrder { rows: Rows { panel: 4, row: 3, quad: 8 }, waiting: Vec::new(), done: 0 };
+            let mut order = InPanels::new(panel);
             let mut found = Vec::new();
             let mut sink = |at: usize, bytes: &[u8]| {
                 assert_eq!(at, found.len());
+                assert!(at.is_multiple_of(panel), "panels begin where one ends");
                 found.extend_from_slice(bytes);
                 Ok(())
             };
@@ -191,10 +210,8 @@ mod tests {
             order.finish(&mut sink).expect("whole");
             found
         };
-        let whole = gathered(bytes.len());
-        assert_eq!(whole.len(), bytes.len());
-        for length in [1, 8, 24, 60, 100, 200] {
-            assert_eq!(gathered(length), whole, "{length}");
+        for length in [1, 8, 24, 60, 96, 100, 200, bytes.len()] {
+            assert_eq!(gathered(length), bytes, "{length}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How the host executor multiplies: in single precision, or with operands of 16 bits.
 
-use half::bf16;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
 /// The operands of products, convolutions and attention on the host executor; sums are f32. GPUs go by [`Caps::storage`](super::Caps::storage).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -118,9 +119,56 @@ unsafe fn narrow_avx512(values: &[f32], out: &mut [bf16]) {
     }
 }
 
+/// Values of half precision as f32.
+pub(crate) fn widen(values: &[f16], out: &mut [f32]) {
+    assert_eq!(values.len(), out.len(), "every value has its place");
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        // SAFETY: the processor has the instructions, and both slices have one length.
+        return unsafe { widen_avx512(values, out) };
+    } else if std::arch::is_x86_feature_detected!("avx") && std::arch::is_x86_feature_detected!("f16c") {
+        // SAFETY: as above.
+        return unsafe { widen_avx(values, out) };
+    }
+    values.convert_to_f32_slice(out);
+}
+
+macro_rules! widen_by {
+    ($name:ident, $features:literal, $width:literal, $load:ident, $convert:ident, $store:ident) => {
+        /// # Safety
+        /// The processor has the instructions, and both slices have one length.
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        unsafe fn $name(values: &[f16], out: &mut [f32]) {
+            use std::arch::x86_64::*;
+            let whole = values.len() / $width * $width;
+            for at in (0..whole).step_by($width) {
+                // SAFETY: both slices have so many values more.
+                unsafe { $store(out.as_mut_ptr().add(at), $convert($load(values.as_ptr().add(at).cast()))) };
+            }
+            values[whole..].convert_to_f32_slice(&mut out[whole..]);
+        }
+    };
+}
+
+widen_by!(widen_avx, "avx,f16c", 8, _mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps);
+widen_by!(widen_avx512, "avx512f", 16, _mm256_loadu_si256, _mm512_cvtph_ps, _mm512_storeu_ps);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn halves_are_widened_as_they_are() {
+        let halves: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+        for part in (0..70).map(|len| &halves[1000..1000 + len]).chain([&halves[..]]) {
+            let mut found = vec![1.0f32; part.len()];
+            widen(part, &mut found);
+            for (found, half) in found.iter().zip(part) {
+                assert!(*found == half.to_f32() || found.is_nan() && half.is_nan(), "{half}: {found}");
+            }
+        }
+    }
 
     #[test]
     fn values_go_to_the_nearest() {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::element::StoredType;
 use super::lora::{Patch, Patcher, patched};
 use super::set::TensorView;
-use crate::record::{ConstantData, DType, PieceSink, from_ggml};
+use crate::record::{ConstantData, DType, PieceSink, from_ggml, transpose};
 use crate::{Error, Result};
 
 /// The element type of matrices and convolutions on the device. Biases and norms are always f32.
@@ -104,6 +104,9 @@ impl Source {
 /// Values that are converted at a time.
 const PIECE: usize = 1 << 20;
 
+/// Rows that pieces come in, where there are so many: as many as those who put them into panels take together.
+const TOGETHER: usize = 32;
+
 /// Values that adapters change at a time: products of a few rows leave cores idle.
 const CHANGED_PIECE: usize = 1 << 22;
 
@@ -137,9 +140,12 @@ impl ConstantData for Packed {
 
     fn pieces(&self, sink: &mut PieceSink<'_>) -> Result<()> {
         let Some(view) = self.as_stored() else { return self.convert(sink) };
-        // Pieces end with whole words, whatever the elements are.
-        for first in (0..view.len()).step_by(PIECE) {
-            let bytes = view.some_bytes(first..view.len().min(first + PIECE))?;
+        // Pieces end with rows where they can, and with whole words, whatever the elements are.
+        let row = self.taps * self.padded_channels;
+        let step = row * (PIECE / row.max(1) / TOGETHER * TOGETHER);
+        let step = if step > 0 { step } else { PIECE };
+        for first in (0..view.len()).step_by(step) {
+            let bytes = view.some_bytes(first..view.len().min(first + step))?;
             sink(self.dtype.bytes(first), &bytes)?;
         }
         Ok(())
@@ -164,11 +170,11 @@ impl Packed {
         (whole && plain && is_same(view.dtype(), self.dtype)).then_some(view)
     }
 
-    /// Some rows at a time, a multiple of 4: the last piece aside, pieces end with whole words.
+    /// Some rows at a time: the last piece aside, pieces end with whole words.
     fn convert(&self, sink: &mut PieceSink<'_>) -> Result<()> {
         let (row_len, row) = (self.taps * self.channels, self.row_bytes());
         let values = if self.sources.iter().all(|source| source.patches.is_empty()) { PIECE } else { CHANGED_PIECE };
-        let step = (values / row_len.max(1)).max(1).next_multiple_of(4);
+        let step = (values / row_len.max(1)).max(1).next_multiple_of(TOGETHER);
         let mut piece = vec![0; step.min(self.padded_rows) * row];
         let mut sources = self.sources.iter();
         let mut open: Option<Rows<'_>> = None;
@@ -247,10 +253,9 @@ impl Packed {
     fn rearrange<const SIZE: usize>(&self, stored: &[u8], out: &mut [u8]) {
         let stored = stored.as_chunks::<SIZE>().0;
         let out = out.as_chunks_mut::<SIZE>().0;
-        for (tap, out) in out.chunks_exact_mut(self.padded_channels).enumerate() {
-            let (values, padding) = out.split_at_mut(self.channels);
-            values.iter_mut().zip(stored.iter().skip(tap).step_by(self.taps)).for_each(|(out, value)| *out = *value);
-            padding.fill([0; SIZE]);
+        transpose((stored, self.taps), (out, self.padded_channels), self.channels, self.taps);
+        for out in out.chunks_exact_mut(self.padded_channels) {
+            out[self.channels..].fill([0; SIZE]);
         }
     }
 }

@@ -71,7 +71,7 @@ pub(in crate::ops) fn product(
                 pack(own_rows.clone(), part.clone(), &mut scratch.rows);
                 for index in panels.clone() {
                     let panel = &mut scratch.panel[..part.len() * PANEL];
-                    expand(level, weight.panel(index, part.clone()), weight.width(index), panel);
+                    expand(weight.panel(index, part.clone()), weight.width(index), panel);
                     let column = index * PANEL - first_column;
                     let mut results = own.part(column..column + weight.width(index));
                     tiles(level, Operand::Rows(&scratch.rows), panel, part.len(), &mut results, start > 0);

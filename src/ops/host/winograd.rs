@@ -185,7 +185,7 @@ pub(in crate::ops) fn convolve(
                         for tap in 0..9 {
                             let inner = tap * channels + some.start..tap * channels + some.end;
                             let taps = &mut s.taps[tap * WEIGHTS * PANEL..][..some.len() * PANEL];
-                            expand(level, weight.panel(panel, inner), weight.width(panel), taps);
+                            expand(weight.panel(panel, inner), weight.width(panel), taps);
                         }
                         transform_weights(&s.taps, some.len(), &mut s.weights[(first - part.start) * PANEL..]);
                     }

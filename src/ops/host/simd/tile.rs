@@ -3,10 +3,8 @@
 //! One value of the rows is spread over a register and multiplied with the panel's registers, position after position (the
 //! outer-product kernel of Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication", section 6).
 
-use half::slice::HalfFloatSliceExt;
-
 use super::{Block, Level};
-use crate::record::{HostWeight, PanelValues};
+use crate::record::{HostWeight, PanelValues, widen};
 
 /// Values from one row of packed rows to the next: more than are used at a time, so that rows fall on different cache sets.
 pub(in crate::ops) const PITCH: usize = 272;
@@ -213,7 +211,7 @@ unsafe fn portable<const ROWS: usize, const STEP: usize>(tile: Tile, x: *const f
 }
 
 /// Part of a panel as f32, `[depth, 32]`, with zeros where the panel is narrower; `width` values are given of each position.
-pub(in crate::ops) fn expand(level: Level, values: PanelValues<'_>, width: usize, out: &mut [f32]) {
+pub(in crate::ops) fn expand(values: PanelValues<'_>, width: usize, out: &mut [f32]) {
     if width < PANEL {
         out.fill(0.0);
         let rows = out.chunks_exact_mut(PANEL);
@@ -222,7 +220,7 @@ pub(in crate::ops) fn expand(level: Level, values: PanelValues<'_>, width: usize
                 rows.zip(values.chunks_exact(width)).for_each(|(out, row)| out[..width].copy_from_slice(row));
             }
             PanelValues::F16(values) => {
-                rows.zip(values.chunks_exact(width)).for_each(|(out, row)| row.convert_to_f32_slice(&mut out[..width]));
+                rows.zip(values.chunks_exact(width)).for_each(|(out, row)| widen(row, &mut out[..width]));
             }
         }
         return;
@@ -231,28 +229,7 @@ pub(in crate::ops) fn expand(level: Level, values: PanelValues<'_>, width: usize
         PanelValues::F32(values) => out.copy_from_slice(values),
         PanelValues::F16(values) => {
             assert_eq!(values.len(), out.len(), "every value has its place");
-            #[cfg(target_arch = "x86_64")]
-            if level == Level::Avx512 {
-                // SAFETY: the processor has the instructions, and both slices have the same number of values, a multiple of 32.
-                return unsafe { widen_avx512(values, out) };
-            }
-            let _ = level;
-            values.convert_to_f32_slice(out);
-        }
-    }
-}
-
-/// # Safety
-/// The processor has AVX-512 F, and both slices the same number of values, a multiple of 16.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn widen_avx512(values: &[half::f16], out: &mut [f32]) {
-    use std::arch::x86_64::*;
-    for (out, values) in out.chunks_exact_mut(16).zip(values.chunks_exact(16)) {
-        // SAFETY: both chunks have 16 values.
-        unsafe {
-            let halves = _mm256_loadu_si256(values.as_ptr().cast());
-            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_cvtph_ps(halves));
+            widen(values, out);
         }
     }
 }
@@ -313,7 +290,7 @@ mod tests {
         for level in Level::available() {
             for width in [4, 20, 31, 32] {
                 let mut out = vec![f32::NAN; 5 * PANEL];
-                expand(level, PanelValues::F16(&halves[..5 * width]), width, &mut out);
+                expand(PanelValues::F16(&halves[..5 * width]), width, &mut out);
                 for (i, &found) in out.iter().enumerate() {
                     let (k, lane) = (i / PANEL, i % PANEL);
                     let want = if lane < width { halves[k * width + lane].to_f32() } else { 0.0 };
