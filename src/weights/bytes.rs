@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Error as IoError, ErrorKind, Result as IoResult};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -37,6 +37,8 @@ pub(super) enum Bytes {
 /// An open file, and what it was when it was opened.
 pub(super) struct Opened {
     file: File,
+    /// From the root, wherever the process goes later.
+    path: Option<PathBuf>,
     size: u64,
     modified: Option<SystemTime>,
 }
@@ -48,7 +50,16 @@ impl Bytes {
     pub(super) fn open(path: &Path) -> IoResult<Self> {
         let file = files::open(path)?;
         let there = file.metadata()?;
-        Ok(Bytes::File(Opened { size: there.len(), modified: there.modified().ok(), file }))
+        let path = std::path::absolute(path).ok();
+        Ok(Bytes::File(Opened { size: there.len(), modified: there.modified().ok(), path, file }))
+    }
+
+    /// Where the file is, from the root; `None` of what is no file.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Bytes::File(opened) => opened.path.as_deref(),
+            _ => None,
+        }
     }
 
     pub(super) fn len(&self) -> usize {

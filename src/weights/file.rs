@@ -158,6 +158,11 @@ impl WeightFile {
         &self.label
     }
 
+    /// Where it is on disk, from the root; `None` of bytes that a program has.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.data.path()
+    }
+
     /// The format that its first bytes tell.
     pub fn format(&self) -> FileFormat {
         self.format

@@ -83,12 +83,15 @@ fn all(files: &[Named], place: Option<&Path>, stop: &Cancel) -> Result<Found> {
     for (name, component, stem, prefer_f16) in files {
         let tensors = component.weights(stem, *prefer_f16)?;
         for file in tensors.files() {
-            let Some(state) = State::of(Path::new(file.label())) else { continue };
-            match before.files.get(file.label()).filter(|known| known.state == state) {
+            let Some((path, state)) = file.path().and_then(|path| Some((path.display().to_string(), State::of(path)?)))
+            else {
+                continue;
+            };
+            match before.files.get(&path).filter(|known| known.state == state) {
                 Some(known) => file.know_sha256(&known.sha256),
                 None => {
                     let sha256 = file.sha256_until(stop)?.to_owned();
-                    now.files.insert(file.label().to_owned(), KeptHash { state, sha256 });
+                    now.files.insert(path, KeptHash { state, sha256 });
                 }
             }
         }
@@ -112,7 +115,7 @@ struct State {
 impl State {
     /// `None` of what is no file on disk.
     fn of(path: &Path) -> Option<Self> {
-        let there = path.is_absolute().then(|| std::fs::metadata(path).ok())??;
+        let there = std::fs::metadata(path).ok()?;
         let modified = there.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
         Some(State { bytes: there.len(), modified: u64::try_from(modified).ok()? })
     }

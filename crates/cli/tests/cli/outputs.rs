@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use chiaro::image::{open_picture, png_text, read_png};
 
+use super::support::golden::committed;
 use super::{chiaro, fails, json, stderr};
 
 const QUICK: [&str; 8] = ["--steps", "1", "-W", "64", "-H", "64", "--device", "cpu"];
@@ -348,4 +349,44 @@ fn quiet_is_quiet_and_idle_options_are_told() {
     let said = run(&["x", "--image", "start.png", "--strength", "1", "--image-guidance", "2"]);
     assert!(said.contains("image-guidance has no effect"), "{said}");
     fails(folder.path(), &["x", "--oms", "off", "--oms-guidance", "2"], 2, &["--oms-guidance", "--oms"]);
+}
+
+/// What was found of a model by a path from where the command was started counts for the next run.
+#[test]
+fn kept_hashes_are_taken_for_what_they_say() {
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).expect("a folder");
+        for entry in read_dir(from).expect("readable") {
+            let (entry, to) = (entry.expect("readable"), to.join(from.file_name().expect("a name")));
+            match entry.path().is_dir() {
+                true => copy(&entry.path(), &to),
+                false => {
+                    std::fs::create_dir_all(&to).expect("a folder");
+                    std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+                }
+            }
+        }
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    copy(&committed().join("sd15"), folder.path());
+    let draw = |name: &str| {
+        let arguments = [&["a house", "--model", "sd15", "-o", name][..], &QUICK].concat();
+        let output = chiaro(folder.path(), &arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let text = png_text(&folder.path().join(name)).expect("a PNG");
+        text.iter().find(|(key, _)| key == "parameters").expect("parameters").1.clone()
+    };
+    let first = draw("first.png");
+    let kept = folder.path().join("cache/hashes.json");
+    let mut hashes: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&kept).expect("they are kept")).expect("JSON");
+    let files = hashes["files"].as_object_mut().expect("by path");
+    assert!(files.keys().all(|path| Path::new(path).is_absolute()), "{files:?}");
+    let unet = files.iter_mut().find(|(path, _)| Path::new(path).components().any(|part| part.as_os_str() == "unet"));
+    let (_, unet) = unet.expect("the UNet's file");
+    let true_hash = unet["sha256"].as_str().expect("a hash")[..10].to_owned();
+    assert!(first.contains(&format!("Model hash: {true_hash}")), "{first}");
+    unet["sha256"] = "ab".repeat(32).into();
+    std::fs::write(&kept, hashes.to_string()).expect("written");
+    assert!(draw("second.png").contains("Model hash: ababababab"), "it is not computed again");
 }
