@@ -188,7 +188,7 @@ pub mod reports {
 
     pub use crate::models::Network;
     pub use crate::pipeline::{
-        AdapterReport, Bands, ChunkReport, EmbeddingReport, Remedy, StagePlan, TextReport, TokenEntry, TokenReport,
-        TooLarge, token_reports,
+        AdapterReport, Bands, ChunkReport, EmbeddingReport, Remedy, StagePlan, StageTime, TextReport, TokenEntry,
+        TokenReport, TooLarge, token_reports,
     };
 }

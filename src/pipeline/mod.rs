@@ -58,3 +58,4 @@ pub use run::event::Event;
 pub use run::generate::Generation;
 pub use run::stage::StagePlan;
 pub use run::tiling::Bands;
+pub use run::watch::StageTime;

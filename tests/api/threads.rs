@@ -112,6 +112,7 @@ fn every_public_type_is_shared_by_threads() {
         chiaro::reports::EmbeddingReport,
         chiaro::reports::Remedy,
         chiaro::reports::StagePlan,
+        chiaro::reports::StageTime,
         chiaro::reports::TextReport,
         chiaro::reports::TokenEntry,
         chiaro::reports::TokenReport,

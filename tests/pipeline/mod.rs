@@ -26,6 +26,7 @@ mod single_files;
 mod starts;
 mod streaming;
 mod tiling;
+mod times;
 mod token_merging;
 pub(crate) mod variants;
 mod widening;

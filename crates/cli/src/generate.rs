@@ -64,7 +64,8 @@ pub(super) fn run(args: &GenerateArgs) -> Result<()> {
         }
     }
     progress.finish();
-    report.end(started.elapsed())
+    let times = runs.iter().flat_map(|run| run.generation.times()).collect();
+    report.end(started.elapsed(), times)
 }
 
 /// One request under way, and what it has drawn that is not saved.

@@ -29,7 +29,8 @@ pub(super) fn run(args: &ProfileArgs) -> Result<()> {
     if args.model.json {
         return print_json(&json!({
             "device": device.name(), "storage": device.storage_name(), "width": width, "height": height, "stage": profile.stage,
-            "runs": args.runs, "seconds": profile.seconds(), "run_seconds": profile.run, "limit_seconds": profile.limit(),
+            "runs": args.runs, "seconds": profile.seconds(), "opening_seconds": profile.opening,
+            "run_seconds": profile.run, "limit_seconds": profile.limit(),
             "once": { "dispatches": profile.once.0, "seconds": profile.once.1 },
             "peaks": { "product_flops_per_second": profile.peaks.product, "bytes_per_second": profile.peaks.bandwidth },
             "dispatches": profile.dispatches.iter().map(described).collect::<Vec<_>>(),
@@ -60,6 +61,7 @@ pub(super) fn run(args: &ProfileArgs) -> Result<()> {
         100.0 * limit / seconds,
         profile.run * 1e3
     ))?;
+    print_line(&format!("Opening it took {:.2} s: weights read and put in order, kernels compiled.", profile.opening))?;
     if profile.once.0 > 0 {
         print_line(&format!("{} more dispatches run once a picture: {:.2} ms.", profile.once.0, profile.once.1 * 1e3))?;
     }

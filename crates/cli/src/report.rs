@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chiaro::Result;
-use chiaro::pipeline::{AdapterReport, Picture, Pipeline};
+use chiaro::pipeline::{AdapterReport, Picture, Pipeline, StageTime};
 use serde_json::{Value, json};
 
 use super::output::Saved;
@@ -59,12 +59,13 @@ impl<'a> Report<'a> {
     ///
     /// # Errors
     /// When lines could not be printed.
-    pub(super) fn end(mut self, passed: Duration) -> Result<()> {
+    pub(super) fn end(mut self, passed: Duration, times: Vec<StageTime>) -> Result<()> {
         if self.args.model.json {
             let device = self.pipeline.device();
             let end = json!({
                 "event": "done", "pictures": self.pictures, "seconds": passed.as_secs_f64(), "device": device.name(),
                 "device_remarks": device.remarks(), "not_repeated": self.not_repeated,
+                "stages": times.iter().map(time_json).collect::<Vec<_>>(),
                 "adapters": self.pipeline.adapters().iter().map(AdapterReport::to_json).collect::<Vec<_>>(),
             });
             self.print(&end.to_string());
@@ -82,6 +83,14 @@ impl<'a> Report<'a> {
         }
         self.failed
     }
+}
+
+/// Where the time of a stage went, in seconds.
+fn time_json(time: &StageTime) -> Value {
+    json!({
+        "stage": time.stage, "runs": time.runs, "opening_seconds": time.opening.as_secs_f64(),
+        "running_seconds": time.running.as_secs_f64(), "closing_seconds": time.closing.as_secs_f64(),
+    })
 }
 
 fn line(file: &str, pictures: &[Picture]) -> String {

@@ -49,6 +49,8 @@ pub struct StageProfile {
     pub dispatches: Vec<DispatchProfile>,
     /// Dispatches that run once a picture, and their seconds.
     pub once: (usize, f64),
+    /// Seconds until it could run first: recorded, weights read, put in order and brought to the device, kernels compiled.
+    pub opening: f64,
     /// Seconds of a run as pictures have it, transfers of inputs and results included: the median.
     pub run: f64,
     /// The device's own limits.
@@ -90,7 +92,9 @@ impl Pipeline {
         let Some(stage) = found.filter(|_| !wanted.is_empty()) else {
             return Err(Error::request("stage", format!("expected one of {}, got {stage:?}", names.join(", "))));
         };
+        let start = Instant::now();
         let recording = stage.recording(device)?;
+        let recorded = start.elapsed();
         let peaks = Peaks::measure(device, &recording)?;
         let inputs: Vec<(String, Vec<f32>)> = recording
             .tensors
@@ -105,7 +109,9 @@ impl Pipeline {
         let prologue = recording.prologue;
         let mut dispatches: Vec<DispatchProfile> =
             recording.dispatches[prologue..].iter().map(|dispatch| peaks.of(&recording, dispatch)).collect();
+        let start = Instant::now();
         let mut program = device.backend().compile(recording)?;
+        let opening = (recorded + start.elapsed()).as_secs_f64();
         let (_, first) = program.run_profiled(&inputs)?;
         let once = first[..prologue.min(first.len())].iter().map(|time| time.seconds).sum();
         let (mut seconds, mut whole) = (vec![Vec::new(); dispatches.len()], Vec::new());
@@ -122,7 +128,8 @@ impl Pipeline {
         for (dispatch, seconds) in dispatches.iter_mut().zip(seconds) {
             dispatch.seconds = median(seconds);
         }
-        Ok(StageProfile { stage: stage.name(), dispatches, once: (prologue, once), run: median(whole), peaks })
+        let (once, run) = ((prologue, once), median(whole));
+        Ok(StageProfile { stage: stage.name(), dispatches, once, opening, run, peaks })
     }
 }
 

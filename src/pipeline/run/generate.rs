@@ -23,6 +23,7 @@ use crate::pipeline::run::resize;
 use crate::pipeline::run::stage::Stage;
 use crate::pipeline::run::starts::{Image, blank};
 use crate::pipeline::run::text::{Encoded, KnownTexts};
+use crate::pipeline::run::watch::{StageTime, Watch};
 use crate::record::{Cancel, caught};
 use crate::{Error, Result};
 
@@ -52,7 +53,7 @@ pub struct Generation {
     pub(crate) preview: Option<Preview>,
     warnings: Vec<String>,
     pub(crate) notes: Vec<String>,
-    pub(crate) cancel: Cancel,
+    pub(crate) watch: Watch,
     has_ended: bool,
 }
 
@@ -105,7 +106,7 @@ impl Pipeline {
             preview: None,
             warnings,
             notes: Vec::new(),
-            cancel: Cancel::default(),
+            watch: Watch::default(),
             has_ended: false,
             asked: request,
             itinerary,
@@ -131,7 +132,13 @@ impl Generation {
 
     /// Stops the generation from any thread: it ends with [`Error::Cancelled`] soon after, also inside a step. Nothing of it stays.
     pub fn cancel_token(&self) -> Cancel {
-        self.cancel.clone()
+        self.watch.cancel.clone()
+    }
+
+    /// Where its time went so far, stage by stage in the order in which they began. What is missing to the whole is host work between them: seeds,
+    /// schedules, pictures.
+    pub fn times(&self) -> Vec<StageTime> {
+        self.watch.times()
     }
 
     /// Whether none of its networks is open on the device: before the first unit of work, between two networks, and after the last picture of a
@@ -171,7 +178,7 @@ impl Generation {
     /// [`Error::Cancelled`] when the job is stopped before that; what `work` gives, and a panic in it.
     pub(crate) fn in_turn<T: Send>(&mut self, work: impl FnOnce(&mut Self) -> Result<T> + Send) -> Result<T> {
         let device = self.pipeline.device().clone();
-        let _turn = device.programs().turn(&self.cancel)?;
+        let _turn = device.programs().turn(&self.watch.cancel)?;
         device.backend().install(|| caught("generate", || work(self)))
     }
 
@@ -203,7 +210,7 @@ impl Generation {
     /// Text: every distinct prompt once.
     fn encode(&mut self, pass: usize) -> Result<()> {
         let text = &self.itinerary.passes[pass].text;
-        let encoded = text.encode(self.pipeline.device(), &mut self.texts, &self.cancel, &mut self.notes)?;
+        let encoded = text.encode(self.pipeline.device(), &mut self.texts, &self.watch, &mut self.notes)?;
         self.made[pass].encoded = Some(Arc::new(encoded));
         Ok(())
     }
@@ -268,7 +275,7 @@ impl Generation {
         match self.open.take() {
             Some(open) if open.identity() == stage.identity() => Ok(open),
             Some(open) => open.exchange(stage),
-            None => stage.open(self.pipeline.device(), &self.cancel),
+            None => stage.open(self.pipeline.device(), &self.watch),
         }
     }
 }

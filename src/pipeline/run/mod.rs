@@ -21,3 +21,4 @@ pub(crate) mod text;
 pub(crate) mod tiling;
 pub(crate) mod time_ids;
 pub(crate) mod unet;
+pub(crate) mod watch;

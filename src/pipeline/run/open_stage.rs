@@ -1,5 +1,7 @@
 //! A compiled stage: run, and redone in f32 when half precision overflows.
 
+use std::time::Instant;
+
 use crate::image::Rgb8Image;
 use crate::models::{Autoencoder, names};
 use crate::pipeline::device::Device;
@@ -8,7 +10,8 @@ use crate::pipeline::device::weight_types::{Part, Streaming};
 use crate::pipeline::run::denoise::network_input;
 use crate::pipeline::run::stage::{Identity, Stage};
 use crate::pipeline::run::tiling::Form;
-use crate::record::{Cancel, DType, DevicePicture, Outputs, PixelRange, Run, Shape};
+use crate::pipeline::run::watch::Watch;
+use crate::record::{DType, DevicePicture, Outputs, PixelRange, Run, Shape};
 use crate::{Error, ErrorCode, Remedy, Result};
 
 /// A compiled stage. Dropping it releases its memory, or leaves it to those who come later ([`Residency`](crate::pipeline::Residency)).
@@ -20,19 +23,19 @@ pub(crate) struct OpenStage {
     lease: Option<Lease>,
     /// What opening it has to tell the user.
     note: Option<String>,
-    cancel: Cancel,
+    watch: Watch,
 }
 
 impl Stage {
-    /// Compiles the stage and uploads its weights, or finds it compiled. Runs end early when `cancel` asks for it.
-    pub(crate) fn open(self, device: &Device, cancel: &Cancel) -> Result<OpenStage> {
-        self.open_as(device, device.storage(), cancel)
+    /// Compiles the stage and uploads its weights, or finds it compiled. Runs end early when `watch` asks for it, which is told how long it took.
+    pub(crate) fn open(self, device: &Device, watch: &Watch) -> Result<OpenStage> {
+        self.open_as(device, device.storage(), watch)
     }
 
-    fn open_as(self, device: &Device, storage: DType, cancel: &Cancel) -> Result<OpenStage> {
+    fn open_as(self, device: &Device, storage: DType, watch: &Watch) -> Result<OpenStage> {
         let lease = self.lease(device, storage);
-        let (device, cancel) = (device.clone(), cancel.clone());
-        let mut open = OpenStage { stage: self, device, storage, lease: None, note: None, cancel };
+        let (device, watch) = (device.clone(), watch.clone());
+        let mut open = OpenStage { stage: self, device, storage, lease: None, note: None, watch };
         open.load(&lease, 0)?;
         open.lease = Some(lease);
         Ok(open)
@@ -47,9 +50,11 @@ impl OpenStage {
 
     /// Opens another stage in place of this one. Weights that both use stay on the device; where programs do not stay, nothing else of the old one
     /// does.
-    pub(crate) fn exchange(self, stage: Stage) -> Result<OpenStage> {
-        let OpenStage { device, storage, lease, cancel, .. } = self;
-        let weights = lease.and_then(Lease::exchange);
+    pub(crate) fn exchange(mut self, stage: Stage) -> Result<OpenStage> {
+        let since = Instant::now();
+        let weights = self.lease.take().and_then(Lease::exchange);
+        self.watch.closed(self.stage.name, since);
+        let (device, storage, watch) = (self.device.clone(), self.storage, self.watch.clone());
         // One that was widened stays so, if the limit of memory allows it.
         let wide = storage != device.storage();
         let fits = || {
@@ -57,7 +62,7 @@ impl OpenStage {
             Result::Ok(form.peak_bytes() + stage.beside <= device.budget().unwrap_or(u64::MAX))
         };
         let storage = if wide && fits()? { storage } else { device.storage() };
-        let open = stage.open_as(&device, storage, &cancel);
+        let open = stage.open_as(&device, storage, &watch);
         drop(weights);
         open
     }
@@ -67,11 +72,13 @@ impl OpenStage {
         if !lease.is_vacant() {
             return Ok(());
         }
+        let since = Instant::now();
         let wide = self.storage != self.device.storage();
         let form = if wide { self.within_budget(count)? } else { self.stage.form(&self.device, self.storage)? };
         let (program, note) = self.stage.compile(&self.device, self.storage, form)?;
         lease.give(program);
         self.note = note;
+        self.watch.opened(self.stage.name, since);
         Ok(())
     }
 
@@ -147,7 +154,9 @@ impl OpenStage {
             let bands = plan.filter(|plan| plan.bands.is_some());
             let _weights = bands.map(|plan| self.stage.make_room(&self.device, plan.peak_bytes()));
             let mut program = lease.take().expect("it was just loaded, and it is this job's turn");
-            let outputs = program.execute(inputs, Run { reuse, cancel: Some(&self.cancel), ..Run::default() });
+            let since = Instant::now();
+            let outputs = program.execute(inputs, Run { reuse, cancel: Some(&self.watch.cancel), ..Run::default() });
+            self.watch.ran(self.stage.name, since);
             match &outputs {
                 Err(error) if error.code() == ErrorCode::DeviceLost => self.device.programs().abandon(),
                 _ => lease.give(program),
@@ -196,6 +205,16 @@ impl OpenStage {
             _ => (" in f32: the weights or the input are damaged", Vec::new()),
         };
         Error::NonFinite { stage: self.stage.name.into(), count, detail: detail.into(), remedies }
+    }
+}
+
+impl Drop for OpenStage {
+    fn drop(&mut self) {
+        let since = Instant::now();
+        if let Some(lease) = self.lease.take() {
+            drop(lease);
+            self.watch.closed(self.stage.name, since);
+        }
     }
 }
 

@@ -66,7 +66,7 @@ impl Generation {
             let mut preview = match job.preview.take().filter(|preview| preview.size == size) {
                 Some(preview) => preview,
                 None => {
-                    let decoder = pipeline.preview_stage(&job.asked, size).open(&pipeline.device, &job.cancel)?;
+                    let decoder = pipeline.preview_stage(&job.asked, size).open(&pipeline.device, &job.watch)?;
                     Preview { size, decoder }
                 }
             };

@@ -95,7 +95,7 @@ impl Generation {
         for pixels in pictures {
             let open = match encoder.take() {
                 Some(open) => open,
-                None => pass.pipeline.encoder_stage(1, pass.size).open(pass.pipeline.device(), &self.cancel)?,
+                None => pass.pipeline.encoder_stage(1, pass.size).open(pass.pipeline.device(), &self.watch)?,
             };
             let open = encoder.insert(open);
             let input = pass.pipeline.vae.image_input(&pixels);

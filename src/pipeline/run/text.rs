@@ -12,7 +12,8 @@ use crate::pipeline::request::Request;
 use crate::pipeline::run::prompts::{Part, Reader, Row, Timeline, negative, positive, read_oms, remarks};
 use crate::pipeline::run::stage::{Identity, Stage};
 use crate::pipeline::run::time_ids::{Side, add_embeds, time_ids};
-use crate::record::{Cancel, Caps};
+use crate::pipeline::run::watch::Watch;
+use crate::record::Caps;
 use crate::text::{Chunk, PromptSyntax, weigh_from_empty, weigh_restoring_mean};
 
 /// The prompts of a request.
@@ -159,13 +160,13 @@ impl TextPlan {
         &self,
         device: &Device,
         known: &mut KnownTexts,
-        cancel: &Cancel,
+        watch: &Watch,
         notes: &mut Vec<String>,
     ) -> Result<Encoded> {
         let runs = self.runs();
         for run in &runs {
             if !known.0.iter().any(|(known, _)| known == run) {
-                let states = run.encode(device, cancel, notes)?;
+                let states = run.encode(device, watch, notes)?;
                 known.0.push((run.clone(), states));
             }
         }
@@ -292,9 +293,9 @@ impl Run {
     }
 
     /// States of each chunk.
-    fn encode(&self, device: &Device, cancel: &Cancel, notes: &mut Vec<String>) -> Result<Vec<States>> {
+    fn encode(&self, device: &Device, watch: &Watch, notes: &mut Vec<String>) -> Result<Vec<States>> {
         let (encoder, rows) = (&self.reader.encoder, self.batch());
-        let mut network = self.stage().open(device, cancel)?;
+        let mut network = self.stage().open(device, watch)?;
         let mut all = Vec::new();
         for some in self.ids.chunks(rows) {
             // The last batch is filled with its last chunk.

@@ -15,7 +15,7 @@ fn demo() -> Pipeline {
 
 fn encode(pipeline: &Pipeline, request: &Request) -> Encoded {
     let plan = TextPlan::new(pipeline, request, (64, 64)).expect("weights are numbers");
-    plan.encode(pipeline.device(), &mut KnownTexts::default(), &Cancel::default(), &mut Vec::new())
+    plan.encode(pipeline.device(), &mut KnownTexts::default(), &Watch::default(), &mut Vec::new())
         .expect("the encoder runs")
 }
 
