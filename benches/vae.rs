@@ -8,21 +8,9 @@ mod support;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chiaro::gpu::{GpuBackend, GpuOptions, choose_adapter};
 use chiaro::models::{AutoencoderKl, AutoencoderKlConfig, names};
-use chiaro::pipeline::Precision;
-use chiaro::record::{Backend, ChainPlan, ChainProgram, DType, HostBackend, Products, Program, plan};
+use chiaro::record::{ChainPlan, ChainProgram, Program, plan};
 use chiaro::weights::{WeightFile, WeightType, Weights};
-
-fn backend(name: &str) -> chiaro::Result<Arc<dyn Backend>> {
-    if name == "cpu" {
-        let bf16 = support::precision() == Precision::Bf16;
-        return Ok(Arc::new(HostBackend::new(if bf16 { Products::Bf16 } else { Products::F32 })));
-    }
-    let adapter = choose_adapter(Some(name))?.ok_or_else(|| chiaro::Error::Device(format!("{name}: no adapter")))?;
-    let storage = if support::precision() == Precision::F16 { DType::F16 } else { DType::F32 };
-    Ok(Arc::new(GpuBackend::open(&adapter, storage, GpuOptions::default())?))
-}
 
 fn main() -> chiaro::Result<()> {
     let folder =
@@ -39,7 +27,7 @@ fn main() -> chiaro::Result<()> {
         (0..4 * latents * latents).map(|i| ((i as f32 * 12.9898).sin() * 43_758.547).fract()).collect();
     let inputs: [(&str, &[f32]); 1] = [(names::LATENTS, &input)];
     for name in support::devices() {
-        let backend = backend(&name)?;
+        let backend = support::backend(&name)?;
         let caps = backend.caps().clone();
         let recording = vae.record_decode(&caps, 1, latents, latents, false)?;
         let peak = plan(&recording)?.peak_bytes();

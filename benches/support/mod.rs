@@ -1,8 +1,11 @@
 //! What the benchmarks share: which devices, and how times are told.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use chiaro::gpu::{GpuBackend, GpuOptions, choose_adapter};
 use chiaro::pipeline::{Device, OmsSource, Pipeline, Precision, Source};
+use chiaro::record::{Backend, DType, HostBackend, Products};
 
 /// Devices from `CHIARO_BENCH_DEVICES` (names as `--device` takes them, separated by commas); the host executor alone without it.
 pub(crate) fn devices() -> Vec<String> {
@@ -20,6 +23,18 @@ pub(crate) fn precision() -> Precision {
         Ok(other) => panic!("CHIARO_BENCH_PRECISION={other}: expected f32, f16 or bf16"),
         Err(_) => Precision::Auto,
     }
+}
+
+/// A device by name, without a pipeline.
+#[allow(dead_code, reason = "not every benchmark runs networks alone")]
+pub(crate) fn backend(name: &str) -> chiaro::Result<Arc<dyn Backend>> {
+    if name == "cpu" {
+        let bf16 = precision() == Precision::Bf16;
+        return Ok(Arc::new(HostBackend::new(if bf16 { Products::Bf16 } else { Products::F32 })));
+    }
+    let adapter = choose_adapter(Some(name))?.ok_or_else(|| chiaro::Error::Device(format!("{name}: no adapter")))?;
+    let storage = if precision() == Precision::F16 { DType::F16 } else { DType::F32 };
+    Ok(Arc::new(GpuBackend::open(&adapter, storage, GpuOptions::default())?))
 }
 
 /// The model in `CHIARO_BENCH_MODEL`, or the demo model with its OMS module, on a device.

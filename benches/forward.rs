@@ -1,0 +1,47 @@
+//! A forward of a UNet or an OMS module alone, two rows of 77 tokens, on values that are like noise.
+//!
+//! `CHIARO_BENCH_UNET=FOLDER CHIARO_BENCH_SIZE=512 CHIARO_BENCH_RUNS=3 CHIARO_BENCH_DEVICES=cpu cargo bench --bench forward`, where the folder has the
+//! network's `config.json` and `diffusion_pytorch_model.safetensors`; the size is the picture's. `CHIARO_BENCH_PRECISION=bf16` multiplies so on the
+//! processor.
+
+mod support;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chiaro::models::{Unet, UnetConfig};
+use chiaro::record::{Role, plan};
+use chiaro::weights::{WeightFile, WeightType, Weights};
+
+fn main() -> chiaro::Result<()> {
+    let folder = std::env::var_os("CHIARO_BENCH_UNET").map_or_else(|| "assets/demo/model/unet".into(), PathBuf::from);
+    let config = folder.join("config.json");
+    let text = std::fs::read_to_string(&config).map_err(|e| chiaro::Error::io(&config, e))?;
+    let config = UnetConfig::from_json(&text, &config.display().to_string())?;
+    let file = WeightFile::open(folder.join("diffusion_pytorch_model.safetensors"))?;
+    let unet = Unet::load(config, &Weights::new(Arc::new(file), "unet", WeightType::Keep))?;
+    let (side, runs) = (support::setting("CHIARO_BENCH_SIZE", 256) / 8, support::setting("CHIARO_BENCH_RUNS", 3));
+    for name in support::devices() {
+        let backend = support::backend(&name)?;
+        let recording = unet.record(backend.caps(), 2, side, side, 77, false)?;
+        let peak = plan(&recording)?.peak_bytes();
+        let noise = |len: usize| (0..len).map(|i| ((i as f32 * 12.9898).sin() * 43_758.547).fract()).collect();
+        let inputs: Vec<(String, Vec<f32>)> = recording
+            .tensors
+            .iter()
+            .filter_map(|info| match &info.role {
+                Role::Input(name) => Some((name.clone(), noise(info.len))),
+                _ => None,
+            })
+            .collect();
+        let inputs: Vec<(&str, &[f32])> = inputs.iter().map(|(name, values)| (&**name, &**values)).collect();
+        let mut program = backend.compile(recording)?;
+        let mut result = Ok(());
+        let [least, median, most] = support::spread(support::time(runs, || {
+            result = program.run(&inputs).map(|_| ());
+        }));
+        result?;
+        println!("{name}: {median:.3} s a forward ({least:.3} to {most:.3}), peak {} MiB", peak >> 20);
+    }
+    Ok(())
+}
