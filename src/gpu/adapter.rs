@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::identity::Identity;
-use crate::record::{AdapterKind, Caps, DType, MatrixShape, Products};
+use crate::record::{AdapterKind, Caps, DType, MatrixShape, Products, Vendor};
 use crate::{Error, Remedy, Result};
 
 /// One way to reach one GPU.
@@ -248,6 +248,7 @@ pub(super) fn caps_of(raw: &wgpu::Adapter, kind: AdapterKind, features: wgpu::Fe
     Caps {
         name: info.name,
         kind,
+        vendor: Vendor::of(info.vendor),
         storage: DType::F32,
         products: Products::F32,
         shader_f16: features.contains(wgpu::Features::SHADER_F16),

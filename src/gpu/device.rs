@@ -98,7 +98,8 @@ impl Gpu {
         } else {
             (adapter.raw.features() & wanted, adapter.raw.limits())
         };
-        let caps = with_storage(&caps_of(&adapter.raw, adapter.kind, features, &limits), storage)?;
+        let caps = Caps { vendor: adapter.caps.vendor, ..caps_of(&adapter.raw, adapter.kind, features, &limits) };
+        let caps = with_storage(&caps, storage)?;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("chiaro"),
             required_features: features,

@@ -32,6 +32,27 @@ impl AdapterKind {
     }
 }
 
+/// Whose GPU it is, as far as kernels differ by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Vendor {
+    /// A hardware thread has 128 registers, each of one value for 8 lanes (16 from Xe2 on), whether the value has 16 bits or 32.
+    Intel,
+    /// Registers are shared by as many threads as they are enough for, and two values of 16 bits are multiplied at once.
+    #[default]
+    Other,
+}
+
+impl Vendor {
+    /// Of a PCI vendor's number.
+    pub const fn of(number: u32) -> Self {
+        match number {
+            0x8086 => Vendor::Intel,
+            _ => Vendor::Other,
+        }
+    }
+}
+
 /// A product that the lanes of a subgroup compute together: `[m, k] · [k, n] + [m, n]` (cooperative matrices).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MatrixShape {
@@ -61,6 +82,8 @@ pub struct Caps {
     pub name: String,
     /// What sort of adapter it is.
     pub kind: AdapterKind,
+    /// Whose it is.
+    pub vendor: Vendor,
     /// How activations are stored where f32 is not needed (`nn` says where it is). Accumulation is always f32.
     pub storage: DType,
     /// Operands of products on the host executor.
@@ -101,6 +124,7 @@ impl Caps {
         Caps {
             name: "webgpu defaults".into(),
             kind: AdapterKind::Virtual,
+            vendor: Vendor::Other,
             storage: DType::F32,
             products: Products::F32,
             shader_f16: false,
@@ -133,15 +157,44 @@ impl Caps {
         }
     }
 
+    /// Whether products of f16 values, added up in f16 in sums of four, may be and pay. Intel's compiler makes 2.3 instructions of one of them, for
+    /// pairs that it has to part, and 1.3 of one of f32 (`benches/offline`).
+    pub fn packs_f16(&self) -> bool {
+        self.packed_f16 && self.vendor != Vendor::Intel
+    }
+
     /// Rows, columns and depth of the cooperative matrices that kernels use: 16 (Vulkan's GPUs) before 8 (Metal, Mesa's
-    /// software driver), with f16 operands and f32 sums. `None` where there are none, or not what they come with.
+    /// software driver), with f16 operands and f32 sums. `None` where there are none, or not what they come with, and on GPUs of Intel's: their units
+    /// multiply 8×8×16 (Arc) or 8×16×16 (Xe2), which kernels cannot say, and Mesa's compiler dies of what is square.
     pub fn matrix_size(&self) -> Option<u32> {
-        let usable = self.shader_f16 && self.subgroups;
+        let usable = self.shader_f16 && self.subgroups && self.vendor != Vendor::Intel;
         [16, 8].into_iter().find(|&size| usable && self.matrices.contains(&MatrixShape::square(size)))
     }
 
     /// Whether recordings for these capabilities run on the host executor.
     pub fn is_host(&self) -> bool {
         self.kind == AdapterKind::Host
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intel_has_no_matrices_that_kernels_use_and_does_not_pack() {
+        let shape = |m, n, k| MatrixShape { m, n, k, ..MatrixShape::square(0) };
+        let half = Caps { shader_f16: true, subgroups: true, ..Caps::webgpu() };
+        let of = |vendor, matrices| Caps { vendor, matrices, ..half.clone() };
+        // What Arc, Xe2, and both together with what a later driver may list.
+        for listed in [vec![shape(8, 8, 16)], vec![shape(8, 16, 16)], vec![shape(8, 16, 16), MatrixShape::square(16)]] {
+            let intel = of(Vendor::of(0x8086), listed);
+            assert_eq!(intel.matrix_size(), None, "{intel:?}");
+            assert!(!intel.packs_f16());
+        }
+        let other = of(Vendor::of(0x1002), vec![MatrixShape::square(16)]);
+        assert_eq!(other.matrix_size(), Some(16));
+        assert!(other.packs_f16());
+        assert!(!Caps { packed_f16: false, ..other }.packs_f16());
     }
 }

@@ -38,7 +38,7 @@ mod workers;
 
 pub use backend::{Backend, Outputs, Program, Run};
 pub use cancel::Cancel;
-pub use caps::{AdapterKind, Caps, MatrixShape};
+pub use caps::{AdapterKind, Caps, MatrixShape, Vendor};
 pub use chain::{Band, Chain, ChainProgram, Part, Residual, Span};
 pub use chain_plan::{ChainPlan, PartPlan};
 pub(crate) use constant::decoded;

@@ -1,13 +1,13 @@
 //! The GPU that the tests run on.
 
 use chiaro::gpu::{AdapterInfo, GpuBackend, GpuOptions, adapters, choose_adapter};
-use chiaro::record::{AdapterKind, Caps, DType};
+use chiaro::record::{AdapterKind, Caps, DType, Vendor};
 
 use super::part;
 
 /// The adapter that `CHIARO_TEST_ADAPTER` names (a number or a part of a name), else the first hardware one, else the
-/// first of all. With `CHIARO_TEST_AS_GPU` a software adapter passes for a GPU, so that the kernels of GPUs are chosen; with
-/// `CHIARO_TEST_NO_MATRICES` it has no cooperative matrices, so that the next tier's are.
+/// first of all. With `CHIARO_TEST_AS_GPU` a software adapter passes for a GPU, so that the kernels of GPUs are chosen, with
+/// `CHIARO_TEST_AS_GPU=intel` for one of Intel's; with `CHIARO_TEST_NO_MATRICES` it has no cooperative matrices, so that the next tier's are.
 ///
 /// # Panics
 /// When there is none: a GPU test that is skipped looks like one that passed.
@@ -18,9 +18,12 @@ pub(crate) fn test_adapter() -> AdapterInfo {
         "no GPU driver was found; install the software one: apt-get install mesa-vulkan-drivers libvulkan1 \
          (Debian, Ubuntu), dnf install mesa-vulkan-drivers (Fedora), or set VK_DRIVER_FILES to the file of another",
     );
-    if std::env::var_os("CHIARO_TEST_AS_GPU").is_some() {
+    if let Some(vendor) = std::env::var_os("CHIARO_TEST_AS_GPU") {
         adapter.kind = AdapterKind::Integrated;
         adapter.caps.kind = AdapterKind::Integrated;
+        if vendor == "intel" {
+            adapter.caps.vendor = Vendor::Intel;
+        }
     }
     if std::env::var_os("CHIARO_TEST_NO_MATRICES").is_some() {
         adapter.caps.matrices.clear();
