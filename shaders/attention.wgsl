@@ -12,7 +12,9 @@
 // through the same tile as the keys. With QUERIES_STAY, DEPTH is the whole head and the queries are loaded once. With
 // OPERANDS_STAY, they pass in their own type, which is one. STEP vectors are loaded at once: two of f16 are 16 bytes. PACKED:
 // they are f16, and products with values, two at once in a lane, are f16 in sums of four. Scores have sums of f32: what
-// they are off by is an exponent's.
+// they are off by is an exponent's. WORDS: they are f16 and no more than copied as such, two a word, where a register that holds
+// 16 bits is no smaller than one of 32. APART: a parameter ends loops too, where they end anyway, so that a compiler that writes
+// their turns out does not load for several of them at once.
 // Preconditions: strides, offsets and head_dim = 4 * HEAD_QUADS are multiples of 4; STEP divides HEAD_QUADS and DEPTH; VALUE_KEYS
 // is a multiple of 4 * STEP that divides KEYS; keys is not 0.
 
@@ -32,9 +34,15 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
+//#if WORDS
+@group(0) @binding(1) var<storage, read> q: array<tile4>;             // [images, queries, q_stride / 4]
+@group(0) @binding(2) var<storage, read> k: array<tile4>;             // [images, keys, k_stride / 4]
+@group(0) @binding(3) var<storage, read> v: array<tile4>;             // [images, keys, v_stride / 4]
+//#else
 @group(0) @binding(1) var<storage, read> q: array<q4>;                // [images, queries, q_stride / 4]
 @group(0) @binding(2) var<storage, read> k: array<k4>;                // [images, keys, k_stride / 4]
 @group(0) @binding(3) var<storage, read> v: array<v4>;                // [images, keys, v_stride / 4]
+//#endif
 @group(0) @binding(4) var<storage, read_write> out: array<out4>;      // [images, queries, heads, HEAD_QUADS]
 
 const INVOCATIONS: u32 = ACROSS * DOWN;
@@ -52,7 +60,11 @@ const LOWEST: f32 = -1e30;
 //#if OPERANDS_STAY
 // The operands have one type and stay what they are: half the bytes where that is f16, which is what bounds the speed, and no
 // rounding, since the scores are scaled instead of q. Weights, from 0 to 1, are rounded to it.
+//#if WORDS
+alias tile4 = vec2<u32>;
+//#else
 alias tile4 = k4;
+//#endif
 //#else
 alias tile4 = vec4<f32>;
 //#endif
@@ -62,6 +74,31 @@ alias factor4 = vec4<f16>;
 alias factor4 = vec4<f32>;
 //#endif
 
+fn widen(stored: tile4) -> vec4<f32> {
+//#if WORDS
+    return vec4<f32>(unpack2x16float(stored.x), unpack2x16float(stored.y));
+//#else
+    return vec4<f32>(stored);
+//#endif
+}
+
+fn narrow(value: vec4<f32>) -> tile4 {
+//#if WORDS
+    return tile4(pack2x16float(value.xy), pack2x16float(value.zw));
+//#else
+    return tile4(value);
+//#endif
+}
+
+// As it is multiplied with values.
+fn factor(stored: tile4) -> factor4 {
+//#if PACKED
+    return stored;
+//#else
+    return widen(stored);
+//#endif
+}
+
 var<workgroup> query_tile: array<tile4, QUERIES * PITCH>;
 // Keys, then values. Key 4 a + b of the block stands in row b * ACROSS + a; values of STEP neighbouring keys stand side by side.
 var<workgroup> shared_tile: array<tile4, SHARED_QUADS>;
@@ -69,6 +106,15 @@ var<workgroup> shared_tile: array<tile4, SHARED_QUADS>;
 var<workgroup> weight_tile: array<tile4, QUERIES * WEIGHT_PITCH>;
 // One value per query of each invocation, to be reduced over ACROSS.
 var<workgroup> exchange: array<vec4<f32>, INVOCATIONS>;
+
+// The turns of a loop, which are no more than a head has channels.
+fn turns(count: u32) -> u32 {
+//#if APART
+    return min(count, params.head_dim);
+//#else
+    return count;
+//#endif
+}
 
 fn load_queries(image: u32, head: u32, first_query: u32, first_quad: u32, local: u32) {
     for (var i = local * STEP; i < QUERIES * DEPTH; i += INVOCATIONS * STEP) {
@@ -150,7 +196,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 //#endif
     for (var first_key = 0u; first_key < end; first_key += KEYS) {
         var scores: array<vec4<f32>, 4>;
-        for (var first_quad = 0u; first_quad < HEAD_QUADS; first_quad += DEPTH) {
+        for (var first_quad = 0u; first_quad < turns(HEAD_QUADS); first_quad += DEPTH) {
             workgroupBarrier();
 //#if QUERIES_STAY
 //#else
@@ -158,19 +204,19 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
 //#endif
             load_keys(image, head, first_key, first_quad, local);
             workgroupBarrier();
-            for (var first = 0u; first < DEPTH; first += STEP) {
-                for (var s = 0u; s < STEP; s++) {
+            for (var first = 0u; first < turns(DEPTH); first += STEP) {
+                for (var s = 0u; s < turns(STEP); s++) {
                     let i = first + s;
-                    let key_0 = vec4<f32>(shared_tile[across * PITCH + i]);
-                    let key_1 = vec4<f32>(shared_tile[(ACROSS + across) * PITCH + i]);
-                    let key_2 = vec4<f32>(shared_tile[(2u * ACROSS + across) * PITCH + i]);
-                    let key_3 = vec4<f32>(shared_tile[(3u * ACROSS + across) * PITCH + i]);
+                    let key_0 = widen(shared_tile[across * PITCH + i]);
+                    let key_1 = widen(shared_tile[(ACROSS + across) * PITCH + i]);
+                    let key_2 = widen(shared_tile[(2u * ACROSS + across) * PITCH + i]);
+                    let key_3 = widen(shared_tile[(3u * ACROSS + across) * PITCH + i]);
                     let x = vec4<f32>(key_0.x, key_1.x, key_2.x, key_3.x);
                     let y = vec4<f32>(key_0.y, key_1.y, key_2.y, key_3.y);
                     let z = vec4<f32>(key_0.z, key_1.z, key_2.z, key_3.z);
                     let w = vec4<f32>(key_0.w, key_1.w, key_2.w, key_3.w);
                     for (var r = 0u; r < 4u; r++) {
-                        let query = vec4<f32>(query_tile[(r * DOWN + down) * PITCH + i]);
+                        let query = widen(query_tile[(r * DOWN + down) * PITCH + i]);
                         scores[r] += query.x * x;
                         scores[r] += query.y * y;
                         scores[r] += query.z * z;
@@ -203,9 +249,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         maximum = new_maximum;
         weight_sum *= decay;
         for (var r = 0u; r < 4u; r++) {
-            let stored = tile4(exp2(scores[r] - maximum[r]));
+            let stored = narrow(exp2(scores[r] - maximum[r]));
             // What is added up is what multiplies the values: weights that were rounded still sum to 1.
-            let weights = vec4<f32>(stored);
+            let weights = widen(stored);
             weight_sum[r] += weights.x + weights.y + weights.z + weights.w;
             weight_tile[(r * DOWN + down) * WEIGHT_PITCH + across] = stored;
             for (var c = 0u; c < COLUMNS; c++) {
@@ -214,25 +260,25 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         }
 
         // The barrier above also freed the tile of the keys.
-        for (var part = 0u; part < KEYS; part += VALUE_KEYS) {
+        for (var part = 0u; part < 4u * turns(ACROSS); part += VALUE_KEYS) {
             if (part > 0u) {
                 workgroupBarrier();
             }
             load_values(image, head, first_key + part, local);
             workgroupBarrier();
-            for (var first = 0u; first < VALUE_KEYS / 4u; first += STEP) {
-                for (var s = 0u; s < STEP; s++) {
+            for (var first = 0u; first < turns(VALUE_KEYS / 4u); first += STEP) {
+                for (var s = 0u; s < turns(STEP); s++) {
                     let i = first + s;
                     var weights: array<factor4, 4>;
                     for (var r = 0u; r < 4u; r++) {
-                        weights[r] = factor4(weight_tile[(r * DOWN + down) * WEIGHT_PITCH + part / 4u + i]);
+                        weights[r] = factor(weight_tile[(r * DOWN + down) * WEIGHT_PITCH + part / 4u + i]);
                     }
                     for (var c = 0u; c < COLUMNS; c++) {
                         let quad = c * ACROSS + across;
-                        let value_0 = factor4(shared_tile[value_place(i, 0u, quad)]);
-                        let value_1 = factor4(shared_tile[value_place(i, 1u, quad)]);
-                        let value_2 = factor4(shared_tile[value_place(i, 2u, quad)]);
-                        let value_3 = factor4(shared_tile[value_place(i, 3u, quad)]);
+                        let value_0 = factor(shared_tile[value_place(i, 0u, quad)]);
+                        let value_1 = factor(shared_tile[value_place(i, 1u, quad)]);
+                        let value_2 = factor(shared_tile[value_place(i, 2u, quad)]);
+                        let value_3 = factor(shared_tile[value_place(i, 3u, quad)]);
                         for (var r = 0u; r < 4u; r++) {
 //#if PACKED
                             var short = weights[r].x * value_0;

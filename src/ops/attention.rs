@@ -9,7 +9,7 @@ use super::attention_coop::Matrices;
 use super::{expect, expect_quads, expect_view};
 use crate::ops::host::attention::host;
 use crate::ops::product::class::CHOSEN_FOR;
-use crate::record::{AdapterKind, BF16, Caps, DType, Kernel, Products, Recording, Tensor, Variant};
+use crate::record::{AdapterKind, BF16, Caps, DType, Kernel, Products, Recording, Tensor, Variant, Vendor};
 use crate::{Error, Remedy, Result};
 
 /// What an attention does.
@@ -71,7 +71,12 @@ pub fn attention(rec: &mut Recording, q: Tensor, k: Tensor, v: Tensor, attention
     }
     if one_type && matches!(way, Way::Tiled(_)) {
         variant.flags.push("OPERANDS_STAY");
-        variant.flags.extend((rec.dtype(q) == DType::F16 && rec.caps.packed_f16).then_some("PACKED"));
+        if rec.dtype(q) == DType::F16 {
+            variant.flags.push(if rec.caps.packs_f16() { "PACKED" } else { "WORDS" });
+        }
+    }
+    if matches!(way, Way::Tiled(_)) && rec.caps.vendor == Vendor::Intel {
+        variant.flags.push("APART");
     }
     let params = Params {
         queries: queries as u32,
