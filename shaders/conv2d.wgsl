@@ -28,7 +28,11 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
+//#if WORDS
+@group(0) @binding(1) var<storage, read> x: array<vec2<u32>>;         // [images, height, width, channels / 4]
+//#else
 @group(0) @binding(1) var<storage, read> x: array<x4>;                // [images, height, width, channels / 4]
+//#endif
 @group(0) @binding(2) var<storage, read> weight: array<weight4>;      // [columns, kernel, kernel, channels / 4]
 //#if BIAS
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;      // [columns / 4]

@@ -19,7 +19,11 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
+//#if WORDS
+@group(0) @binding(1) var<storage, read> x: array<vec2<u32>>;         // [rows, x_stride / 4]
+//#else
 @group(0) @binding(1) var<storage, read> x: array<x4>;                // [rows, x_stride / 4]
+//#endif
 @group(0) @binding(2) var<storage, read> weight: array<weight4>;      // [columns, inner / 4]
 //#if BIAS
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;      // [columns / 4]

@@ -13,7 +13,7 @@ pub enum Tier {
     Single,
     /// 16-bit types in shaders (`SHADER_F16`): activations and weights in f16, sums in f32.
     Half,
-    /// Products of f16 values two at once, in sums of four. Only GPUs take them.
+    /// Products of f16 values two at once, in sums of four. Only GPUs take them, and not Intel's.
     Packed,
     /// Subgroup operations.
     Subgroups,

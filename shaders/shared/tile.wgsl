@@ -7,6 +7,8 @@
 // banks. SLICES groups of invocations, each with tiles of its own, take a part of k each and are added up at the end: what keeps a GPU busy
 // with few results. Rows and columns past the end are computed from the last one and not stored; past the end of a run x is zero. WHOLE:
 // every run is whole steps. PACKED: x and weights lie in workgroup memory as f16, eight in a unit of 16 bytes, and are multiplied as f16, in sums of four.
+// WORDS: x is f16 and waits for its step as it is stored, two values a word. APART: a parameter ends the units of a step too, where they end anyway, so
+// that a compiler that writes them out does not load for several of them at once.
 
 //#include "shared/epilogue.wgsl"
 //#include "shared/run.wgsl"
@@ -70,9 +72,21 @@ fn dot_unit(v: Unit, w: Unit) -> f32 {
 }
 //#endif
 
+//#if WORDS
+alias stored4 = vec2<u32>;
+fn unpack_x(stored: stored4) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(stored.x), unpack2x16float(stored.y));
+}
+//#else
+alias stored4 = x4;
+fn unpack_x(stored: stored4) -> vec4<f32> {
+    return vec4<f32>(stored);
+}
+//#endif
+
 // What an invocation brings to workgroup memory, as it is stored.
 struct Fetched {
-    x: array<x4, 2u * ROWS_LOADED>,
+    x: array<stored4, 2u * ROWS_LOADED>,
     inside: array<bool, ROWS_LOADED>,
     weight: array<StoredPair, COLUMNS_LOADED>,
 }
@@ -157,15 +171,15 @@ fn main(
         let valid = select(0u, loaded, first_step + step < all_steps);
         for (var i = 0u; i < ROWS_LOADED; i++) {
             let place = (x_first + loaded_row + i * ROW_STEP) * PITCH + loaded_quad / UNIT_QUADS;
-            var values: array<x4, 2>;
+            var values: array<stored4, 2>;
             for (var side = 0u; side < 2u; side++) {
-                values[side] = select(x4(), fetched.x[2u * i + side], fetched.inside[i] && side < valid);
+                values[side] = select(stored4(), fetched.x[2u * i + side], fetched.inside[i] && side < valid);
             }
 //#if PACKED
             x_tile[place] = Unit(values[0], values[1]);
 //#else
-            x_tile[place] = Unit(values[0]);
-            x_tile[place + 1u] = Unit(values[1]);
+            x_tile[place] = unpack_x(values[0]);
+            x_tile[place + 1u] = unpack_x(values[1]);
 //#endif
         }
         for (var i = 0u; i < COLUMNS_LOADED; i++) {
@@ -190,7 +204,12 @@ fn main(
             }
         }
         fetched = fetch(firsts, columns, run * quads, quad, loaded_quad);
+//#if APART
+        // Columns are at least 4.
+        for (var k = 0u; k < min(UNITS, params.columns); k++) {
+//#else
         for (var k = 0u; k < UNITS; k++) {
+//#endif
             var w: array<Unit, THREAD_N>;
             for (var j = 0u; j < THREAD_N; j++) {
                 w[j] = weight_tile[(weight_first + across + j % 4u * (TILE_N / 4u) + j / 4u * ACROSS) * PITCH + k];

@@ -12,7 +12,7 @@ use super::probes::{self, Answer};
 use super::report::{Examination, Progress, TierReport, Verdict};
 use crate::gpu::{AdapterInfo, GpuBackend, GpuOptions, tier_of};
 use crate::pipeline::{Device, Event, OmsRequest, OmsSource, Pipeline, Precision, Request, Source};
-use crate::record::{AdapterKind, Backend, Caps, DType, HostBackend, Recording};
+use crate::record::{AdapterKind, Backend, Caps, DType, HostBackend, Recording, Vendor};
 use crate::{Error, Result, Tier, Tiers};
 
 /// How far an f32 result may lie from the host's, relative to the largest one: both round sums of up to 3,000 terms.
@@ -126,6 +126,7 @@ fn absence(adapter: &AdapterInfo, tier: Tier, usable: &Tiers) -> Option<String> 
     let missing = tier.needs().iter().find(|&&needed| !usable.has(needed));
     match tier {
         _ if !offered => Some("the adapter has none".into()),
+        Tier::Packed if caps.vendor == Vendor::Intel => Some("no kernel for GPUs of Intel's uses it".into()),
         Tier::Packed | Tier::Matrices if software => Some("no kernel for software adapters uses it".into()),
         _ => missing.map(|needed| format!("needs {needed}")),
     }

@@ -68,7 +68,7 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
         Shape { n, h: (seen_h + padding - kernel) / stride + 1, w: (seen_w + padding - kernel) / stride + 1, c: c_out };
     let out = epilogue.tensor(rec, shape);
     let product = Product::choose(rec, "conv2d", x, weight, Extents::of(shape, kernel * kernel, c));
-    let mut variant = product.variant(rec, weight);
+    let mut variant = product.variant(rec, x, weight);
     if upsample_to.is_some() {
         variant.flags.push("UPSAMPLE");
     }

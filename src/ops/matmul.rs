@@ -37,7 +37,7 @@ pub fn matmul(rec: &mut Recording, x: Tensor, weight: Tensor, epilogue: Epilogue
     let shape = Shape { c: columns, ..x.shape };
     let rows = x.shape.rows();
     let product = Product::choose(rec, "matmul", x, weight, Extents::of(shape, 1, inner));
-    let mut variant = product.variant(rec, weight);
+    let mut variant = product.variant(rec, x, weight);
     variant.flags.extend((rec.caps.products == Products::Bf16).then_some(BF16));
     let mut reads = vec![("x", x), ("weight", weight)];
     epilogue.bind("matmul", shape, &mut variant, &mut reads)?;

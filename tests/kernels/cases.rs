@@ -5,7 +5,7 @@ use chiaro::ops::{
     Activation, Attention, Conv2d, Epilogue, GroupNorm, Scales, add_scaled, attention, concat, conv2d, elementwise,
     group_norm, group_norm_by, layer_norm, match_tokens, matmul, merge_tokens, unmerge_tokens,
 };
-use chiaro::record::{AdapterKind, Caps, Constant, DType, MatrixShape, Recording, Shape, Tensor};
+use chiaro::record::{AdapterKind, Caps, Constant, DType, MatrixShape, Recording, Shape, Tensor, Vendor};
 
 const ACTIVATIONS: [Activation; 6] = [
     Activation::None,
@@ -53,6 +53,15 @@ pub(super) fn all_caps() -> Vec<Caps> {
     let (eight, four) = (software(&large, 8), software(&large_f32, 4));
     // What is left where a driver gets a tier wrong.
     let sums_in_f32 = Caps { name: "large limits, sums in f32".into(), packed_f16: false, ..large.clone() };
+    // Arc, and what a host's device leaves of it.
+    let intel = Caps { name: "Intel".into(), vendor: Vendor::Intel, subgroup_size: (8, 32), ..large.clone() };
+    let intel_f32 = Caps { name: "Intel, f32".into(), storage: DType::F32, ..intel.clone() };
+    let intel_small = Caps {
+        name: "Intel, small limits".into(),
+        max_workgroup_bytes: 16 << 10,
+        max_invocations: 256,
+        ..intel.clone()
+    };
     let without_subgroups = Caps {
         name: "in software, without subgroups".into(),
         subgroups: false,
@@ -60,6 +69,7 @@ pub(super) fn all_caps() -> Vec<Caps> {
         ..eight.clone()
     };
     let mut all = vec![webgpu, native_f16, f16_storage, large, large_f32, eight, four, sums_in_f32, without_subgroups];
+    all.extend([intel, intel_f32, intel_small]);
     all.extend(coop);
     all
 }

@@ -66,7 +66,10 @@ fn check_types(module: &Module, dispatch: &Dispatch) -> Result<(), String> {
             return Err(format!("{name} is no array"));
         };
         let scalar = module.types[base].inner.scalar().ok_or(format!("{name} has no numbers"))?;
-        if scalar.kind != ScalarKind::Float || usize::from(scalar.width) != dtype.bytes(1) {
+        // Of words that hold two values each.
+        let words = ["q", "k", "v", "x"].contains(&name) && dispatch.variant.has("WORDS") && dtype == DType::F16;
+        let expected = if words { (ScalarKind::Uint, 4) } else { (ScalarKind::Float, dtype.bytes(1)) };
+        if (scalar.kind, usize::from(scalar.width)) != expected {
             return Err(format!("{name} is declared as {scalar:?}, the tensor is {dtype:?}"));
         }
     }

@@ -7,7 +7,7 @@ pub(super) mod tuning;
 use crate::ops::product::class::Extents;
 use crate::ops::product::class::ProductClass;
 use crate::ops::product::coop::Coop;
-use crate::record::{AdapterKind, Caps, DType, Layout, Recording, Tensor, Variant};
+use crate::record::{AdapterKind, Caps, DType, Layout, Recording, Tensor, Variant, Vendor};
 
 /// One way of computing a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Product {
     /// storage allows and f32 does not.
     fn packs(caps: &Caps, class: &ProductClass) -> bool {
         let is_half = caps.storage == DType::F16 && caps.shader_f16 && class.x == DType::F16;
-        is_half && caps.packed_f16 && class.weight != DType::F32
+        is_half && caps.packs_f16() && class.weight != DType::F32
     }
 
     /// All ways that a device has for a product, the reasoned one first. Software adapters differ in rows alone: a weight lies in panels that every
@@ -150,12 +150,14 @@ impl Product {
     }
 
     /// The variant for operands of these types; settles the weight's layout.
-    pub(in crate::ops) fn variant(self, rec: &mut Recording, weight: Tensor) -> Variant {
+    pub(in crate::ops) fn variant(self, rec: &mut Recording, x: Tensor, weight: Tensor) -> Variant {
         let mut variant = Variant::default();
         match self {
             Product::Tiled { tile: [m, n], thread: [rows, columns], slices, whole, packed } => {
                 variant.flags.extend(packed.then_some("PACKED"));
                 variant.flags.extend(whole.then_some("WHOLE"));
+                variant.flags.extend((self.waits_in_words(rec) && rec.dtype(x) == DType::F16).then_some("WORDS"));
+                variant.flags.extend((rec.caps.vendor == Vendor::Intel && !packed).then_some("APART"));
                 variant.constants.extend([("TILE_M", m), ("TILE_N", n), ("THREAD_M", rows), ("THREAD_N", columns)]);
                 variant.constants.push(("SLICES", slices));
             }
@@ -176,10 +178,15 @@ impl Product {
         variant
     }
 
+    /// Whether f16 values wait for their step two a word: where a register of 16 bits is as large as one of 32.
+    fn waits_in_words(self, rec: &Recording) -> bool {
+        rec.caps.vendor == Vendor::Intel && matches!(self, Product::Tiled { packed: false, .. })
+    }
+
     /// The flags for a weight's element type: half-precision weights and blocks need no device feature, they are unpacked by
     /// bits where shaders have no 16-bit type, and where loads cost more than arithmetic.
     fn weight_flags(self, rec: &Recording, weight: Tensor) -> &'static [&'static str] {
-        let typed = rec.caps.shader_f16 && !matches!(self, Product::Direct { .. });
+        let typed = rec.caps.shader_f16 && !matches!(self, Product::Direct { .. }) && !self.waits_in_words(rec);
         match (rec.dtype(weight), typed) {
             (DType::F32, _) => &[],
             (DType::F16, true) => &["WEIGHT_F16"],
