@@ -27,7 +27,7 @@ const LIMITS: [(&[&str], f64); 5] = [
 
 /// Why a kernel has scratch accesses in loops: a part of the driver's version, words of its label, how many there are at most in inner loops and in all,
 /// and the reason.
-const SCRATCH: [(&str, &[&str], [usize; 2], &str); 3] = [
+const SCRATCH: [(&str, &[&str], [usize; 2], &str); 4] = [
     (
         "Mesa",
         &["attention", " APART "],
@@ -41,6 +41,12 @@ const SCRATCH: [(&str, &[&str], [usize; 2], &str); 3] = [
         [9, 18],
         "Nine where eight vectors of the head are copied, in 967 instructions for 512 multiply-adds, nine once for a block of keys. With 32 sums there are \
          none, and 2.6 instructions a multiply-add in place of 1.9.",
+    ),
+    (
+        "Mesa 25.0",
+        &["attention f16", " WORDS APART HEAD_QUADS 40 ACROSS 10 DOWN 8 DEPTH 40 "],
+        [2, 10],
+        "As of other heads; two where keys and values are copied. Mesa 26 has none in inner loops.",
     ),
     (
         "Mesa 25.0",
