@@ -19,6 +19,8 @@ mod kept;
 mod kernel;
 mod lines;
 mod map;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod panels;
 mod picture;
 mod plan;

@@ -1,7 +1,11 @@
 //! How the host executor multiplies: in single precision, or with operands of 16 bits.
 
+#[cfg(not(target_arch = "aarch64"))]
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+
+#[cfg(target_arch = "aarch64")]
+use super::neon::widen_neon;
 
 /// The operands of products, convolutions and attention on the host executor; sums are f32. GPUs go by [`Caps::storage`](super::Caps::storage).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -130,6 +134,9 @@ pub(crate) fn widen(values: &[f16], out: &mut [f32]) {
         // SAFETY: as above.
         return unsafe { widen_avx(values, out) };
     }
+    #[cfg(target_arch = "aarch64")]
+    widen_neon(values, out);
+    #[cfg(not(target_arch = "aarch64"))]
     values.convert_to_f32_slice(out);
 }
 

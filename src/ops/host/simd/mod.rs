@@ -2,6 +2,8 @@
 
 mod block;
 mod half_tile;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod tile;
 
 pub(in crate::ops) use block::{Block, Shared};
@@ -12,10 +14,12 @@ use std::sync::LazyLock;
 
 /// A set of vector instructions. Each is chosen at run time; results differ between sets in the rounding of products alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other processors have the first alone"))]
+#[allow(dead_code, reason = "no processor has all")]
 pub(in crate::ops) enum Level {
-    /// What the target always has (SSE2, NEON).
+    /// What the compiler makes of plain loops for every processor of the target.
     Portable,
+    /// NEON, which every AArch64 has.
+    Neon,
     /// AVX2, FMA and F16C.
     Avx2,
     /// AVX-512 F.
@@ -31,8 +35,10 @@ impl Level {
 
     /// The sets that this processor has, the best one last.
     pub(in crate::ops) fn available() -> Vec<Level> {
-        #[allow(unused_mut, reason = "only x86-64 has more than one")]
+        #[allow(unused_mut, reason = "some targets have only one")]
         let mut levels = vec![Level::Portable];
+        #[cfg(target_arch = "aarch64")]
+        levels.push(Level::Neon);
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
@@ -70,7 +76,7 @@ macro_rules! wide {
                     $crate::ops::host::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     $crate::ops::host::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::ops::host::simd::Level::Portable => {}
+                    _ => {}
                 }
             }
             body($($arg),*)

@@ -3,6 +3,8 @@
 //! One value of the rows is spread over a register and multiplied with the panel's registers, position after position (the
 //! outer-product kernel of Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication", section 6).
 
+#[cfg(target_arch = "aarch64")]
+use super::neon::neon;
 use super::{Block, Level};
 use crate::record::{HostWeight, PanelValues, widen};
 
@@ -34,7 +36,7 @@ pub(in crate::ops) fn tiles(level: Level, x: Operand<'_>, panel: &[f32], depth: 
     }
     let together = match level {
         Level::Avx512 => 12,
-        Level::Avx2 => 6,
+        Level::Avx2 | Level::Neon => 6,
         Level::Portable => 4,
     };
     for first in (0..rows).step_by(together) {
@@ -54,13 +56,13 @@ pub(in crate::ops) fn tiles(level: Level, x: Operand<'_>, panel: &[f32], depth: 
 }
 
 #[derive(Clone, Copy)]
-struct Tile {
-    panel: *const f32,
-    depth: usize,
-    out: *mut f32,
-    stride: usize,
-    columns: usize,
-    add: bool,
+pub(super) struct Tile {
+    pub(super) panel: *const f32,
+    pub(super) depth: usize,
+    pub(super) out: *mut f32,
+    pub(super) stride: usize,
+    pub(super) columns: usize,
+    pub(super) add: bool,
 }
 
 /// Calls a function that is generic over the number of rows.
@@ -89,6 +91,8 @@ impl Tile {
                 Level::Avx512 => by_rows!(rows, avx512, STEP, (self, x, next), 1 2 3 4 5 6 7 8 9 10 11 12),
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => by_rows!(rows, avx2, STEP, (self, x, next), 1 2 3 4 5 6),
+                #[cfg(target_arch = "aarch64")]
+                Level::Neon => by_rows!(rows, neon, STEP, (self, x, next), 1 2 3 4 5 6),
                 _ => by_rows!(rows, portable, STEP, (self, x, next), 1 2 3 4),
             }
         }
@@ -170,7 +174,7 @@ unsafe fn avx2<const ROWS: usize, const STEP: usize>(tile: Tile, x: *const f32, 
 }
 
 #[inline(always)]
-fn store(out: &mut [f32], values: &[f32], add: bool) {
+pub(super) fn store(out: &mut [f32], values: &[f32], add: bool) {
     if add {
         out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
     } else {
@@ -181,8 +185,7 @@ fn store(out: &mut [f32], values: &[f32], add: bool) {
 /// # Safety
 /// As [`Tile::run`].
 unsafe fn portable<const ROWS: usize, const STEP: usize>(tile: Tile, x: *const f32, next: usize) {
-    // As many sums as registers hold.
-    const WIDTH: usize = if cfg!(target_arch = "aarch64") { 16 } else { 8 };
+    const WIDTH: usize = 8;
     let Tile { panel, depth, out, stride, columns, add } = tile;
     for first in (0..columns).step_by(WIDTH) {
         let width = WIDTH.min(columns - first);
@@ -194,11 +197,7 @@ unsafe fn portable<const ROWS: usize, const STEP: usize>(tile: Tile, x: *const f
                 // SAFETY: the caller's: `x` has `depth` positions of all rows.
                 let value = unsafe { *x.add(row * STEP + k * next) };
                 for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = if cfg!(target_arch = "aarch64") {
-                        value.mul_add(*weight, *sum)
-                    } else {
-                        *sum + value * weight
-                    };
+                    *sum += value * weight;
                 }
             }
         }
