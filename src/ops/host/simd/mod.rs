@@ -2,6 +2,7 @@
 
 mod block;
 mod half_tile;
+mod half_wide;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod tile;
