@@ -92,7 +92,7 @@ pub fn conv2d(rec: &mut Recording, x: Tensor, weight: Tensor, geometry: Conv2d, 
     };
     // Where matrices are multiplied at once, fewer products do not repay the transforms.
     let transformed = || params.images().is_some_and(|images| winograd::pays(&images, c_out));
-    if rec.caps.products == Products::Bf16 && (Bf16::detect() == Bf16::Amx || !transformed()) {
+    if rec.caps.products == Products::Bf16 && (Bf16::detect().outdoes_transforms() || !transformed()) {
         variant.flags.push(BF16);
     }
     let flops = 2 * shape.len() as u64 * (kernel * kernel * c) as u64;

@@ -159,7 +159,7 @@ pub const JOB: &[Field] = &[
         "device.precision",
         Kind::OneOf(&["auto", "f16", "bf16", "f32"]),
         "Storage of activations; auto takes f16 where the device has it and redoes a stage in f32 if it overflows. bf16, of processors that \
-         multiply so (AVX-512 BF16, AMX): operands of products are rounded to it, all else stays f32",
+         multiply so (AVX-512 BF16, AMX, FEAT_BF16) and refused by others: operands of products are rounded to it, all else stays f32",
     )
     .option("precision", "PRECISION")
     .default("auto"),

@@ -1,11 +1,13 @@
 //! How the host executor multiplies: in single precision, or with operands of 16 bits.
 
+use std::sync::LazyLock;
+
 #[cfg(not(target_arch = "aarch64"))]
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 #[cfg(target_arch = "aarch64")]
-use super::neon::widen_neon;
+use super::neon::{narrow_neon, widen_neon};
 
 /// The operands of products, convolutions and attention on the host executor; sums are f32. GPUs go by [`Caps::storage`](super::Caps::storage).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -20,10 +22,12 @@ pub enum Products {
 
 /// What this processor multiplies bf16 with, the best last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other processors have the first alone"))]
+#[allow(dead_code, reason = "no processor has all")]
 pub(crate) enum Bf16 {
     /// Single precision, of operands that are widened.
     Widened,
+    /// AArch64's FEAT_BF16: products of matrices of 2 rows.
+    Mmla,
     /// AVX-512 BF16: sums of two products a lane.
     Avx512,
     /// AMX: products of matrices of 16 rows.
@@ -33,24 +37,35 @@ pub(crate) enum Bf16 {
 impl Bf16 {
     /// The best that there is.
     pub(crate) fn detect() -> Self {
-        static FOUND: std::sync::LazyLock<Bf16> = std::sync::LazyLock::new(Bf16::look);
+        static FOUND: LazyLock<Bf16> = LazyLock::new(|| Bf16::available().last().copied().unwrap_or(Bf16::Widened));
         *FOUND
     }
 
-    #[cfg(target_arch = "x86_64")]
-    fn look() -> Self {
-        use std::arch::is_x86_feature_detected as has;
-        let wide = has!("avx512f") && has!("avx512vl") && has!("avx512dq") && has!("avx512bw");
-        match wide && has!("avx512bf16") {
-            true if amx() => Bf16::Amx,
-            true => Bf16::Avx512,
-            false => Bf16::Widened,
+    /// All that there are, the best last.
+    pub(crate) fn available() -> Vec<Self> {
+        #[allow(unused_mut, reason = "some targets have only one")]
+        let mut found = vec![Bf16::Widened];
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("bf16") {
+            found.push(Bf16::Mmla);
         }
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let wide = has!("avx512f") && has!("avx512vl") && has!("avx512dq") && has!("avx512bw");
+            if wide && has!("avx512bf16") {
+                found.push(Bf16::Avx512);
+                if amx() {
+                    found.push(Bf16::Amx);
+                }
+            }
+        }
+        found
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
-    fn look() -> Self {
-        Bf16::Widened
+    /// Whether it multiplies more than 2.25 times as fast as f32, so that fewer products do not repay Winograd's transforms.
+    pub(crate) fn outdoes_transforms(self) -> bool {
+        matches!(self, Bf16::Mmla | Bf16::Amx)
     }
 }
 
@@ -91,6 +106,15 @@ pub(crate) fn narrow(values: &[f32], out: &mut [bf16]) {
         // SAFETY: the processor has the instructions, and both slices have one length.
         return unsafe { narrow_avx512(values, out) };
     }
+    #[cfg(target_arch = "aarch64")]
+    if Bf16::detect() != Bf16::Widened {
+        // SAFETY: as above.
+        return unsafe { narrow_neon(values, out) };
+    }
+    narrow_portable(values, out);
+}
+
+pub(super) fn narrow_portable(values: &[f32], out: &mut [bf16]) {
     for (out, value) in out.iter_mut().zip(values) {
         *out = bf16::from_f32(*value);
     }
@@ -164,6 +188,14 @@ widen_by!(widen_avx512, "avx512f", 16, _mm256_loadu_si256, _mm512_cvtph_ps, _mm5
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Where somebody knows what there is (`tests/arm`).
+    #[test]
+    fn what_is_there_is_found() {
+        if let Ok(expected) = std::env::var("CHIARO_TEST_BF16") {
+            assert_eq!(format!("{:?}", Bf16::detect()), expected);
+        }
+    }
 
     #[test]
     fn halves_are_widened_as_they_are() {

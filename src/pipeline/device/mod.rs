@@ -46,8 +46,8 @@ pub enum Precision {
     /// f16, or an error.
     F16,
     /// Operands of products in bf16 on the processor, with sums and all else in f32; an error on GPUs, and where the processor has no instructions
-    /// for it (AVX-512 BF16, AMX). On Linux the process then asks for AMX's tiles once, after which signal stacks that the program sets up need room
-    /// for them, 8 KiB more (`AT_MINSIGSTKSZ` tells).
+    /// for it (AVX-512 BF16, AMX; AArch64's FEAT_BF16). On Linux the process then asks for AMX's tiles once, after which signal stacks that the
+    /// program sets up need room for them, 8 KiB more (`AT_MINSIGSTKSZ` tells).
     Bf16,
     /// f32.
     F32,
@@ -97,7 +97,7 @@ impl Device {
             Precision::Bf16 if backend.caps().products == Products::Bf16 => DType::F32,
             Precision::Bf16 => {
                 let caps = backend.caps();
-                let message = format!("bf16: {} has no products of it (AVX-512 BF16, AMX)", caps.name);
+                let message = format!("bf16: {} has no products of it (AVX-512 BF16, AMX, FEAT_BF16)", caps.name);
                 let processor = (!caps.is_host() && Products::has_bf16()).then_some(Remedy::Processor);
                 let others = [Remedy::AutomaticPrecision, Remedy::SinglePrecision];
                 return Err(Error::request("device.precision", message).advise(processor.into_iter().chain(others)));

@@ -4,6 +4,8 @@
 
 use half::bf16;
 
+#[cfg(target_arch = "aarch64")]
+use super::half_neon::{SIDE, bfmmla};
 use super::half_wide::widened;
 use super::{Block, Level};
 use crate::record::{Bf16, HostWeight};
@@ -42,6 +44,16 @@ pub(in crate::ops) fn half_tiles(
             for first in (0..rows).step_by(12) {
                 // SAFETY: as above; the rows are the block's.
                 unsafe { tile.rows(out, first, 12.min(rows - first)) };
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        Bf16::Mmla => {
+            let stride = out.stride();
+            for first in (0..rows).step_by(SIDE) {
+                let (x, rows) = (tile.x.wrapping_add(first * pitch), SIDE.min(rows - first));
+                let out = out.start().wrapping_add(first * stride);
+                // SAFETY: as above; the rows are the block's, and of `x` whole blocks are there.
+                unsafe { bfmmla(tile, x, out, stride, columns, rows) };
             }
         }
         _ => widened(Level::detect(), tile, x, panel, out),
@@ -286,8 +298,7 @@ mod tests {
     /// Every level, number of rows and columns, over what is there and added to it.
     #[test]
     fn tiles_of_every_size_are_the_products() {
-        let levels = [Bf16::Widened, Bf16::Avx512, Bf16::Amx].into_iter().filter(|level| *level <= Bf16::detect());
-        for level in levels {
+        for level in Bf16::available() {
             for (rows, depth) in
                 (1..=34usize).flat_map(|rows| [0, 32, 96].map(|depth| (rows, depth))).chain([(77, 512)])
             {

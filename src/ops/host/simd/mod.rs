@@ -1,6 +1,8 @@
 //! Vector arithmetic of the host: which instructions this processor has, and loops compiled for each set.
 
 mod block;
+#[cfg(target_arch = "aarch64")]
+mod half_neon;
 mod half_tile;
 mod half_wide;
 #[cfg(target_arch = "aarch64")]
