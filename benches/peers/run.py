@@ -10,7 +10,7 @@ Ratios are to chiaro's row in the same precision. Needs torch, diffusers, safete
 another wheel of the same module: install `cyllama-vulkan` in a second environment and name its interpreter. On a CUDA machine torch runs
 there, in f16. Whether results are right is for the goldens to say; the benches here compare executors before they print.
 """
-import argparse, functools, importlib.util, json, os, re, shutil, statistics, subprocess, sys, tempfile
+import argparse, functools, importlib.util, json, os, re, shutil, statistics, subprocess, sys, tempfile, traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,6 +170,22 @@ def make(work, model):
     """A model folder and, of SD 1.5, the same weights as one file, in f16. Of the others the UNet alone."""
     if (work / "made").exists():
         return
+    # In a process of its own: what this one has resident counts as the most that its children had.
+    child = os.fork()
+    if child:
+        if os.waitpid(child, 0)[1]:
+            raise SystemExit(f"{model} could not be made")
+        return
+    status = 1
+    try:
+        write(work, model)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    os._exit(status)
+
+
+def write(work, model):
     import torch
     full = full_size()
     if model == "sd15":
