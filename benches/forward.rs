@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chiaro::models::{Unet, UnetConfig};
-use chiaro::record::{Role, plan};
+use chiaro::record::plan;
 use chiaro::weights::{WeightFile, WeightType, Weights};
 
 fn main() -> chiaro::Result<()> {
@@ -25,15 +25,8 @@ fn main() -> chiaro::Result<()> {
         let backend = support::backend(&name)?;
         let recording = unet.record(backend.caps(), 2, side, side, 77, false)?;
         let peak = plan(&recording)?.peak_bytes();
-        let noise = |len: usize| (0..len).map(|i| ((i as f32 * 12.9898).sin() * 43_758.547).fract()).collect();
-        let inputs: Vec<(String, Vec<f32>)> = recording
-            .tensors
-            .iter()
-            .filter_map(|info| match &info.role {
-                Role::Input(name) => Some((name.clone(), noise(info.len))),
-                _ => None,
-            })
-            .collect();
+        let inputs: Vec<(String, Vec<f32>)> =
+            recording.inputs().map(|(name, len)| (name.to_owned(), support::noise(len))).collect();
         let inputs: Vec<(&str, &[f32])> = inputs.iter().map(|(name, values)| (&**name, &**values)).collect();
         let mut program = backend.compile(recording)?;
         let mut result = Ok(());

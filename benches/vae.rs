@@ -23,8 +23,7 @@ fn main() -> chiaro::Result<()> {
     let vae = Arc::new(AutoencoderKl::load(config, &Weights::new(Arc::new(file), "vae", WeightType::Keep))?);
     let (side, runs) = (support::setting("CHIARO_BENCH_SIZE", 128), support::setting("CHIARO_BENCH_RUNS", 3));
     let latents = side / vae.config().pixels_per_latent();
-    let input: Vec<f32> =
-        (0..4 * latents * latents).map(|i| ((i as f32 * 12.9898).sin() * 43_758.547).fract()).collect();
+    let input = support::noise(4 * latents * latents);
     let inputs: [(&str, &[f32]); 1] = [(names::LATENTS, &input)];
     for name in support::devices() {
         let backend = support::backend(&name)?;

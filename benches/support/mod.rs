@@ -50,6 +50,12 @@ pub(crate) fn pipeline(device: &str) -> chiaro::Result<Pipeline> {
     }
 }
 
+/// Values from -1 to 1 that are like noise, the same at each call.
+#[allow(dead_code, reason = "not every benchmark runs networks alone")]
+pub(crate) fn noise(len: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i as f32 * 12.9898).sin() * 43_758.547).fract()).collect()
+}
+
 /// A number from the environment.
 #[allow(dead_code, reason = "not every benchmark has settings")]
 pub(crate) fn setting(name: &str, default: usize) -> usize {

@@ -6,7 +6,7 @@ use crate::ops::{
     Activation, Attention, Conv2d, Epilogue, GroupNorm, Scales, add_scaled, attention, concat, conv2d, elementwise,
     group_norm, group_norm_by, layer_norm, match_tokens, matmul, merge_tokens, unmerge_tokens,
 };
-use crate::record::{Caps, Constant, DType, Recording, Role, Shape, Tensor};
+use crate::record::{Caps, Constant, DType, Recording, Shape, Tensor};
 
 /// One network of a few operations.
 pub(super) struct Case {
@@ -26,11 +26,7 @@ impl Case {
 
     /// Values for the inputs of a recording of it, the same at each call.
     pub(super) fn inputs(recording: &Recording) -> Vec<(String, Vec<f32>)> {
-        let input = |info: &crate::record::TensorInfo| match &info.role {
-            Role::Input(name) => Some((name.clone(), values(name, info.len, 2.0))),
-            _ => None,
-        };
-        recording.tensors.iter().filter_map(input).collect()
+        recording.inputs().map(|(name, len)| (name.to_owned(), values(name, len, 2.0))).collect()
     }
 }
 

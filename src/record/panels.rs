@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Constant, DType, PieceSink};
+use super::{Constant, DType, PieceSink, transpose};
 use crate::{Error, Result};
 
 /// Order of the values of a matrix (of a convolution: `[out, kh · kw · in]`) on a device. [`Constant`] gives rows.
@@ -79,28 +79,19 @@ impl Rows {
     fn arrange(&self, rows: &[u8], out: &mut [u8]) {
         let panel = (self.panel * self.row_bytes()).max(1);
         out.par_chunks_mut(panel).zip(rows.par_chunks(panel)).for_each(|(out, rows)| match self.quad {
-            16 => transpose::<16>(rows, self.row, out),
-            8 => transpose::<8>(rows, self.row, out),
-            4 => transpose::<4>(rows, self.row, out),
-            _ => transpose::<2>(rows, self.row, out),
+            16 => to_columns::<16>(rows, self.row, out),
+            8 => to_columns::<8>(rows, self.row, out),
+            4 => to_columns::<4>(rows, self.row, out),
+            _ => to_columns::<2>(rows, self.row, out),
         });
     }
 }
 
-/// `[rows, columns]` to `[columns, rows]` of elements of `SIZE` bytes.
-fn transpose<const SIZE: usize>(from: &[u8], columns: usize, to: &mut [u8]) {
-    // As many columns as a cache line has elements of 8 bytes: each row's line is read once.
-    const TOGETHER: usize = 8;
+/// Rows of elements of `SIZE` bytes to columns.
+fn to_columns<const SIZE: usize>(from: &[u8], columns: usize, to: &mut [u8]) {
     let (from, to) = (from.as_chunks::<SIZE>().0, to.as_chunks_mut::<SIZE>().0);
     let rows = from.len() / columns.max(1);
-    for (block, to) in to.chunks_mut(TOGETHER * rows).enumerate() {
-        let first = block * TOGETHER;
-        for (row, from) in from.chunks_exact(columns).enumerate() {
-            for (to, value) in to[row..].iter_mut().step_by(rows).zip(&from[first..]) {
-                *to = *value;
-            }
-        }
-    }
+    transpose((from, columns), (to, rows), rows, columns);
 }
 
 /// Bytes that come in order, in pieces of any length, as whole panels: of so many bytes each but for the last.

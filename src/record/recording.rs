@@ -329,6 +329,14 @@ impl Recording {
         self.outputs.push(Output { name: name.into(), tensor });
     }
 
+    /// Names of the inputs, and how many values each has.
+    pub fn inputs(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.tensors.iter().filter_map(|tensor| match &tensor.role {
+            Role::Input(name) => Some((name.as_str(), tensor.len)),
+            _ => None,
+        })
+    }
+
     /// The element type of a tensor's storage.
     pub fn dtype(&self, tensor: Tensor) -> DType {
         self.tensors[tensor.storage as usize].dtype

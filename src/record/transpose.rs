@@ -52,18 +52,19 @@ fn by_blocks<T: Pod, const SIDE: usize>(
     one_by_one((from, from_pitch), (to, pitch), 0..whole_rows, whole_columns..columns);
 }
 
-fn one_by_one<T: Copy>(
+fn one_by_one<T: Pod>(
     (from, from_pitch): (&[T], usize),
     (to, pitch): (&mut [T], usize),
     rows: Range<usize>,
     columns: Range<usize>,
 ) {
-    // Columns that are moved of every row before the next ones: their cache lines stay.
-    const TOGETHER: usize = 32;
-    for first in columns.clone().step_by(TOGETHER) {
+    // As many columns at a time as a cache line has values: each row's line is read once.
+    let together = (64 / size_of::<T>()).max(1);
+    for first in columns.clone().step_by(together) {
         for row in rows.clone() {
-            for column in first..columns.end.min(first + TOGETHER) {
-                to[column * pitch + row] = from[row * from_pitch + column];
+            let from = &from[row * from_pitch..][first..columns.end.min(first + together)];
+            for (to, value) in to[first * pitch + row..].iter_mut().step_by(pitch).zip(from) {
+                *to = *value;
             }
         }
     }

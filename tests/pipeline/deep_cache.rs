@@ -33,11 +33,10 @@ type Inputs = Vec<(String, Vec<f32>)>;
 
 /// Values of no particular order for every input.
 fn inputs(recording: &Recording, seed: usize) -> Inputs {
-    let named = recording.tensors.iter().filter_map(|tensor| match &tensor.role {
-        Role::Input(name) => Some((name.clone(), tensor.len)),
-        _ => None,
-    });
-    named.map(|(name, len)| (name, (0..len).map(|i| ((i * 31 + seed * 17) as f32 * 0.71).sin()).collect())).collect()
+    let values = |(name, len): (&str, usize)| {
+        (name.to_owned(), (0..len).map(|i| ((i * 31 + seed * 17) as f32 * 0.71).sin()).collect())
+    };
+    recording.inputs().map(values).collect()
 }
 
 fn borrowed(inputs: &Inputs) -> Vec<(&str, &[f32])> {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use chiaro::gpu::GpuBackend;
 use chiaro::models::{Unet, UnetConfig, names};
 use chiaro::pipeline::{Device, Overrides, Picture, Pipeline, Precision, Request, Source, StagePlan, Streaming};
-use chiaro::record::{DType, Outputs, Program, Recording, Role, StreamPlan, plan};
+use chiaro::record::{DType, Outputs, Program, Recording, StreamPlan, plan};
 use chiaro::weights::{WeightFile, WeightType, Weights};
 
 use super::runs::{draw, model_folder};
@@ -31,11 +31,10 @@ fn record(backend: &GpuBackend, unet: &Unet, limit: Option<u64>) -> Recording {
 
 /// Values of no particular order for every input.
 fn inputs(recording: &Recording, seed: usize) -> Vec<(String, Vec<f32>)> {
-    let named = recording.tensors.iter().filter_map(|tensor| match &tensor.role {
-        Role::Input(name) => Some((name.clone(), tensor.len)),
-        _ => None,
-    });
-    named.map(|(name, len)| (name, (0..len).map(|i| ((i * 31 + seed * 17) as f32 * 0.71).sin()).collect())).collect()
+    let values = |(name, len): (&str, usize)| {
+        (name.to_owned(), (0..len).map(|i| ((i * 31 + seed * 17) as f32 * 0.71).sin()).collect())
+    };
+    recording.inputs().map(values).collect()
 }
 
 fn run(program: &mut dyn Program, inputs: &[(String, Vec<f32>)]) -> Outputs {

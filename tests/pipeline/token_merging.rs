@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chiaro::models::{Shortcuts, TokenMerging, Unet, UnetConfig, names};
 use chiaro::pipeline::{Device, Event, Picture, Pipeline, Precision, Request, Source};
-use chiaro::record::{Backend, HostBackend, Recording, Role};
+use chiaro::record::{Backend, HostBackend, Recording};
 use chiaro::sampling::SolverKind;
 use chiaro::weights::{WeightFile, WeightType, Weights};
 
@@ -25,14 +25,8 @@ fn record(unet: &Unet, merging: Option<TokenMerging>) -> chiaro::Result<Recordin
 }
 
 fn run(recording: Recording) -> Vec<f32> {
-    let inputs: Vec<(String, Vec<f32>)> = recording
-        .tensors
-        .iter()
-        .filter_map(|tensor| match &tensor.role {
-            Role::Input(name) => Some((name.clone(), (0..tensor.len).map(|i| (i as f32 * 0.71).sin()).collect())),
-            _ => None,
-        })
-        .collect();
+    let values = |(name, len): (&str, usize)| (name.to_owned(), (0..len).map(|i| (i as f32 * 0.71).sin()).collect());
+    let inputs: Vec<(String, Vec<f32>)> = recording.inputs().map(values).collect();
     let inputs: Vec<(&str, &[f32])> = inputs.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect();
     let mut program = HostBackend::default().compile(recording).unwrap_or_else(|e| panic!("{e}"));
     program.run(&inputs).unwrap_or_else(|e| panic!("{e}")).remove(names::OUT).expect("an output")

@@ -96,14 +96,8 @@ impl Pipeline {
         let recording = stage.recording(device)?;
         let recorded = start.elapsed();
         let peaks = Peaks::measure(device, &recording)?;
-        let inputs: Vec<(String, Vec<f32>)> = recording
-            .tensors
-            .iter()
-            .filter_map(|info| match &info.role {
-                Role::Input(name) => Some((name.clone(), noise(info.len))),
-                _ => None,
-            })
-            .collect();
+        let inputs: Vec<(String, Vec<f32>)> =
+            recording.inputs().map(|(name, len)| (name.to_owned(), noise(len))).collect();
         let inputs: Vec<(&str, &[f32])> =
             inputs.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect();
         let prologue = recording.prologue;

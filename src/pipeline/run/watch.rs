@@ -50,12 +50,11 @@ impl Watch {
 
     fn add(&self, stage: &'static str, add: impl FnOnce(&mut StageTime)) {
         let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(time) = times.iter_mut().find(|time| time.stage == stage) {
-            return add(time);
-        }
-        let none = Duration::ZERO;
-        let mut time = StageTime { stage, opening: none, closing: none, running: none, runs: 0 };
-        add(&mut time);
-        times.push(time);
+        let at = times.iter().position(|time| time.stage == stage).unwrap_or_else(|| {
+            let none = Duration::ZERO;
+            times.push(StageTime { stage, opening: none, closing: none, running: none, runs: 0 });
+            times.len() - 1
+        });
+        add(&mut times[at]);
     }
 }
