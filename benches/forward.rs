@@ -2,10 +2,11 @@
 //!
 //! `CHIARO_BENCH_UNET=FOLDER CHIARO_BENCH_SIZE=512 CHIARO_BENCH_RUNS=3 CHIARO_BENCH_DEVICES=cpu cargo bench --bench forward`, where the folder has the
 //! network's `config.json` and `diffusion_pytorch_model.safetensors`; the size is the picture's. `CHIARO_BENCH_PRECISION=bf16` multiplies so on the
-//! processor.
+//! processor; `CHIARO_BENCH_KERNELS=1` also tells where the time goes.
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -34,7 +35,27 @@ fn main() -> chiaro::Result<()> {
             result = program.run(&inputs).map(|_| ());
         }));
         result?;
+        if std::env::var_os("CHIARO_BENCH_KERNELS").is_some() {
+            tell_kernels(&mut *program, &inputs)?;
+        }
         println!("{name}: {median:.3} s a forward ({least:.3} to {most:.3}), peak {} MiB", peak >> 20);
+    }
+    Ok(())
+}
+
+/// Where a forward's time goes, by the last part of the layer's name and kernel.
+fn tell_kernels(program: &mut dyn chiaro::record::Program, inputs: &[(&str, &[f32])]) -> chiaro::Result<()> {
+    let (_, times) = program.run_profiled(inputs)?;
+    let mut groups: BTreeMap<String, (usize, f64, u64)> = BTreeMap::new();
+    for time in &times {
+        let layer = time.label.rsplit('.').next().unwrap_or_default();
+        let group = groups.entry(format!("{} {layer}", time.kernel)).or_default();
+        *group = (group.0 + 1, group.1 + time.seconds, group.2 + time.flops);
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
+    for (name, (dispatches, seconds, flops)) in groups {
+        println!("{:8.2} ms {dispatches:4} {:8.2} GFLOP/s  {name}", seconds * 1e3, flops as f64 / seconds / 1e9);
     }
     Ok(())
 }
