@@ -3,15 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::order::job::{AdapterJob, Job};
-use crate::pipeline::{Network, Places, RecipeAdapter, split_networks};
+use crate::pipeline::{ADAPTER_ENDINGS, ADAPTERS, Network, Places, RecipeAdapter, split_networks};
 use crate::{Error, Result};
 
-/// Folders inside a folder of models in which other programs keep adapters.
-const FOLDERS: [&str; 2] = ["loras", "Lora"];
 /// How deep folders lie in each other below a job's folder of adapters.
 const DEPTH: usize = 4;
-/// What adapters' files end with, in AUTOMATIC1111's folders too.
-const ENDINGS: [&str; 4] = ["safetensors", "pt", "ckpt", "gguf"];
 
 impl AdapterJob {
     fn is_named(&self, name: &str) -> bool {
@@ -60,14 +56,14 @@ impl Job {
         Ok(text)
     }
 
-    /// `name.safetensors` (or another of [`ENDINGS`]) in the job's folder and the folders in it, in those of the places, or beside a file that is
+    /// `name.safetensors` (or another of [`ADAPTER_ENDINGS`]) in the job's folder and the folders in it, in those of the places, or beside a file that is
     /// named.
     fn find_adapter(&self, name: &str, places: &Places) -> Result<PathBuf> {
         let mut files = Vec::new();
         if let Some(folder) = &self.adapter_folder {
             collect(folder, DEPTH, &mut files)?;
         }
-        for folder in places.models.iter().flat_map(|models| FOLDERS.map(|inner| models.join(inner))) {
+        for folder in places.models.iter().flat_map(|models| ADAPTERS.map(|inner| models.join(inner))) {
             if folder.is_dir() {
                 collect(&folder, DEPTH, &mut files)?;
             }
@@ -114,7 +110,7 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> 
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
         if path.is_dir() && depth > 0 {
             collect(&path, depth - 1, files)?;
-        } else if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known)) {
+        } else if path.extension().is_some_and(|ending| ADAPTER_ENDINGS.iter().any(|known| ending == *known)) {
             files.push(path);
         }
     }

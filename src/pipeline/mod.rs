@@ -29,6 +29,7 @@ pub use device::tuning_file::{check_tuning_place, load_tuning, save_tuning, tuni
 pub use device::vae_tiling::VaeTiling;
 pub use device::weight_types::{Part, Streaming, WeightTypes};
 pub use device::{Device, Precision};
+pub(crate) use files::lookup::{ADAPTER_ENDINGS, ADAPTERS};
 pub use files::lookup::{Listed, Places, successor};
 pub use files::lora::LoraReport;
 pub use files::single_file::SingleFile;

@@ -40,6 +40,7 @@ const DOORS: &[(&str, &str, &[&str])] = &[
         "chiaro_core::",
         &["engine", "order", "pipeline", "image", "record", "gpu", "lookup", "options", "shared"],
     ),
+    ("server", "chiaro::", &["engine", "order", "image", "lookup", "options", "recipe", "reports"]),
     ("python", "chiaro::", &["engine", "order", "image", "gpu", "lookup"]),
     ("cli", "chiaro::", &["study", "doctor", "order", "pipeline", "image", "sampling", "record", "gpu"]),
 ];

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::device::programs::Programs;
-use crate::pipeline::device::residency::{Residency, Statistics, free_bytes};
+use crate::pipeline::device::residency::{Residency, Statistics, all_bytes, free_bytes};
 use crate::pipeline::device::vae_tiling::VaeTiling;
 use crate::pipeline::device::weight_types::{Part, Streaming, WeightTypes};
 use crate::record::{AdapterKind, Backend, Caps, DType, Products, Program, Recording, Tuning};
@@ -161,6 +161,11 @@ impl Device {
     /// Which devices, and which tiers of this one, were passed over, and why: a line each, for a user.
     pub fn remarks(&self) -> &[String] {
         &self.remarks
+    }
+
+    /// Bytes of memory that it computes in, where that is known: the processor's is main memory and swap, within the limits of a container.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        if self.backend.caps().is_host() { all_bytes() } else { None }
     }
 
     /// One phrase for a user: what computes, with which storage.

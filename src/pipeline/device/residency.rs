@@ -88,3 +88,12 @@ pub(crate) fn free_bytes() -> Option<u64> {
     let allowed = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory.saturating_sub(limits.rss));
     (system.total_memory() > 0).then_some(free.min(allowed))
 }
+
+/// Bytes of main memory and swap, within the limits of a container; `None` where the system does not tell.
+pub(crate) fn all_bytes() -> Option<u64> {
+    let mut system = System::new();
+    system.refresh_memory();
+    let all = system.total_memory() + system.total_swap();
+    let allowed = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
+    (system.total_memory() > 0).then_some(all.min(allowed))
+}

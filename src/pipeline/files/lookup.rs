@@ -21,10 +21,16 @@ const INNER: [&str; 4] = ["", "checkpoints", "diffusers", "Stable-diffusion"];
 const ENDINGS: [&str; 3] = [".safetensors", ".gguf", ".ckpt"];
 /// Folders inside a folder of models in which other programs keep ControlNets.
 const CONTROLS: [&str; 3] = ["", "controlnet", "ControlNet"];
+/// Folders inside a folder of models in which other programs keep autoencoders.
+const AUTOENCODERS: [&str; 2] = ["vae", "VAE"];
+/// Folders inside a folder of models in which other programs keep adapters, and what their files end with.
+pub(crate) const ADAPTERS: [&str; 2] = ["loras", "Lora"];
+pub(crate) const ADAPTER_ENDINGS: [&str; 4] = ["safetensors", "pt", "ckpt", "gguf"];
 /// Folders inside a folder of models in which other programs keep parts of models.
 const PARTS: [&str; 7] = ["", "vae", "VAE", "unet", "diffusion_models", "checkpoints", "Stable-diffusion"];
 /// The folder inside a folder of models in which AUTOMATIC1111's program and ComfyUI keep embeddings, and how deep folders lie in it.
 const EMBEDDINGS: &str = "embeddings";
+const EMBEDDING_ENDINGS: [&str; 3] = ["safetensors", "pt", "bin"];
 const DEPTH: usize = 3;
 /// How many near names an error offers.
 const OFFERED: usize = 3;
@@ -117,23 +123,9 @@ impl Places {
     /// [`Overrides::embeddings`](crate::pipeline::Overrides::embeddings).
     pub fn embeddings_in(&self, texts: &[&str]) -> Vec<PathBuf> {
         let texts: Vec<String> = texts.iter().map(|text| text.to_lowercase()).collect();
-        let mut found = Vec::new();
-        let mut folders: Vec<(PathBuf, usize)> =
-            self.models.iter().map(|folder| (folder.join(EMBEDDINGS), 0)).collect();
-        while let Some((folder, depth)) = folders.pop() {
-            for path in entries(&folder) {
-                let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().to_lowercase());
-                if path.is_dir() && depth < DEPTH {
-                    folders.push((path, depth + 1));
-                } else if path
-                    .extension()
-                    .is_some_and(|ending| ["safetensors", "pt", "bin"].iter().any(|one| ending == *one))
-                    && texts.iter().any(|text| text.contains(&stem))
-                {
-                    found.push(path);
-                }
-            }
-        }
+        let is_named = |path: &PathBuf| texts.iter().any(|text| text.contains(&stem_of(path).to_lowercase()));
+        let mut found = self.files_below(&[EMBEDDINGS], &EMBEDDING_ENDINGS);
+        found.retain(is_named);
         found.sort();
         // Of several of one name, those that a text names with their folder, as ComfyUI's `embedding:folder/name`.
         let is_named = |path: &PathBuf| {
@@ -180,6 +172,38 @@ impl Places {
         found.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
         // The first of a name is the one that is found.
         found.dedup_by(|a, b| a.name == b.name);
+        found
+    }
+
+    /// Every adapter in the folders of models by its name in prompts, sorted by it.
+    pub fn listed_adapters(&self) -> Vec<Listed> {
+        by_stem(self.files_below(&ADAPTERS, &ADAPTER_ENDINGS))
+    }
+
+    /// Every embedding in the folders of models by its name in prompts, sorted by it.
+    pub fn listed_embeddings(&self) -> Vec<Listed> {
+        by_stem(self.files_below(&[EMBEDDINGS], &EMBEDDING_ENDINGS))
+    }
+
+    /// Every autoencoder in the folders of models that are for them by its name, sorted by it.
+    pub fn listed_autoencoders(&self) -> Vec<Listed> {
+        by_stem(self.files_below(&AUTOENCODERS, &ADAPTER_ENDINGS))
+    }
+
+    /// Files of these endings in inner folders of the folders of models, and in folders in those.
+    fn files_below(&self, inner: &[&str], endings: &[&str]) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders: Vec<(PathBuf, usize)> =
+            self.models.iter().flat_map(|folder| inner.iter().map(|inner| (folder.join(inner), 0))).collect();
+        while let Some((folder, depth)) = folders.pop() {
+            for path in entries(&folder) {
+                if path.is_dir() && depth < DEPTH {
+                    folders.push((path, depth + 1));
+                } else if path.extension().is_some_and(|ending| endings.iter().any(|one| ending == *one)) {
+                    found.push(path);
+                }
+            }
+        }
         found
     }
 
@@ -259,6 +283,18 @@ fn in_snapshot(hub: &Path, name: &str) -> Vec<Listed> {
     }
     let file = |path: PathBuf| Some(Listed { name: format!("{name}/{}", path.file_name()?.to_string_lossy()), path });
     files.into_iter().filter_map(file).collect()
+}
+
+fn stem_of(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Files by the names without their endings; of several of one name the first.
+fn by_stem(files: Vec<PathBuf>) -> Vec<Listed> {
+    let mut listed: Vec<Listed> = files.into_iter().map(|path| Listed { name: stem_of(&path), path }).collect();
+    listed.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+    listed.dedup_by(|a, b| a.name == b.name);
+    listed
 }
 
 fn is_folder_model(folder: &Path) -> bool {
