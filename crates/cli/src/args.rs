@@ -13,6 +13,7 @@ use super::lora::LoraArg;
 use super::memory_size::MemorySize;
 use super::pages::{CompletionsArgs, ManualArgs};
 use super::pull_args::PullArgs;
+use super::serve_args::ServeArgs;
 use super::shortcut_args::ShortcutArgs;
 
 /// Pictures from text: Stable Diffusion with One More Step, on any GPU and on none.
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Tune(Box<TuneArgs>),
     /// Download a model, or one file of it, from the Hugging Face hub into its cache, from where --model finds it by name
     Pull(PullArgs),
+    /// Serve pictures to other programs on this machine, as AUTOMATIC1111's and OpenAI's servers do, and a page to browsers
+    Serve(Box<ServeArgs>),
     /// Print what noise schedules leave of a picture in the last step: Table 1 of the paper, recomputed
     Schedule(ScheduleArgs),
     /// Draw a list of prompts without and with OMS, compare the pictures' brightness, and write a report

@@ -34,6 +34,43 @@ pub(super) fn tidy_up_when_ended() {
     }
 }
 
+/// From now on, a signal to end ends a server in order; a second one ends the program at once.
+#[cfg(feature = "serve")]
+pub(super) fn end_in_order(stop: &chiaro_server::Stop) {
+    let stop = stop.clone();
+    #[cfg(unix)]
+    {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        use signal_hook::iterator::Signals;
+        use signal_hook::low_level::emulate_default_handler;
+
+        let heard = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+        let Ok(mut signals) = Signals::new(heard) else { return };
+        std::thread::spawn(move || {
+            let mut was_asked = false;
+            for signal in signals.forever() {
+                if was_asked {
+                    let _ = emulate_default_handler(signal);
+                }
+                was_asked = true;
+                stop.stop();
+            }
+        });
+    }
+    #[cfg(windows)]
+    {
+        const ENDED: u32 = 0xC000_013A;
+        let was_asked = std::sync::atomic::AtomicBool::new(false);
+        // Runs in a thread of its own.
+        let _ = ctrlc::set_handler(move || {
+            if was_asked.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                std::process::exit(ENDED.cast_signed());
+            }
+            stop.stop();
+        });
+    }
+}
+
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();

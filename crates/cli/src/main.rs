@@ -35,6 +35,9 @@ mod report;
 mod samplers;
 mod schedule;
 mod seed;
+#[cfg(feature = "serve")]
+mod serve;
+mod serve_args;
 mod shortcut_args;
 mod show;
 mod shown;
@@ -59,6 +62,7 @@ use device_args::{DevicesArgs, DoctorArgs, ProfileArgs, TuneArgs};
 use generate_args::GenerateArgs;
 use pull_args::PullArgs;
 use seed::SeedArg;
+use serve_args::ServeArgs;
 use shortcut_args::ShortcutArgs;
 use show::ShowArg;
 
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Command::Profile(args) => profile::run(&args),
         Command::Pull(args) => pull(&args),
         Command::Schedule(args) => schedule::run(&args),
+        Command::Serve(args) => serve(&args),
         Command::Study(args) => study::run(&args),
         Command::Tune(args) => tune::run(&args),
     };
@@ -106,6 +111,18 @@ fn pull(args: &PullArgs) -> Result<()> {
 fn pull(_args: &PullArgs) -> Result<()> {
     Err(Error::refused(
         "pull: this program was built without network code; `cargo install --path crates/cli --features pull` builds it with it",
+    ))
+}
+
+#[cfg(feature = "serve")]
+fn serve(args: &ServeArgs) -> Result<()> {
+    serve::run(args)
+}
+
+#[cfg(not(feature = "serve"))]
+fn serve(_args: &ServeArgs) -> Result<()> {
+    Err(Error::refused(
+        "serve: this program was built without a server; `cargo install --path crates/cli --features serve` builds it with one",
     ))
 }
 

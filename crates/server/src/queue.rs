@@ -1,0 +1,528 @@
+//! All jobs, and whose turn it is.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use serde_json::json;
+
+use crate::journal::{Accepted, Drawn, End, Journal, Line};
+use crate::live::{Live, State};
+use crate::refusal::{Answer, Refusal};
+use crate::store::now_ms;
+
+/// How long the job whose turn it is waits at most while others of the model that is loaded go first.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// All jobs.
+pub(crate) struct Jobs {
+    inner: Mutex<Inner>,
+    wake: Condvar,
+    most: usize,
+}
+
+struct Inner {
+    journal: Journal,
+    all: BTreeMap<String, Arc<Live>>,
+    waiting: Vec<Arc<Live>>,
+    running: Option<Arc<Live>>,
+    /// When each client had its last turn.
+    turns: HashMap<String, u64>,
+    turn: u64,
+    next_rank: u64,
+    /// (client, key) → id.
+    keys: HashMap<(String, String), String>,
+    /// The model of the job before.
+    model: String,
+    /// Whose turn was put off, since when.
+    put_off: Option<(String, Instant)>,
+    is_draining: bool,
+}
+
+impl Jobs {
+    /// Jobs as a journal tells of them. Those that had not ended wait again, but those that a caller waited for: nobody does any more.
+    ///
+    /// # Errors
+    /// When the journal cannot be written anew.
+    pub(crate) fn restore(mut journal: Journal, lines: Vec<Line>, most: usize) -> io::Result<Self> {
+        let mut all: BTreeMap<String, Arc<Live>> = BTreeMap::new();
+        for line in lines {
+            match line {
+                Line::Accepted(accepted) => {
+                    all.insert(accepted.id.clone(), Live::new(accepted));
+                }
+                Line::Moved { id, rank } => {
+                    if let Some(live) = all.get(&id) {
+                        live.set_rank(rank);
+                    }
+                }
+                Line::Picture { id, picture } => {
+                    if let Some(live) = all.get(&id) {
+                        live.tell(|told| {
+                            told.pictures.retain(|known| known.index != picture.index);
+                            told.pictures.push(picture);
+                        });
+                    }
+                }
+                Line::Ended { id, at, end, started, error, warnings } => {
+                    if let Some(live) = all.get(&id) {
+                        live.tell(|told| {
+                            (told.state, told.ended, told.started) = (State::Ended(end), Some(at), started);
+                            (told.error, told.warnings) = (error, warnings);
+                            told.event("ended", json!({ "state": told.state.name(), "error": told.error }));
+                        });
+                    }
+                }
+                Line::Removed { id } => {
+                    all.remove(&id);
+                }
+            }
+        }
+        for live in all.values().filter(|live| live.accepted.synchronous && !live.state().has_ended()) {
+            live.tell(|told| {
+                told.state = State::Ended(End::Cancelled);
+                told.ended = Some(now_ms());
+                told.event("ended", json!({ "state": told.state.name() }));
+            });
+        }
+        let waiting: Vec<_> = all.values().filter(|live| !live.state().has_ended()).cloned().collect();
+        // A job that begins again draws all its pictures.
+        for live in &waiting {
+            live.tell(|told| told.pictures.clear());
+        }
+        journal.rewrite(&all.values().flat_map(|live| lines_of(live)).collect::<Vec<_>>())?;
+        let keyed = |live: &Arc<Live>| {
+            let own = &live.accepted;
+            Some(((own.client.clone(), own.key.clone()?), own.id.clone()))
+        };
+        let inner = Inner {
+            journal,
+            keys: all.values().filter_map(keyed).collect(),
+            next_rank: all.values().map(|live| live.rank() + 1).max().unwrap_or(0),
+            all,
+            waiting,
+            running: None,
+            turns: HashMap::new(),
+            turn: 0,
+            model: String::new(),
+            put_off: None,
+            is_draining: false,
+        };
+        Ok(Jobs { inner: Mutex::new(inner), wake: Condvar::new(), most })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The job that an earlier request with this key became.
+    pub(crate) fn repeated(&self, client: &str, key: &str) -> Option<Arc<Live>> {
+        let inner = self.lock();
+        let id = inner.keys.get(&(client.to_owned(), key.to_owned()))?;
+        inner.all.get(id).cloned()
+    }
+
+    /// # Errors
+    /// 503 while the server ends, 429 where too many wait.
+    pub(crate) fn check_room(&self) -> Answer<()> {
+        self.lock().check_room(self.most)
+    }
+
+    /// Takes a job in that is in the store: it is in the journal when this returns. With the key of another job it is that one.
+    pub(crate) fn accept(&self, mut accepted: Accepted, warnings: Vec<String>) -> Answer<Arc<Live>> {
+        let mut inner = self.lock();
+        let key = accepted.key.clone().map(|key| (accepted.client.clone(), key));
+        if let Some(known) = key.as_ref().and_then(|key| inner.all.get(inner.keys.get(key)?)) {
+            return Ok(Arc::clone(known));
+        }
+        inner.check_room(self.most)?;
+        accepted.rank = inner.next_rank;
+        inner.journal.append(&[Line::Accepted(accepted.clone())]).map_err(|error| disk(&error))?;
+        inner.next_rank += 1;
+        let live = Live::new(accepted);
+        live.told().warnings = warnings;
+        inner.all.insert(live.id().to_owned(), Arc::clone(&live));
+        if let Some(key) = key {
+            inner.keys.insert(key, live.id().to_owned());
+        }
+        inner.waiting.push(Arc::clone(&live));
+        drop(inner);
+        live.tell(|told| told.event("queued", json!({})));
+        self.wake.notify_all();
+        Ok(live)
+    }
+
+    /// The next job, when there is one; `None` when the server ends.
+    pub(crate) fn next(&self) -> Option<Arc<Live>> {
+        let mut inner = self.lock();
+        loop {
+            if inner.is_draining {
+                return None;
+            }
+            if let Some(live) = inner.choose() {
+                inner.running = Some(Arc::clone(&live));
+                drop(inner);
+                live.tell(|told| {
+                    told.state = State::Running;
+                    told.started = Some(now_ms());
+                    told.event("started", json!({}));
+                });
+                return Some(live);
+            }
+            inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A picture is in the store.
+    pub(crate) fn drew(&self, live: &Live, picture: Drawn, infotext: String) -> io::Result<()> {
+        let line = Line::Picture { id: live.id().to_owned(), picture: picture.clone() };
+        self.lock().journal.append(&[line])?;
+        let url = format!("/v1/chiaro/jobs/{}/images/{}", live.id(), picture.index);
+        live.tell(|told| {
+            told.infotexts.insert(picture.index, infotext);
+            let data = json!({ "index": picture.index, "url": url, "seed": picture.seed, "mean": picture.mean });
+            told.pictures.retain(|known| known.index != picture.index);
+            told.pictures.push(picture);
+            told.event("image", data);
+        });
+        Ok(())
+    }
+
+    /// The job that runs has ended.
+    pub(crate) fn end(&self, live: &Arc<Live>, end: End, refusal: Option<Refusal>) {
+        let mut inner = self.lock();
+        inner.running = inner.running.take().filter(|running| running.id() != live.id());
+        inner.end(live, end, refusal);
+    }
+
+    /// The job that runs goes back to where it was: it runs again later, or after a restart.
+    pub(crate) fn put_back(&self, live: &Arc<Live>) {
+        let mut inner = self.lock();
+        inner.running = None;
+        inner.waiting.push(Arc::clone(live));
+        drop(inner);
+        live.tell(|told| {
+            (told.state, told.started) = (State::Queued, None);
+            (told.units, told.step, told.preview) = ((0, 0), 0, None);
+            told.event("queued", json!({}));
+        });
+        self.wake.notify_all();
+    }
+
+    /// Stops a job. One that waits ends at once; gives whether there was something to stop.
+    pub(crate) fn cancel(&self, id: &str) -> bool {
+        let mut inner = self.lock();
+        let Some(live) = inner.all.get(id).cloned() else { return false };
+        if live.state().has_ended() {
+            return false;
+        }
+        live.stop();
+        if let Some(at) = inner.waiting.iter().position(|waiting| waiting.id() == id) {
+            inner.waiting.remove(at);
+            inner.end(&live, End::Cancelled, None);
+        }
+        true
+    }
+
+    /// Forgets a job that has ended.
+    pub(crate) fn remove(&self, id: &str) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.journal.append(&[Line::Removed { id: id.to_owned() }])?;
+        if let Some(key) =
+            inner.all.remove(id).and_then(|live| Some((live.accepted.client.clone(), live.accepted.key.clone()?)))
+        {
+            inner.keys.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Puts a waiting job at a place among its client's, from 0.
+    pub(crate) fn move_to(&self, id: &str, place: usize) -> Answer<()> {
+        let mut inner = self.lock();
+        let Some(live) = inner.waiting.iter().find(|waiting| waiting.id() == id).cloned() else {
+            return Err(Refusal::new(StatusCode::CONFLICT, "not_waiting", "the job does not wait any more"));
+        };
+        let client = &live.accepted.client;
+        let mut own: Vec<_> = inner.waiting.iter().filter(|one| one.accepted.client == *client).cloned().collect();
+        own.sort_by_key(|one| one.rank());
+        let ranks: Vec<u64> = own.iter().map(|one| one.rank()).collect();
+        own.retain(|one| one.id() != id);
+        own.insert(place.min(own.len()), live);
+        let moved: Vec<(Arc<Live>, u64)> =
+            own.into_iter().zip(ranks).filter(|(one, rank)| one.rank() != *rank).collect();
+        let lines: Vec<Line> =
+            moved.iter().map(|(one, rank)| Line::Moved { id: one.id().to_owned(), rank: *rank }).collect();
+        inner.journal.append(&lines).map_err(|error| disk(&error))?;
+        for (one, rank) in &moved {
+            one.set_rank(*rank);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Live>> {
+        self.lock().all.get(id).cloned()
+    }
+
+    /// The job that is called so by another interface.
+    pub(crate) fn task(&self, name: &str) -> Option<Arc<Live>> {
+        self.lock().all.values().rev().find(|live| live.accepted.task.as_deref() == Some(name)).cloned()
+    }
+
+    /// All jobs, the newest first.
+    pub(crate) fn list(&self) -> Vec<Arc<Live>> {
+        self.lock().all.values().rev().cloned().collect()
+    }
+
+    pub(crate) fn running(&self) -> Option<Arc<Live>> {
+        self.lock().running.clone()
+    }
+
+    /// Ids of waiting jobs in the order in which their turns come, as far as that is known.
+    pub(crate) fn order(&self) -> Vec<String> {
+        let inner = self.lock();
+        let (mut lines, mut turns, mut turn) = (inner.by_client(), inner.turns.clone(), inner.turn);
+        let mut order = Vec::new();
+        while let Some(live) = fairest(&mut lines, &turns) {
+            turn += 1;
+            turns.insert(live.accepted.client.clone(), turn);
+            order.push(live.id().to_owned());
+        }
+        order
+    }
+
+    /// Where a waiting job stands, from 0.
+    pub(crate) fn position(&self, id: &str) -> Option<usize> {
+        self.order().iter().position(|waiting| waiting == id)
+    }
+
+    pub(crate) fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts: BTreeMap<&'static str, u64> =
+            ["queued", "running", "completed", "failed", "cancelled"].map(|name| (name, 0)).into();
+        for live in self.lock().all.values() {
+            *counts.entry(live.state().name()).or_default() += 1;
+        }
+        counts
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.lock().is_draining
+    }
+
+    /// No job is taken in or begun from now on.
+    pub(crate) fn drain(&self) {
+        self.lock().is_draining = true;
+        self.wake.notify_all();
+    }
+}
+
+impl Inner {
+    fn check_room(&self, most: usize) -> Answer<()> {
+        if self.is_draining {
+            let mut refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "ending", "the server is ending");
+            refusal.retry_after = Some(10);
+            return Err(refusal);
+        }
+        if self.waiting.len() >= most {
+            let why = format!("{most} jobs wait already; ask again later");
+            let mut refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", why);
+            // One that is drawn makes room.
+            let eta = self.running.as_ref().and_then(|running| running.told().eta());
+            refusal.retry_after = Some(eta.map_or(5, |seconds| seconds.ceil().clamp(1.0, 600.0) as u64));
+            return Err(refusal);
+        }
+        Ok(())
+    }
+
+    /// Waiting jobs of each client, in their order.
+    fn by_client(&self) -> BTreeMap<String, VecDeque<Arc<Live>>> {
+        let mut lines: BTreeMap<String, VecDeque<Arc<Live>>> = BTreeMap::new();
+        for live in &self.waiting {
+            lines.entry(live.accepted.client.clone()).or_default().push_back(Arc::clone(live));
+        }
+        for line in lines.values_mut() {
+            line.make_contiguous().sort_by_key(|live| live.rank());
+        }
+        lines
+    }
+
+    /// Takes the job whose turn it is out of those that wait. One of the model that is loaded may go first, for a while.
+    fn choose(&mut self) -> Option<Arc<Live>> {
+        let mut lines = self.by_client();
+        let heads: Vec<Arc<Live>> = lines.values().filter_map(|line| line.front().cloned()).collect();
+        let mut chosen = fairest(&mut lines, &self.turns)?;
+        let since =
+            self.put_off.take().filter(|(id, _)| id == chosen.id()).map_or_else(Instant::now, |(_, since)| since);
+        if chosen.accepted.model != self.model && since.elapsed() < PATIENCE {
+            let same = heads.into_iter().filter(|head| head.accepted.model == self.model);
+            if let Some(other) = same.min_by_key(|head| (self.turns.get(&head.accepted.client).copied(), head.rank())) {
+                self.put_off = Some((chosen.id().to_owned(), since));
+                chosen = other;
+            }
+        }
+        self.waiting.retain(|waiting| waiting.id() != chosen.id());
+        self.turn += 1;
+        // Who has nothing to wait for has waited long enough.
+        let waiting = &self.waiting;
+        self.turns.retain(|client, _| waiting.iter().any(|live| live.accepted.client == *client));
+        self.turns.insert(chosen.accepted.client.clone(), self.turn);
+        self.model.clone_from(&chosen.accepted.model);
+        Some(chosen)
+    }
+
+    fn end(&mut self, live: &Arc<Live>, end: End, refusal: Option<Refusal>) {
+        live.set_cancel(None);
+        let error = refusal.as_ref().map(|refusal| refusal.native()["error"].clone());
+        let (at, started, warnings) = {
+            let told = live.told();
+            (now_ms(), told.started, told.warnings.clone())
+        };
+        let line = Line::Ended { id: live.id().to_owned(), at, end, started, error: error.clone(), warnings };
+        if let Err(error) = self.journal.append(&[line]) {
+            // It is drawn again after a restart; until then it has ended.
+            eprintln!("chiaro serve: the journal cannot be written: {error}");
+        }
+        live.tell(|told| {
+            (told.state, told.ended, told.preview) = (State::Ended(end), Some(at), None);
+            (told.error, told.refusal) = (error, refusal);
+            let data = json!({ "state": told.state.name(), "error": told.error });
+            told.event("ended", data);
+        });
+    }
+}
+
+/// Takes the job out of the lines whose client has waited longest for a turn.
+fn fairest(lines: &mut BTreeMap<String, VecDeque<Arc<Live>>>, turns: &HashMap<String, u64>) -> Option<Arc<Live>> {
+    let order = |(client, line): &(&String, &VecDeque<Arc<Live>>)| {
+        (turns.get(*client).copied(), line.front().map(|live| live.rank()))
+    };
+    let client =
+        lines.iter().filter(|(_, line)| !line.is_empty()).min_by_key(order).map(|(client, _)| client.clone())?;
+    lines.get_mut(&client)?.pop_front()
+}
+
+/// The lines that tell of a job as it stands.
+fn lines_of(live: &Live) -> Vec<Line> {
+    let mut accepted = live.accepted.clone();
+    accepted.rank = live.rank();
+    let id = || live.id().to_owned();
+    let told = live.told();
+    let pictures = told.pictures.iter().map(|picture| Line::Picture { id: id(), picture: picture.clone() });
+    let ended = match told.state {
+        State::Ended(end) => Some(Line::Ended {
+            id: id(),
+            at: told.ended.unwrap_or(live.accepted.at),
+            end,
+            started: told.started,
+            error: told.error.clone(),
+            warnings: told.warnings.clone(),
+        }),
+        _ => None,
+    };
+    std::iter::once(Line::Accepted(accepted)).chain(pictures).chain(ended).collect()
+}
+
+/// The disk refuses: nothing was accepted.
+pub(crate) fn disk(error: &io::Error) -> Refusal {
+    Refusal::new(StatusCode::INSUFFICIENT_STORAGE, "storage", format!("nothing can be kept: {}", error.kind()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn accepted(id: &str, client: &str, model: &str) -> Accepted {
+        Accepted {
+            id: id.into(),
+            at: 0,
+            client: client.into(),
+            front: "chiaro".into(),
+            key: None,
+            rank: 0,
+            count: 1,
+            model: model.into(),
+            prompt: String::new(),
+            oms: false,
+            flops: 0,
+            synchronous: false,
+            preview_every: 0,
+            task: None,
+        }
+    }
+
+    fn jobs(folder: &std::path::Path, most: usize) -> Jobs {
+        let (journal, lines) = Journal::open(&folder.join("journal.jsonl")).expect("a journal");
+        Jobs::restore(journal, lines, most).expect("written")
+    }
+
+    fn drawn(jobs: &Jobs) -> Vec<String> {
+        let mut ids = Vec::new();
+        while !jobs.order().is_empty() {
+            let live = jobs.next().expect("one waits");
+            ids.push(live.id().to_owned());
+            jobs.end(&live, End::Completed, None);
+        }
+        ids
+    }
+
+    #[test]
+    fn clients_take_turns_and_their_own_jobs_stay_in_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let jobs = jobs(folder.path(), 100);
+        for (id, client) in [("1", "a"), ("2", "a"), ("3", "a"), ("4", "b"), ("5", "c"), ("6", "b")] {
+            jobs.accept(accepted(id, client, "m"), Vec::new()).expect("room");
+        }
+        assert_eq!(jobs.order(), ["1", "4", "5", "2", "6", "3"]);
+        jobs.move_to("3", 0).expect("waits");
+        assert_eq!(jobs.order(), ["3", "4", "5", "1", "6", "2"]);
+        assert!(jobs.cancel("4") && !jobs.cancel("4"));
+        assert_eq!(drawn(&jobs), ["3", "5", "6", "1", "2"]);
+        assert!(jobs.move_to("3", 0).is_err());
+    }
+
+    #[test]
+    fn a_loaded_model_goes_on_for_a_while() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let jobs = jobs(folder.path(), 100);
+        for (id, client, model) in [("1", "a", "x"), ("2", "b", "y"), ("3", "c", "x"), ("4", "b", "x"), ("5", "a", "y")]
+        {
+            jobs.accept(accepted(id, client, model), Vec::new()).expect("room");
+        }
+        // 4 stays behind 2, which is its own client's.
+        assert_eq!(drawn(&jobs), ["1", "3", "2", "5", "4"]);
+    }
+
+    #[test]
+    fn what_was_accepted_survives() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = jobs(folder.path(), 3);
+        let keyed = Accepted { key: Some("k".into()), ..accepted("1", "a", "m") };
+        first.accept(keyed.clone(), Vec::new()).expect("room");
+        let again = first.accept(Accepted { id: "9".into(), ..keyed }, Vec::new()).expect("the same");
+        assert_eq!(again.id(), "1");
+        first.accept(Accepted { synchronous: true, ..accepted("2", "a", "m") }, Vec::new()).expect("room");
+        first.accept(accepted("3", "a", "m"), Vec::new()).expect("room");
+        let full = first.accept(accepted("4", "a", "m"), Vec::new()).expect_err("full");
+        assert_eq!((full.status.as_u16(), full.retry_after), (429, Some(5)));
+        let running = first.next().expect("one waits");
+        first.drain();
+        assert!(first.next().is_none() && first.check_room().is_err());
+        drop(first);
+        let second = jobs(folder.path(), 3);
+        assert_eq!(second.order(), ["1", "3"], "{} ran", running.id());
+        assert_eq!(second.find("2").expect("known").state(), State::Ended(End::Cancelled));
+        assert_eq!(second.repeated("a", "k").expect("known").id(), "1");
+        let live = second.next().expect("one waits");
+        second.end(&live, End::Failed, Some(Refusal::bad("x")));
+        second.remove("2").expect("written");
+        drop(second);
+        let third = jobs(folder.path(), 3);
+        assert_eq!(third.order(), ["3"]);
+        assert!(third.find("2").is_none());
+        let told: Value = third.find("1").expect("known").to_json(None);
+        assert_eq!((&told["state"], &told["error"]["message"]), (&json!("failed"), &json!("x")));
+    }
+}

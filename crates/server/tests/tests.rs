@@ -1,0 +1,3 @@
+//! A server on this machine, asked over its sockets.
+
+mod server;
