@@ -25,8 +25,13 @@ pub(super) async fn read(State(shared): State<Arc<Shared>>, Sent(body): Sent) ->
     blocking(move || {
         let bytes = from_value("image", &image)?;
         decoded("image", &bytes)?;
-        let recipe = recipe_in("image".as_ref(), &bytes)?;
-        Ok(Json(to_json(&shared, &recipe)?))
+        match recipe_in("image".as_ref(), &bytes) {
+            Ok(recipe) => Ok(Json(to_json(&shared, &recipe)?)),
+            // A picture like any other: there is no job in it.
+            Err(error) => {
+                Ok(Json(json!({ "job": null, "not_repeated": [], "message": without_paths(&error.to_string()) })))
+            }
+        }
     })
     .await
 }

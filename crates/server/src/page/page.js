@@ -16,6 +16,9 @@ class Refused extends Error {
   }
 }
 
+// A job that ended without its pictures.
+class Ended extends Error {}
+
 let asking = null;
 function askForKey() {
   asking ??= new Promise((done) => {
@@ -107,7 +110,8 @@ function jobOf(withOms) {
   const model = { name: by("model").value || undefined, oms: by("oms").value || undefined };
   if (!withOms) model.oms = "off";
   else if (hasOms()) {
-    request.oms = { guidance_scale: number("oms-guidance"), prompt: by("oms-prompt").value || undefined };
+    const oms = { guidance_scale: number("oms-guidance"), prompt: by("oms-prompt").value || undefined };
+    if (Object.values(oms).some((value) => value !== undefined)) request.oms = oms;
   }
   if (number("hires") > 1) request.hires = { scale: number("hires") };
   const job = { version: 1, model, request };
@@ -130,7 +134,7 @@ function fill(job) {
   by("prompt").value = request.prompt ?? "";
   by("negative").value = request.negative_prompt ?? "";
   by("oms-prompt").value = request.oms?.prompt ?? "";
-  if (request.oms?.guidance_scale !== undefined) by("oms-guidance").value = request.oms.guidance_scale;
+  by("oms-guidance").value = request.oms?.guidance_scale ?? "";
   for (const [id, key] of [["width", "width"], ["height", "height"], ["steps", "num_inference_steps"], ["guidance", "guidance_scale"],
     ["seed", "seed"], ["sampler", "sampler"], ["sigmas", "sigmas"]]) by(id).value = request[key] ?? "";
   by("count").value = request.count ?? 1;
@@ -156,7 +160,6 @@ function showLoras() {
 }
 
 function showRanges() {
-  by("oms-guidance-value").textContent = by("oms-guidance").value;
   by("strength-value").textContent = by("strength").value;
   by("target-value").textContent = by("target").value;
 }
@@ -201,15 +204,14 @@ const toBase64 = (file) => new Promise((done, failed) => {
 
 async function bring(file) {
   const bytes = await toBase64(file);
-  try {
-    const told = await json("POST", "/v1/chiaro/recipe", { image: bytes });
+  const told = await json("POST", "/v1/chiaro/recipe", { image: bytes });
+  if (told.job) {
     fill(told.job);
     const left = told.not_repeated.length ? `; not repeated: ${told.not_repeated.join(", ")}` : "";
     say(`The form is as the picture's text says${left}.`);
-  } catch (error) {
-    if (error.status !== 422 && error.status !== 404) throw error;
-    say(`${error.message} It is where to start.`);
+  } else {
     await startFrom(file, bytes);
+    say("The picture has no text of its making: it is where to start.");
   }
 }
 
@@ -232,12 +234,16 @@ function dropStart() {
   changed();
 }
 
-function paint(x, y) {
+// From where the brush was, if it was down, to a place.
+function paint(x, y, from = [x, y]) {
   const pen = by("mask").getContext("2d");
-  pen.fillStyle = "rgb(255 120 0 / 1)";
+  pen.strokeStyle = "rgb(255 120 0)";
+  pen.lineCap = "round";
+  pen.lineWidth = Number(by("brush").value) * (by("mask").width / Math.max(1, by("mask").clientWidth));
   pen.beginPath();
-  pen.arc(x, y, Number(by("brush").value) / 2 * (by("mask").width / Math.max(1, by("mask").clientWidth)), 0, 2 * Math.PI);
-  pen.fill();
+  pen.moveTo(...from);
+  pen.lineTo(x, y);
+  pen.stroke();
   state.painted = true;
   changed();
 }
@@ -328,7 +334,7 @@ async function follow(id, place) {
       }
       tries += 1;
     } catch (error) {
-      if (error instanceof Refused) throw error;
+      if (error instanceof Refused || error instanceof Ended) throw error;
       tries += 1;
       await new Promise((done) => setTimeout(done, 1000));
     }
@@ -360,8 +366,8 @@ async function heard(id, place, { name, data }) {
   }
   if (name === "ended") {
     progress(told.state === "completed" ? 1 : 0, `${which}${told.state}`);
-    if (told.state === "failed") throw new Error(told.error?.message ?? "the job failed");
-    if (told.state === "cancelled") throw new Error("cancelled");
+    if (told.state === "failed") throw new Ended(told.error?.message ?? "the job failed");
+    if (told.state === "cancelled") throw new Ended("cancelled");
     await select(id, 0, false);
     return true;
   }
@@ -390,7 +396,9 @@ function slide() {
 }
 
 async function select(id, index, alone = true) {
-  const job = state.jobs.get(id) ?? (await json("GET", `/v1/chiaro/jobs/${id}`));
+  // What has just been drawn is newer than the list.
+  const job = (alone && state.jobs.get(id)) || (await json("GET", `/v1/chiaro/jobs/${id}`));
+  state.jobs.set(id, job);
   const image = job.images.find((one) => one.index === index);
   if (!image) return;
   state.shown = { id, index, job };
@@ -546,8 +554,17 @@ by("embedding").onchange = () => {
 };
 by("clear-mask").onclick = () => { by("mask").getContext("2d").clearRect(0, 0, by("mask").width, by("mask").height); state.painted = false; changed(); };
 by("drop-start").onclick = dropStart;
-by("mask").onpointerdown = (event) => { by("mask").setPointerCapture(event.pointerId); paint(...placeOf(event)); };
-by("mask").onpointermove = (event) => { if (event.buttons) paint(...placeOf(event)); };
+by("mask").onpointerdown = (event) => {
+  by("mask").setPointerCapture(event.pointerId);
+  state.brush = placeOf(event);
+  paint(...state.brush);
+};
+by("mask").onpointermove = (event) => {
+  if (!event.buttons) return;
+  const place = placeOf(event);
+  paint(...place, state.brush);
+  state.brush = place;
+};
 by("mask").onkeydown = (event) => {
   const step = Number(by("brush").value) / 2;
   const way = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];

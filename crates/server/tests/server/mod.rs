@@ -1,6 +1,7 @@
 //! A server with the demo model on the processor, and a client that sends exactly what a test writes.
 
 mod a1111;
+mod fuzz;
 mod guard;
 mod native;
 mod openai;
