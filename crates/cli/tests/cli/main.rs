@@ -16,6 +16,8 @@ mod profile;
 mod pull;
 mod recognition;
 mod schedule;
+#[cfg(feature = "serve")]
+mod serve;
 mod shown;
 mod starts;
 mod study;

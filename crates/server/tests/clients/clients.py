@@ -3,8 +3,10 @@ import base64
 import io
 import json
 import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import openai
 import webuiapi
@@ -115,9 +117,23 @@ def with_openai(served):
     assert client.files.delete(file.id).deleted and len(list(client.batches.list())) == 1
 
 
+def commands_of_the_docs(served):
+    """The curl commands of docs/SERVER.md, as they stand there but for the port."""
+    text = (Path(__file__).resolve().parents[4] / "docs/SERVER.md").read_text()
+    blocks = [block.split("```")[0] for block in text.split("```sh\n")[1:]]
+    blocks = [block for block in blocks if block.startswith("curl ")]
+    assert len(blocks) >= 3, "is the search right?"
+    for block in blocks:
+        block = block.replace("localhost:7860", f"localhost:{served.port}").replace("curl -sS", f"curl -sS --fail-with-body -H 'X-Api-Key: {KEY}'")
+        done = subprocess.run(["bash", "-euc", block], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{block}\n{done.stdout[:500]}{done.stderr}"
+
+
 if __name__ == "__main__":
     with Served(sys.argv[1], env=dict(os.environ, CHIARO_API_KEY=KEY)) as served:
         with_webuiapi(served)
         print("webuiapi: ok")
         with_openai(served)
         print("openai: ok")
+        commands_of_the_docs(served)
+        print("commands of the docs: ok")
