@@ -12,7 +12,7 @@ use crate::Result;
 use crate::order::Load;
 use crate::pipeline::{Device, OmsModule, OmsSource, Overrides, Pipeline, Request, Source};
 
-pub use crate::pipeline::{Loading, Residency, Statistics};
+pub use crate::pipeline::{Loading, Residency, Statistics, Together};
 pub use crate::record::Cancel;
 pub use job::{JobEvent, JobHandle};
 

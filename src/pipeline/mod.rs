@@ -59,4 +59,5 @@ pub use run::event::Event;
 pub use run::generate::Generation;
 pub use run::stage::StagePlan;
 pub use run::tiling::Bands;
+pub use run::together::Together;
 pub use run::watch::StageTime;

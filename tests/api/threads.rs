@@ -34,6 +34,7 @@ fn of_studies() -> Vec<&'static str> {
 fn every_public_type_is_shared_by_threads() {
     // It is advanced by who has it; nobody else has a use for it.
     const { is_sent::<chiaro::Generation>() };
+    const { is_sent::<chiaro::engine::Together>() };
     let checked = shared![
         chiaro::image::Exif,
         chiaro::image::Metadata,

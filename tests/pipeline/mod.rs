@@ -27,6 +27,8 @@ mod starts;
 mod streaming;
 mod tiling;
 mod times;
+#[cfg(feature = "demo")]
+mod together;
 mod token_merging;
 pub(crate) mod variants;
 mod widening;

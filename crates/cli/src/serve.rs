@@ -59,6 +59,7 @@ fn settings(args: &ServeArgs) -> Result<Settings> {
     settings.origins.clone_from(&args.cors_origin);
     settings.model.clone_from(&args.model);
     settings.oms.clone_from(&args.oms);
+    settings.together = usize::from(args.together);
     settings.max_queue = args.max_queue as usize;
     if !(args.keep >= 0.0 && args.keep <= MOST_DAYS) {
         return Err(Error::refused(format!("--keep: expected 0 to {MOST_DAYS} days, got {}", args.keep)));

@@ -1,13 +1,15 @@
-//! The one thread that draws.
+//! The one thread that draws. Jobs of one kind share forwards of the UNet, join and leave between two steps; whatever company a picture had, its bytes are
+//! those that it has alone.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use chiaro::engine::Together;
 use chiaro::image::{PictureFormat, encode_picture};
 use chiaro::order::Job;
-use chiaro::{Error, Event, Generation, Picture};
+use chiaro::{Error, ErrorCode, Event, Generation, Picture};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -27,39 +29,186 @@ pub(crate) fn start(shared: &Arc<Shared>) -> chiaro::Result<JoinHandle<()>> {
     thread.map_err(|e| Error::io("a thread for the device", e))
 }
 
+/// A job that is drawn.
+struct Active {
+    live: Arc<Live>,
+    generation: Generation,
+    /// Its next picture.
+    index: usize,
+    began: Instant,
+}
+
+/// What draws: the jobs that are under way, and the network whose forwards they share.
+struct Device<'a> {
+    shared: &'a Shared,
+    active: Vec<Active>,
+    together: Together,
+    /// The last job for which the device was opened anew.
+    recovered: Option<String>,
+}
+
 fn run(shared: &Shared) {
-    let mut recovered = None;
-    while let Some(live) = shared.jobs.next() {
+    let mut device = Device { shared, active: Vec::new(), together: Together::new(), recovered: None };
+    loop {
+        if device.active.is_empty() {
+            // Nothing of what was shared lies beside what comes.
+            device.together = Together::new();
+            let Some(live) = shared.jobs.next() else { return };
+            device.admit(live);
+        }
+        while let Some(first) = device.active.first().filter(|_| device.active.len() < shared.settings.together) {
+            let Some(live) = shared.jobs.join(&first.live.accepted.kin) else { break };
+            device.admit(live);
+        }
+        device.round();
+    }
+}
+
+/// What a thread's failure is to those who wait.
+fn caught<T>(work: impl FnOnce() -> Answer<T>) -> Answer<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
+        Err(Refusal::new(status, "internal", "the server failed at this job"))
+    })
+}
+
+impl Device<'_> {
+    /// Takes a job under way, or tells why not.
+    fn admit(&mut self, live: Arc<Live>) {
         let began = Instant::now();
-        let drawn = catch_unwind(AssertUnwindSafe(|| draw(shared, &live))).unwrap_or_else(|_| {
-            Err(Refusal::new(
-                axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                "the server failed at this job",
-            ))
-        });
-        match drawn {
-            Ok(()) => {
-                let waited = live.told().started.map_or(0, |at| at.saturating_sub(live.accepted.at));
-                shared.meter.job(waited as f64 / 1e3, began.elapsed().as_secs_f64(), live.accepted.flops);
-                shared.jobs.end(&live, End::Completed, None);
+        match caught(|| begin(self.shared, &live)) {
+            Ok(generation) => self.active.push(Active { live, generation, index: 0, began }),
+            Err(refusal) => self.failed(&live, refusal),
+        }
+    }
+
+    /// A unit of work of each job; steps that can share a forward do.
+    fn round(&mut self) {
+        for member in std::mem::take(&mut self.active) {
+            if Together::could(&member.generation) {
+                self.active.push(member);
+            } else {
+                self.alone(member);
             }
-            Err(_) if live.is_stopped() => shared.jobs.end(&live, End::Cancelled, None),
-            Err(refusal) if refusal.code == "cancelled" && shared.jobs.is_draining() => shared.jobs.put_back(&live),
-            // Once: a job that loses every device is the device's fault no more.
-            Err(refusal) if refusal.code == "device_lost" && recovered.as_deref() != Some(live.id()) => {
-                recovered = Some(live.id().to_owned());
-                match shared.engine.recover() {
-                    Ok(()) => shared.jobs.put_back(&live),
-                    Err(error) => shared.jobs.end(&live, End::Failed, Some(Refusal::of(&error))),
+        }
+        let mut waiting = std::mem::take(&mut self.active);
+        while !waiting.is_empty() {
+            let first = waiting.remove(0);
+            // What was done alone in this round waits for the next one.
+            if !Together::could(&first.generation) {
+                self.active.push(first);
+                continue;
+            }
+            let (kin, others): (Vec<Active>, Vec<Active>) =
+                waiting.into_iter().partition(|other| Together::can(&first.generation, &other.generation));
+            waiting = others;
+            let mut group = vec![first];
+            group.extend(kin);
+            let alone = group.split_off(self.fitting(&group));
+            alone.into_iter().for_each(|member| self.alone(member));
+            match group.len() {
+                1 => group.into_iter().for_each(|member| self.alone(member)),
+                _ => self.step(group),
+            }
+        }
+    }
+
+    /// How many of a group fit into memory together.
+    fn fitting(&self, group: &[Active]) -> usize {
+        let Some(limit) = self.shared.settings.memory_bytes else { return group.len() };
+        let fits = |count: &usize| {
+            let generations: Vec<&Generation> = group[..*count].iter().map(|member| &member.generation).collect();
+            Together::peak_bytes(&generations).is_ok_and(|bytes| bytes <= limit)
+        };
+        (2..=group.len()).rev().find(fits).unwrap_or(1)
+    }
+
+    /// One unit of a job by itself.
+    fn alone(&mut self, mut member: Active) {
+        member.live.set_cancel(Some(member.generation.cancel_token()));
+        match member.generation.next() {
+            Some(event) => self.heard(member, event.map_err(|error| Refusal::of(&error))),
+            None => self.completed(&member),
+        }
+    }
+
+    /// The next step of several in one forward. Where that fails each does its own.
+    fn step(&mut self, mut group: Vec<Active>) {
+        let cancel = self.together.cancel_token();
+        for member in &group {
+            member.live.set_cancel(Some(cancel.clone()));
+        }
+        let mut generations: Vec<&mut Generation> = group.iter_mut().map(|member| &mut member.generation).collect();
+        match self.together.step(&mut generations) {
+            Ok(events) => {
+                self.shared.meter.forward(group.len());
+                for (member, event) in group.into_iter().zip(events) {
+                    self.heard(member, event.map_err(|error| Refusal::of(&error)));
                 }
             }
-            Err(refusal) => shared.jobs.end(&live, End::Failed, Some(refusal)),
+            // Somebody was stopped: the others do the step again.
+            Err(error) if error.code() == ErrorCode::Cancelled => {
+                let is_over = self.shared.jobs.is_draining() && !group.iter().any(|member| member.live.is_stopped());
+                for member in group {
+                    if is_over || member.live.is_stopped() {
+                        self.failed(&member.live, Refusal::of(&Error::Cancelled));
+                    } else {
+                        self.active.push(member);
+                    }
+                }
+            }
+            Err(_) => {
+                self.together = Together::new();
+                group.into_iter().for_each(|member| self.alone(member));
+            }
+        }
+    }
+
+    fn heard(&mut self, mut member: Active, event: Answer<Event>) {
+        let shared = self.shared;
+        match event.and_then(|event| caught(|| hear(shared, &mut member, event))) {
+            Ok(()) => self.active.push(member),
+            Err(refusal) => self.failed(&member.live, refusal),
+        }
+    }
+
+    fn completed(&mut self, member: &Active) {
+        let live = &member.live;
+        let waited = live.told().started.map_or(0, |at| at.saturating_sub(live.accepted.at));
+        let drew = member.began.elapsed().as_secs_f64();
+        self.shared.meter.job(waited as f64 / 1e3, drew, live.accepted.flops);
+        self.shared.jobs.end(live, End::Completed, None);
+    }
+
+    fn failed(&mut self, live: &Arc<Live>, refusal: Refusal) {
+        let jobs = &self.shared.jobs;
+        match refusal.code {
+            _ if live.is_stopped() => jobs.end(live, End::Cancelled, None),
+            "cancelled" if jobs.is_draining() => jobs.put_back(live),
+            // Once: a job that loses every device is the device's fault no more.
+            "device_lost" if self.recovered.as_deref() != Some(live.id()) => {
+                self.recovered = Some(live.id().to_owned());
+                // What else was under way was lost with it.
+                let others = std::mem::take(&mut self.active);
+                self.together = Together::new();
+                match self.shared.engine.recover() {
+                    Ok(()) => {
+                        jobs.put_back(live);
+                        others.iter().for_each(|other| jobs.put_back(&other.live));
+                    }
+                    Err(error) => {
+                        jobs.end(live, End::Failed, Some(Refusal::of(&error)));
+                        others.iter().for_each(|other| jobs.end(&other.live, End::Failed, Some(Refusal::of(&error))));
+                    }
+                }
+            }
+            _ => jobs.end(live, End::Failed, Some(refusal)),
         }
     }
 }
 
-fn draw(shared: &Shared, live: &Live) -> Answer<()> {
+/// A job before its first unit of work.
+fn begin(shared: &Shared, live: &Live) -> Answer<Generation> {
     let text = shared.store.read_job(live.id()).map_err(|error| disk(&error))?;
     let order = shared.order(Job::from_json(&text)?)?;
     let pipeline = shared.load(&order, &mut |loading| {
@@ -73,34 +222,32 @@ fn draw(shared: &Shared, live: &Live) -> Answer<()> {
     let mut request = order.request;
     request.previews = live.accepted.preview_every > 0;
     let units = pipeline.units(&request);
-    let mut generation = pipeline.generate(request)?;
+    let generation = pipeline.generate(request)?;
     live.set_cancel(Some(generation.cancel_token()));
-    if shared.jobs.is_draining() {
-        return Err(Refusal::of(&Error::Cancelled));
-    }
     live.tell(|told| {
         told.units.1 = units;
         for warning in generation.warnings() {
             told.warnings.push(without_paths(warning));
         }
     });
-    let mut index = 0;
-    while let Some(event) = generation.next() {
-        let event = event?;
-        tell(live, &event);
-        match event {
-            Event::Step { image, step, of } if step < of && live.preview_is_due(step) => {
-                preview(live, &mut generation, image, step)?;
-            }
-            Event::Picture(picture) => {
-                keep(shared, live, index, &picture)?;
-                shared.meter.image();
-                index += 1;
-            }
-            _ => {}
+    Ok(generation)
+}
+
+fn hear(shared: &Shared, member: &mut Active, event: Event) -> Answer<()> {
+    let live = &member.live;
+    tell(live, &event);
+    match event {
+        Event::Step { image, step, of } if step < of && live.preview_is_due(step) => {
+            preview(live, &mut member.generation, image, step)
         }
+        Event::Picture(picture) => {
+            keep(shared, live, member.index, &picture)?;
+            shared.meter.image();
+            member.index += 1;
+            Ok(())
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn tell(live: &Live, event: &Event) {

@@ -59,6 +59,9 @@ pub(crate) struct Accepted {
     /// What was asked for, for those who look at the queue.
     pub(crate) prompt: String,
     pub(crate) oms: bool,
+    /// What jobs whose steps may share forwards have in common; empty where it is drawn alone.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) kin: String,
     /// Floating-point operations.
     #[serde(default)]
     pub(crate) flops: u64,

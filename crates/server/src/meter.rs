@@ -37,11 +37,16 @@ impl Histogram {
 struct Counts {
     requests: BTreeMap<(&'static str, u16), u64>,
     images: u64,
+    /// Forwards that several jobs shared, and their steps.
+    shared: (u64, u64),
     waited: Histogram,
     drew: Histogram,
     /// Floating-point operations and seconds of jobs that were drawn, for what new ones will take.
     work: (f64, f64),
 }
+
+/// A gauge or counter of elsewhere: name, kind, explanation, values by their labels.
+pub(crate) type Series = (&'static str, &'static str, &'static str, Vec<(String, f64)>);
 
 /// What happened since the start.
 #[derive(Default)]
@@ -60,6 +65,11 @@ impl Meter {
         self.with(|counts| counts.images += 1);
     }
 
+    /// A forward did a step of so many jobs.
+    pub(crate) fn forward(&self, jobs: usize) {
+        self.with(|counts| counts.shared = (counts.shared.0 + 1, counts.shared.1 + jobs as u64));
+    }
+
     pub(crate) fn job(&self, waited: f64, drew: f64, flops: u64) {
         self.with(|counts| {
             counts.waited.add(waited);
@@ -75,8 +85,8 @@ impl Meter {
         (done > 0.0).then(|| flops as f64 * seconds / done)
     }
 
-    /// What is counted here, and `more` gauges and counters: name, kind, explanation, values by label.
-    pub(crate) fn text(&self, more: &[(&str, &str, &str, Vec<(String, f64)>)]) -> String {
+    /// What is counted here, and `more`.
+    pub(crate) fn text(&self, more: &[Series]) -> String {
         let mut text = String::new();
         self.with(|counts| {
             text += "# HELP chiaro_http_requests_total Requests by interface and status.\n# TYPE chiaro_http_requests_total counter\n";
@@ -87,6 +97,11 @@ impl Meter {
             let images = counts.images;
             text += "# HELP chiaro_images_total Pictures drawn.\n# TYPE chiaro_images_total counter\n";
             let _ = writeln!(text, "chiaro_images_total {images}");
+            let (forwards, steps) = counts.shared;
+            text += "# HELP chiaro_shared_forwards_total Forwards of the UNet that several jobs shared.\n# TYPE chiaro_shared_forwards_total counter\n";
+            let _ = writeln!(text, "chiaro_shared_forwards_total {forwards}");
+            text += "# HELP chiaro_shared_steps_total Steps of jobs that were done in those.\n# TYPE chiaro_shared_steps_total counter\n";
+            let _ = writeln!(text, "chiaro_shared_steps_total {steps}");
             counts.waited.write(&mut text, "chiaro_job_wait_seconds", "Seconds that jobs waited.");
             counts.drew.write(&mut text, "chiaro_job_seconds", "Seconds that jobs were drawn in.");
         });

@@ -27,7 +27,7 @@ struct Inner {
     journal: Journal,
     all: BTreeMap<String, Arc<Live>>,
     waiting: Vec<Arc<Live>>,
-    running: Option<Arc<Live>>,
+    running: Vec<Arc<Live>>,
     /// When each client had its last turn.
     turns: HashMap<String, u64>,
     turn: u64,
@@ -103,7 +103,7 @@ impl Jobs {
             next_rank: all.values().map(|live| live.rank() + 1).max().unwrap_or(0),
             all,
             waiting,
-            running: None,
+            running: Vec::new(),
             turns: HashMap::new(),
             turn: 0,
             model: String::new(),
@@ -161,18 +161,21 @@ impl Jobs {
             if inner.is_draining {
                 return None;
             }
-            if let Some(live) = inner.choose() {
-                inner.running = Some(Arc::clone(&live));
-                drop(inner);
-                live.tell(|told| {
-                    told.state = State::Running;
-                    told.started = Some(now_ms());
-                    told.event("started", json!({}));
-                });
-                return Some(live);
+            if let Some(live) = inner.choose(None) {
+                return Some(inner.begin(live));
             }
             inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// A job whose steps may share forwards with those that run, if it is its turn, or that of one that can wait.
+    pub(crate) fn join(&self, kin: &str) -> Option<Arc<Live>> {
+        let mut inner = self.lock();
+        if inner.is_draining || kin.is_empty() || inner.waiting.is_empty() {
+            return None;
+        }
+        let live = inner.choose(Some(kin))?;
+        Some(inner.begin(live))
     }
 
     /// A picture is in the store.
@@ -193,14 +196,14 @@ impl Jobs {
     /// The job that runs has ended.
     pub(crate) fn end(&self, live: &Arc<Live>, end: End, refusal: Option<Refusal>) {
         let mut inner = self.lock();
-        inner.running = inner.running.take().filter(|running| running.id() != live.id());
+        inner.running.retain(|running| running.id() != live.id());
         inner.end(live, end, refusal);
     }
 
     /// The job that runs goes back to where it was: it runs again later, or after a restart.
     pub(crate) fn put_back(&self, live: &Arc<Live>) {
         let mut inner = self.lock();
-        inner.running = None;
+        inner.running.retain(|running| running.id() != live.id());
         inner.waiting.push(Arc::clone(live));
         drop(inner);
         live.tell(|told| {
@@ -275,7 +278,8 @@ impl Jobs {
         self.lock().all.values().rev().cloned().collect()
     }
 
-    pub(crate) fn running(&self) -> Option<Arc<Live>> {
+    /// Those that run, the longest first.
+    pub(crate) fn running(&self) -> Vec<Arc<Live>> {
         self.lock().running.clone()
     }
 
@@ -328,7 +332,7 @@ impl Inner {
             let why = format!("{most} jobs wait already; ask again later");
             let mut refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", why);
             // One that is drawn makes room.
-            let eta = self.running.as_ref().and_then(|running| running.told().eta());
+            let eta = self.running.first().and_then(|running| running.told().eta());
             refusal.retry_after = Some(eta.map_or(5, |seconds| seconds.ceil().clamp(1.0, 600.0) as u64));
             return Err(refusal);
         }
@@ -347,18 +351,28 @@ impl Inner {
         lines
     }
 
-    /// Takes the job whose turn it is out of those that wait. One of the model that is loaded may go first, for a while.
-    fn choose(&mut self) -> Option<Arc<Live>> {
+    /// Takes the job whose turn it is out of those that wait. One of the model that is loaded may go first for a while; where others are under way
+    /// (`kin`), one whose steps may share forwards with theirs, or none.
+    fn choose(&mut self, kin: Option<&str>) -> Option<Arc<Live>> {
         let mut lines = self.by_client();
         let heads: Vec<Arc<Live>> = lines.values().filter_map(|line| line.front().cloned()).collect();
         let mut chosen = fairest(&mut lines, &self.turns)?;
         let since =
             self.put_off.take().filter(|(id, _)| id == chosen.id()).map_or_else(Instant::now, |(_, since)| since);
-        if chosen.accepted.model != self.model && since.elapsed() < PATIENCE {
-            let same = heads.into_iter().filter(|head| head.accepted.model == self.model);
-            if let Some(other) = same.min_by_key(|head| (self.turns.get(&head.accepted.client).copied(), head.rank())) {
-                self.put_off = Some((chosen.id().to_owned(), since));
-                chosen = other;
+        let fits = |live: &Live| match kin {
+            Some(kin) => live.accepted.kin == kin,
+            None => live.accepted.model == self.model,
+        };
+        if !fits(&chosen) {
+            let put_off = Some((chosen.id().to_owned(), since));
+            let others = heads.into_iter().filter(|head| fits(head) && since.elapsed() < PATIENCE);
+            match others.min_by_key(|head| (self.turns.get(&head.accepted.client).copied(), head.rank())) {
+                Some(other) => (chosen, self.put_off) = (other, put_off),
+                None if kin.is_some() => {
+                    self.put_off = put_off;
+                    return None;
+                }
+                None => {}
             }
         }
         self.waiting.retain(|waiting| waiting.id() != chosen.id());
@@ -369,6 +383,16 @@ impl Inner {
         self.turns.insert(chosen.accepted.client.clone(), self.turn);
         self.model.clone_from(&chosen.accepted.model);
         Some(chosen)
+    }
+
+    fn begin(&mut self, live: Arc<Live>) -> Arc<Live> {
+        self.running.push(Arc::clone(&live));
+        live.tell(|told| {
+            told.state = State::Running;
+            told.started = Some(now_ms());
+            told.event("started", json!({}));
+        });
+        live
     }
 
     fn end(&mut self, live: &Arc<Live>, end: End, refusal: Option<Refusal>) {
@@ -446,6 +470,7 @@ mod tests {
             model: model.into(),
             prompt: String::new(),
             oms: false,
+            kin: model.into(),
             flops: 0,
             synchronous: false,
             preview_every: 0,
@@ -493,6 +518,29 @@ mod tests {
         }
         // 4 stays behind 2, which is its own client's.
         assert_eq!(drawn(&jobs), ["1", "3", "2", "5", "4"]);
+    }
+
+    /// Who may share a forward with those that run joins them, but nobody waits for ever because of it.
+    #[test]
+    fn others_of_their_kind_join_those_that_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let jobs = jobs(folder.path(), 100);
+        for (id, client, model) in [("1", "a", "x"), ("2", "b", "y"), ("3", "c", "x"), ("4", "a", "x")] {
+            jobs.accept(accepted(id, client, model), Vec::new()).expect("room");
+        }
+        let first = jobs.next().expect("one waits");
+        let joined: Vec<String> = std::iter::from_fn(|| jobs.join("x")).map(|live| live.id().to_owned()).collect();
+        assert_eq!((first.id(), joined), ("1", vec!["3".to_owned(), "4".to_owned()]));
+        assert_eq!(jobs.running().len(), 3);
+        assert!(jobs.join("").is_none());
+        // Its patience is over: nobody joins before it was drawn.
+        jobs.accept(accepted("5", "c", "x"), Vec::new()).expect("room");
+        jobs.lock().put_off = Some(("2".into(), Instant::now().checked_sub(PATIENCE).expect("a machine that runs")));
+        assert!(jobs.join("x").is_none());
+        for live in jobs.running() {
+            jobs.end(&live, End::Completed, None);
+        }
+        assert_eq!(drawn(&jobs), ["2", "5"]);
     }
 
     #[test]

@@ -141,10 +141,14 @@ impl Server {
 /// Lets what runs end, or leaves it for the next start.
 async fn end(shared: &Arc<Shared>, thread: JoinHandle<()>) {
     shared.jobs.drain();
-    if let Some(live) = shared.jobs.running() {
-        if tokio::time::timeout(shared.settings.grace, live.ended()).await.is_err() {
-            live.interrupt();
+    let running = shared.jobs.running();
+    let all_ended = async {
+        for live in &running {
+            live.ended().await;
         }
+    };
+    if tokio::time::timeout(shared.settings.grace, all_ended).await.is_err() {
+        running.iter().for_each(|live| live.interrupt());
     }
     // Callers hear how their jobs ended before their connections go.
     let _ = tokio::task::spawn_blocking(move || thread.join()).await;

@@ -38,6 +38,8 @@ pub struct Settings {
     pub disk_bytes: u64,
     /// Bytes that a job may take of the device; one that needs more is refused when it is handed in.
     pub memory_bytes: Option<u64>,
+    /// Jobs of one model and size whose steps share forwards, at most: each has the same picture as alone. 1 draws one after the other.
+    pub together: usize,
     /// How long the picture that is being drawn may take to end when the server is asked to.
     pub grace: Duration,
 }
@@ -61,6 +63,7 @@ impl Settings {
             keep: Duration::from_secs(30 * 24 * 3600),
             disk_bytes: 10 << 30,
             memory_bytes: None,
+            together: 4,
             grace: Duration::from_secs(10),
         }
     }

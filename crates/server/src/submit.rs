@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use chiaro::order::Job;
+use chiaro::Request;
+use chiaro::order::{Job, Order};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::journal::Accepted;
 use crate::live::Live;
@@ -56,6 +58,7 @@ pub(crate) struct Plan {
     pub(crate) count: usize,
     pub(crate) prompt: String,
     pub(crate) oms: bool,
+    kin: String,
 }
 
 impl Plan {
@@ -96,6 +99,7 @@ impl Shared {
         let pipeline = self.load(&order, &mut |_| Ok(()))?;
         let stages = pipeline.plan(&request)?;
         let (width, height) = pipeline.size(&request)?;
+        let kin = kin_of(&order, &request, (width, height));
         let flops = stages.iter().map(chiaro::reports::StagePlan::total_flops).sum();
         Ok(Plan {
             peak_bytes: stages.iter().map(chiaro::reports::StagePlan::peak_bytes).max().unwrap_or(0),
@@ -108,6 +112,7 @@ impl Shared {
             warnings: order.notes.iter().chain(&order.not_repeated).map(|note| without_paths(note)).collect(),
             count: request.count,
             oms: request.oms.is_some(),
+            kin,
             prompt: request.prompt,
         })
     }
@@ -142,6 +147,7 @@ impl Shared {
             model: named.unwrap_or_else(|| crate::shelf::DEMO.into()),
             prompt: plan.prompt.chars().take(SHOWN).collect(),
             oms: plan.oms,
+            kin: plan.kin.clone(),
             flops: plan.flops,
             synchronous: asked.synchronous,
             preview_every: asked.preview_every,
@@ -153,6 +159,19 @@ impl Shared {
         }
         Ok((accepted?, Some(plan)))
     }
+}
+
+/// What jobs whose steps may share forwards have in common: the UNet and what changes it, the size, and whether rows are guided. Whether they do is the
+/// library's to say, step by step; this only keeps apart what never does.
+fn kin_of(order: &Order, request: &Request, (width, height): (usize, usize)) -> String {
+    let is_alone = !request.controls.is_empty() || request.hires.is_some() || request.deep_cache.is_some();
+    if is_alone {
+        return String::new();
+    }
+    let guided = request.guidance_scale != 1.0;
+    let merged = request.token_merging;
+    let text = format!("{} {:?} {width}x{height} {guided} {merged:?}", order.load.model, order.load.overrides);
+    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Someone who waits for a job on a connection. When the last of them goes away, a job that was handed in so is cancelled.

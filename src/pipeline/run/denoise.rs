@@ -11,6 +11,7 @@ use crate::pipeline::run::control_inputs::ControlInputs;
 use crate::pipeline::run::event::Event;
 use crate::pipeline::run::generate::{Generation, not_begun};
 use crate::pipeline::run::itinerary::{Begins, Leg, Pass};
+use crate::pipeline::run::stage::Stage;
 use crate::pipeline::run::starts::Image;
 use crate::pipeline::run::text::Encoded;
 use crate::pipeline::run::unet::{Call, UnetRun};
@@ -69,29 +70,47 @@ impl Generation {
 
     /// UNet θ(x_t, t, C_θ) → guidance → solver step, for all pictures of a batch in one forward.
     pub(crate) fn denoise(&mut self, leg: &Leg, at: usize, call: &Call) -> Result<Event> {
-        let mut batch = match self.batch.take() {
-            Some(batch) if batch.pass == leg.pass && batch.pictures == leg.pictures => batch,
-            _ => self.begin(leg)?,
-        };
-        let pass = &self.itinerary.passes[leg.pass];
-        let run = UnetRun { size: pass.size, batch: leg.pictures.len(), tokens: pass.text.unet_tokens() };
-        let stage = pass.pipeline.unet_stage(&pass.request, run, call)?;
-        let mut unet = self.open_as(stage)?;
-        let (pass, first) = (&self.itinerary.passes[leg.pass], self.first());
-        let made = &self.made[leg.pass];
-        let encoded = made.encoded.as_ref().ok_or_else(|| not_begun("denoise"))?;
-        let images = &mut self.images[leg.pictures.start - first..leg.pictures.end - first];
-        let step = at - pass.calls.start;
-        let inputs = pass.unet_inputs((&batch, &made.controls), images, encoded, (step, at), call);
+        let mut batch = self.batch_of(leg)?;
+        let mut unet = self.open_as(self.itinerary.passes[leg.pass].unet_stage(leg.pictures.len(), call)?)?;
+        let inputs = self.call_inputs(&batch, leg, at, call)?;
         let inputs: Vec<(&str, &[f32])> =
             inputs.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect();
         // A network that is exchanged keeps nothing.
         let kept = batch.last.as_ref().filter(|(last, _)| last == call).map(|(_, age)| *age);
-        let age = DeepCache::age(pass.request.deep_cache, kept);
+        let age = DeepCache::age(self.itinerary.passes[leg.pass].request.deep_cache, kept);
         let outputs = unet.run_as(&inputs, age > 0, &mut self.notes)?;
         self.open = Some(unet);
         batch.last = Some((call.clone(), age));
-        pass.step(&mut batch, images, step, &outputs[names::OUT])?;
+        self.take_step(batch, leg, at, &outputs[names::OUT])
+    }
+
+    /// The batch of a leg: the one that is under way, or a new one.
+    pub(crate) fn batch_of(&mut self, leg: &Leg) -> Result<Batch> {
+        match self.batch.take() {
+            Some(batch) if batch.pass == leg.pass && batch.pictures == leg.pictures => Ok(batch),
+            _ => self.begin(leg),
+        }
+    }
+
+    /// What the UNet takes of a batch at call `at`, as [`Pass::unet_inputs`] has it.
+    pub(crate) fn call_inputs(
+        &self,
+        batch: &Batch,
+        leg: &Leg,
+        at: usize,
+        call: &Call,
+    ) -> Result<Vec<(String, Vec<f32>)>> {
+        let (pass, made, first) = (&self.itinerary.passes[leg.pass], &self.made[leg.pass], self.first());
+        let encoded = made.encoded.as_ref().ok_or_else(|| not_begun("denoise"))?;
+        let images = &self.images[leg.pictures.start - first..leg.pictures.end - first];
+        Ok(pass.unet_inputs((batch, &made.controls), images, encoded, (at - pass.calls.start, at), call))
+    }
+
+    /// What a batch makes of the UNet's output of call `at`.
+    pub(crate) fn take_step(&mut self, mut batch: Batch, leg: &Leg, at: usize, output: &[f32]) -> Result<Event> {
+        let (pass, first) = (&self.itinerary.passes[leg.pass], self.first());
+        let images = &mut self.images[leg.pictures.start - first..leg.pictures.end - first];
+        pass.step(&mut batch, images, at - pass.calls.start, output)?;
         if at + 1 < pass.calls.end {
             self.batch = Some(batch);
         } else {
@@ -122,6 +141,12 @@ impl Generation {
 }
 
 impl Pass {
+    /// The UNet at a call, for so many pictures.
+    pub(crate) fn unet_stage(&self, pictures: usize, call: &Call) -> Result<Stage> {
+        let run = UnetRun { size: self.size, batch: pictures, tokens: self.text.unet_tokens() };
+        self.pipeline.unet_stage(&self.request, run, call)
+    }
+
     /// What the UNet takes at call `at`, the pass' step `step`, by the names of its inputs. Rows are `[unconditional, conditional]` × pictures.
     fn unet_inputs(
         &self,

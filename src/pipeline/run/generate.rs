@@ -23,6 +23,7 @@ use crate::pipeline::run::resize;
 use crate::pipeline::run::stage::Stage;
 use crate::pipeline::run::starts::{Image, blank};
 use crate::pipeline::run::text::{Encoded, KnownTexts};
+use crate::pipeline::run::unet::Call;
 use crate::pipeline::run::watch::{StageTime, Watch};
 use crate::record::{Cancel, caught};
 use crate::{Error, Result};
@@ -162,14 +163,38 @@ impl Generation {
         self.in_turn(|job| {
             let Some(leg) = job.legs.front().cloned() else { return Ok(None) };
             let event = job.work(&leg)?;
-            job.done += 1;
-            if job.done == leg.units() {
-                job.done = 0;
-                job.legs.pop_front();
-                job.leave(&leg);
-            }
+            job.advance(&leg);
             Ok(event)
         })
+    }
+
+    /// A unit of the first leg is done.
+    fn advance(&mut self, leg: &Leg) {
+        self.done += 1;
+        if self.done == leg.units() {
+            self.done = 0;
+            self.legs.pop_front();
+            self.leave(leg);
+        }
+    }
+
+    /// The step that comes next, if that is what comes next: its leg, which call of the UNet, and what that is.
+    pub(crate) fn next_step(&self) -> Option<(Leg, usize, Call)> {
+        let leg = self.legs.front().filter(|_| !self.has_ended)?;
+        match &leg.work {
+            Work::Denoise { calls, call } => Some((leg.clone(), calls.start + self.done, call.clone())),
+            _ => None,
+        }
+    }
+
+    /// The step that comes next was done with others': what a batch makes of its part of the output.
+    pub(crate) fn done_together(&mut self, batch: Batch, leg: &Leg, at: usize, output: &[f32]) -> Result<Event> {
+        let event = self.take_step(batch, leg, at, output);
+        match &event {
+            Ok(_) => self.advance(leg),
+            Err(_) => self.has_ended = true,
+        }
+        event
     }
 
     /// Does something on the device's threads when it is this job's turn there.

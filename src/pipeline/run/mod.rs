@@ -20,5 +20,6 @@ pub(crate) mod starts;
 pub(crate) mod text;
 pub(crate) mod tiling;
 pub(crate) mod time_ids;
+pub(crate) mod together;
 pub(crate) mod unet;
 pub(crate) mod watch;

@@ -20,8 +20,15 @@ pub(super) struct Wanted {
     skip_current_image: Option<bool>,
 }
 
-pub(super) async fn progress(State(shared): State<Arc<Shared>>, Query(wanted): Query<Wanted>) -> Json<Value> {
-    let Some(live) = shared.jobs.running() else { return Json(idle()) };
+pub(super) async fn progress(
+    State(shared): State<Arc<Shared>>,
+    Extension(client): Extension<Client>,
+    Query(wanted): Query<Wanted>,
+) -> Json<Value> {
+    let running = shared.jobs.running();
+    // One's own, if one is drawn, as there is one at a time there.
+    let own = running.iter().find(|live| live.accepted.client == client.0).or(running.first());
+    let Some(live) = own else { return Json(idle()) };
     let with_image = !wanted.skip_current_image.unwrap_or(false);
     if with_image {
         live.want_preview();
@@ -81,7 +88,7 @@ fn of_task(live: &Live, last: i64, with_image: bool) -> Value {
 
 /// Stops what runs, if it is this client's.
 pub(super) async fn interrupt(State(shared): State<Arc<Shared>>, Extension(client): Extension<Client>) -> Json<Value> {
-    if let Some(live) = shared.jobs.running().filter(|live| live.accepted.client == client.0) {
+    if let Some(live) = shared.jobs.running().iter().find(|live| live.accepted.client == client.0) {
         shared.jobs.cancel(live.id());
     }
     Json(json!({}))
