@@ -30,7 +30,7 @@ impl Member {
     }
 
     /// Goes on by itself until its next unit is a step that others can share.
-    fn to_a_step(&mut self) {
+    fn reach_a_step(&mut self) {
         while !self.has_ended && !Together::could(&self.generation) {
             match self.generation.next() {
                 Some(event) => self.heard(event.unwrap_or_else(|e| panic!("{e}"))),
@@ -77,7 +77,7 @@ fn drawn(pipeline: &Pipeline, requests: &[Request], enters: &[usize]) -> (Vec<Ve
     let (mut together, mut steps, mut most) = (Together::new(), 0, 0);
     loop {
         for (at, member) in members.iter_mut().enumerate().filter(|(at, _)| enters[*at] <= steps) {
-            member.get_or_insert_with(|| Member::new(pipeline, &requests[at])).to_a_step();
+            member.get_or_insert_with(|| Member::new(pipeline, &requests[at])).reach_a_step();
         }
         let mut ready: Vec<&mut Member> = members.iter_mut().flatten().filter(|member| !member.has_ended).collect();
         if ready.is_empty() {
@@ -158,7 +158,7 @@ fn a_forward_that_fails_is_done_again() {
     let requests = requests(&pipeline);
     let [mut one, mut other, mut unguided] = [0, 2, 4].map(|at| Member::new(&pipeline, &requests[at]));
     for member in [&mut one, &mut other, &mut unguided] {
-        member.to_a_step();
+        member.reach_a_step();
     }
     let mut together = Together::new();
     let refused = together.step(&mut [&mut one.generation, &mut unguided.generation]);

@@ -275,7 +275,7 @@ fn slow_clients_are_let_go() {
     let since = Instant::now();
     let mut byte = [0; 256];
     let read = slow[0].read(&mut byte);
-    assert!(matches!(read, Ok(_)), "{read:?}");
+    assert!(read.is_ok(), "{read:?}");
     assert!(since.elapsed() < Duration::from_secs(40), "{:?}", since.elapsed());
 }
 
