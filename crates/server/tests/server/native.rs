@@ -216,6 +216,60 @@ fn pictures_start_from_others() {
     assert!(drawn.image.data.chunks_exact(3).all(|pixel| pixel == [200, 30, 30]));
 }
 
+/// Jobs of one size share forwards, others are drawn beside them; one that is stopped on the way changes nothing of the others, and each picture is
+/// the one that it is alone.
+#[test]
+fn shared_forwards_are_seen_in_no_picture() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let counter = |server: &Running, name: &str| -> f64 {
+        let text = server.ask("GET", "/v1/chiaro/metrics", None).text();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} ")))
+            .unwrap_or_else(|| panic!("{name} in {text}"));
+        line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
+    };
+    let jobs: Vec<Value> = (0..8)
+        .map(|at| {
+            let mut job = small(["a red circle", "a solid black image", "a blue square", "a house"][at % 4], at as u64);
+            job["request"]["num_inference_steps"] = json!(12 + 3 * at);
+            if at == 5 {
+                job["request"]["width"] = json!(96);
+            }
+            if at == 6 {
+                job["request"]["guidance_scale"] = json!(3);
+                job["model"] = json!({ "oms": "off" });
+            }
+            job
+        })
+        .collect();
+    let mut drawn = Vec::new();
+    for together in [1, 4] {
+        let server = Running::at(&folder.path().join(together.to_string()), |settings| settings.together = together);
+        let mut stopped = small("a star", 9);
+        stopped["request"]["num_inference_steps"] = json!(900);
+        let stopped = server.submit(&stopped);
+        until("it runs", || {
+            server.ask("GET", &format!("/v1/chiaro/jobs/{stopped}"), None).json()["state"] == "running"
+        });
+        let ids: Vec<String> = jobs.iter().map(|job| server.submit(job)).collect();
+        if together > 1 {
+            until("forwards are shared", || counter(&server, "chiaro_shared_forwards_total") > 3.0);
+        }
+        assert_eq!(server.ask("DELETE", &format!("/v1/chiaro/jobs/{stopped}"), None).json()["cancelled"], true);
+        drawn.push(ids.iter().map(|id| server.wait(id)["images"][0]["sha256"].clone()).collect::<Vec<_>>());
+        assert_eq!(server.wait(&stopped)["state"], "cancelled");
+        let (forwards, steps) =
+            (counter(&server, "chiaro_shared_forwards_total"), counter(&server, "chiaro_shared_steps_total"));
+        assert!(
+            if together == 1 { forwards == 0.0 } else { steps >= 2.0 * forwards && steps > 100.0 },
+            "{forwards}, {steps}"
+        );
+    }
+    assert_eq!(drawn[0], drawn[1]);
+    assert!(drawn[0].iter().all(Value::is_string), "{drawn:?}");
+}
+
 /// Many clients at once: each gets what it asked for, once.
 #[test]
 fn many_clients_lose_nothing() {
