@@ -125,7 +125,7 @@ fn repeats_with_a_key_are_one_job() {
 #[test]
 fn waiting_jobs_are_moved_and_cancelled_and_the_queue_has_an_end() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = Running::at(folder.path(), |settings| settings.max_queue = 3);
+    let server = Running::at(folder.path(), |settings| (settings.max_queue, settings.together) = (3, 1));
     let mut long = small("a circle", 1);
     long["request"]["num_inference_steps"] = json!(1000);
     let running = server.submit(&long);
