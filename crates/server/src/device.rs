@@ -226,6 +226,7 @@ fn begin(shared: &Shared, live: &Live) -> Answer<Generation> {
     live.set_cancel(Some(generation.cancel_token()));
     live.tell(|told| {
         told.units.1 = units;
+        told.adapters = pipeline.adapters().iter().map(|adapter| without_paths(&adapter.summary())).collect();
         for warning in generation.warnings() {
             told.warnings.push(without_paths(warning));
         }

@@ -65,6 +65,8 @@ pub(crate) struct Told {
     pub(crate) started: Option<u64>,
     pub(crate) ended: Option<u64>,
     pub(crate) warnings: Vec<String>,
+    /// What each adapter changed and what of it was skipped, in words; of this process alone.
+    pub(crate) adapters: Vec<String>,
     pub(crate) pictures: Vec<Drawn>,
     /// What stands in the pictures, as AUTOMATIC1111 writes it; of this process alone.
     pub(crate) infotexts: BTreeMap<usize, String>,
@@ -149,6 +151,7 @@ impl Live {
             started: None,
             ended: None,
             warnings: Vec::new(),
+            adapters: Vec::new(),
             pictures: Vec::new(),
             infotexts: BTreeMap::new(),
             error: None,
@@ -292,7 +295,7 @@ impl Live {
             },
             "preview": told.preview.as_ref().map(shown),
             "images": told.pictures.iter().map(picture).collect::<Vec<_>>(),
-            "warnings": told.warnings, "error": told.error,
+            "warnings": told.warnings, "adapters": told.adapters, "error": told.error,
         })
     }
 }

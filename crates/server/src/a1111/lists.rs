@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chiaro::image::metadata_in;
 use chiaro::options::{SigmaSchedule, SolverKind};
@@ -135,6 +136,24 @@ pub(super) async fn unload(State(shared): State<Arc<Shared>>) -> Answer<Json<Val
         Ok(Json(json!({})))
     })
     .await
+}
+
+pub(super) async fn config() -> Json<Value> {
+    Json(
+        json!({ "version": concat!("chiaro ", env!("CARGO_PKG_VERSION")), "mode": "api", "components": [], "dependencies": [] }),
+    )
+}
+
+pub(super) async fn no_upscaler() -> Refusal {
+    Refusal::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "not_implemented",
+        "no upscaler is here; enable_hr draws a picture larger",
+    )
+}
+
+pub(super) async fn no_words() -> Refusal {
+    Refusal::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", "no network that describes pictures is here")
 }
 
 pub(super) async fn png_info(Sent(body): Sent) -> Answer<Json<Value>> {

@@ -93,7 +93,7 @@ fn schemas() -> Map<String, Value> {
         "started": { "type": ["number", "null"] }, "ended": { "type": ["number", "null"] },
         "progress": object(json!({ "share": number, "eta_seconds": { "type": ["number", "null"] }, "image": whole, "step": whole, "steps": whole })),
         "preview": { "type": ["object", "null"] }, "images": { "type": "array", "items": image },
-        "warnings": { "type": "array", "items": text }, "error": { "type": ["object", "null"] }, "job": reference("Job"), "plan": reference("Plan"),
+        "warnings": { "type": "array", "items": text }, "adapters": { "type": "array", "items": text }, "error": { "type": ["object", "null"] }, "job": reference("Job"), "plan": reference("Plan"),
     }));
     let plan = object(json!({
         "peak_bytes": whole, "limit_bytes": { "type": ["integer", "null"] }, "flops": whole, "seconds": { "type": ["number", "null"] },

@@ -114,6 +114,7 @@ function jobOf(withOms) {
     if (Object.values(oms).some((value) => value !== undefined)) request.oms = oms;
   }
   if (number("hires") > 1) request.hires = { scale: number("hires") };
+  if (number("variation") > 0) request.variation = { strength: number("variation"), seed: number("variation-seed") ?? 0 };
   const job = { version: 1, model, request };
   if (state.loras.length) job.adapters = state.loras.map(({ name, weight }) => ({ file: name, weight }));
   if (state.start) {
@@ -139,6 +140,8 @@ function fill(job) {
     ["seed", "seed"], ["sampler", "sampler"], ["sigmas", "sigmas"]]) by(id).value = request[key] ?? "";
   by("count").value = request.count ?? 1;
   by("hires").value = request.hires?.scale ?? "";
+  by("variation").value = request.variation?.strength ?? "";
+  by("variation-seed").value = request.variation?.seed ?? "";
   if (job.model?.name) by("model").value = job.model.name;
   by("oms").value = [...by("oms").options].some((one) => one.value === job.model?.oms) ? job.model.oms : "";
   state.loras = (job.adapters || []).map(({ file, weight }) => ({ name: file, weight: weight ?? 1 }));
@@ -420,7 +423,7 @@ async function select(id, index, alone = true) {
   by("actions").hidden = false;
   by("save").href = await address(image.url);
   by("save").download = `${(job.prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60)) || "chiaro"}-${image.seed}.png`;
-  by("warnings").replaceChildren(...job.warnings.map((text) => make("li", text)));
+  by("warnings").replaceChildren(...[...(job.adapters ?? []), ...job.warnings].map((text) => make("li", text)));
   for (const button of by("gallery").children) button.ariaPressed = String(button.dataset.key === `${id}/${index}`);
 }
 

@@ -184,6 +184,22 @@ fn nothing_is_passed_over_in_silence() {
     assert_eq!(answer.status, 422, "{}", answer.text());
 }
 
+#[test]
+fn what_is_not_there_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Running::at(folder.path(), |_| {});
+    for path in ["/sdapi/v1/extra-single-image", "/sdapi/v1/extra-batch-images", "/sdapi/v1/interrogate"] {
+        let answer = server.ask("POST", path, Some(&json!({ "image": "x" })));
+        assert_eq!((answer.status, answer.json()["error"].clone()), (501, json!("not_implemented")), "{path}");
+    }
+    assert!(
+        server.ask("GET", "/config", None).json()["version"]
+            .as_str()
+            .is_some_and(|version| version.starts_with("chiaro"))
+    );
+    assert_eq!(server.ask("GET", "/internal/ping", None).status, 200);
+}
+
 /// Only what is masked is drawn, at the size that was asked for, and put back.
 #[test]
 fn only_what_is_masked_is_drawn() {

@@ -120,9 +120,12 @@ fn ask(stream: &mut BufReader<TcpStream>, head: &str, body: &[u8]) -> Option<u16
 #[test]
 fn no_request_is_the_servers_failure() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = Running::at(folder.path(), |settings| {
-        settings.max_queue = 4;
-        settings.disk_bytes = 1 << 20;
+    // Most go to a server that has no memory to draw in: it refuses what is right after it has read, ordered and planned it.
+    let servers = [None, Some(1)].map(|memory_bytes| {
+        Running::at(&folder.path().join(format!("{memory_bytes:?}")), |settings| {
+            settings.max_queue = 4;
+            settings.memory_bytes = memory_bytes;
+        })
     });
     let picture = base64(&png(64, 64, [1, 2, 3, 4]));
     let a1111 = json!({
@@ -176,9 +179,10 @@ fn no_request_is_the_servers_failure() {
     let asked = std::env::var("CHIARO_FUZZ_REQUESTS").ok().map(|count| count.parse().expect("a number"));
     let count = asked.unwrap_or(if std::env::var_os("CHIARO_TEST_ALL").is_some() { MANY } else { FEW });
     let mut chance = Chance(7);
-    let mut stream = BufReader::new(server.connect());
+    let mut streams = [0, 1].map(|at: usize| BufReader::new(servers[at].connect()));
     let mut statuses = std::collections::BTreeMap::<u16, usize>::new();
     for round in 0..count {
+        let which = usize::from(!round.is_multiple_of(10));
         let (head, body) = match chance.below(8) {
             0 => {
                 let (method, path) = chance.of(&addresses);
@@ -224,11 +228,11 @@ fn no_request_is_the_servers_failure() {
                 (format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\n"), bytes)
             }
         };
-        let status = match ask(&mut stream, &head, &body) {
+        let status = match ask(&mut streams[which], &head, &body) {
             Some(status) => status,
             None => {
-                stream = BufReader::new(server.connect());
-                ask(&mut stream, &head, &body).unwrap_or(0)
+                streams[which] = BufReader::new(servers[which].connect());
+                ask(&mut streams[which], &head, &body).unwrap_or(0)
             }
         };
         *statuses.entry(status).or_default() += 1;
@@ -239,8 +243,10 @@ fn no_request_is_the_servers_failure() {
             String::from_utf8_lossy(&body).chars().take(2000).collect::<String>()
         );
     }
-    assert_eq!(server.ask("GET", "/v1/chiaro/health/ready", None).status, 200);
+    for server in &servers {
+        assert_eq!(server.ask("GET", "/v1/chiaro/health/ready", None).status, 200);
+    }
     let refused: usize = statuses.range(400..500).map(|(_, count)| count).sum();
     let done = statuses.get(&200).copied().unwrap_or(0);
-    assert!(refused > count / 4 && done > count / 20, "{statuses:?}");
+    assert!(refused > count / 4 && done > count / 50, "{statuses:?}");
 }
