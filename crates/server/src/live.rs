@@ -84,6 +84,8 @@ pub(crate) struct Told {
     pub(crate) preview: Option<Preview>,
     events: VecDeque<Event>,
     next_event: u64,
+    /// The last of the events that made room for others.
+    forgotten: u64,
 }
 
 impl Told {
@@ -91,14 +93,20 @@ impl Told {
         self.next_event += 1;
         self.events.push_back(Event { id: self.next_event, name, data });
         if self.events.len() > KEPT_EVENTS {
-            self.events.pop_front();
+            self.forgotten = self.events.pop_front().map_or(0, |event| event.id);
         }
+    }
+
+    /// How it went does not matter any more: what came of it stays.
+    pub(crate) fn forget_steps(&mut self) {
+        self.events.retain(|event| matches!(event.name, "queued" | "started" | "image" | "ended"));
+        self.events.shrink_to_fit();
+        self.infotexts.clear();
     }
 
     /// What was told after an event; `None` where some of it is forgotten.
     pub(crate) fn events_after(&self, id: u64) -> Option<Vec<Event>> {
-        let first = self.next_event + 1 - self.events.len() as u64;
-        (id + 1 >= first).then(|| self.events.iter().filter(|event| event.id > id).cloned().collect())
+        (id >= self.forgotten).then(|| self.events.iter().filter(|event| event.id > id).cloned().collect())
     }
 
     pub(crate) fn last_event(&self) -> u64 {
@@ -164,6 +172,7 @@ impl Live {
             preview: None,
             events: VecDeque::new(),
             next_event: 0,
+            forgotten: 0,
         };
         Arc::new(Live {
             rank: AtomicU64::new(accepted.rank),

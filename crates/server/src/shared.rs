@@ -112,6 +112,10 @@ impl Shared {
             };
             bytes += own;
             let Some(ended) = ended else { continue };
+            // Callers have read it by now.
+            if now.saturating_sub(ended) > 60_000 {
+                live.told().forget_steps();
+            }
             let is_old = u128::from(now.saturating_sub(ended)) > self.settings.keep.as_millis();
             if is_old || bytes > self.settings.disk_bytes {
                 bytes -= own;
