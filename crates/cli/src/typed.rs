@@ -313,7 +313,7 @@ mod tests {
             (&["halp"], "chiaro help`"),
             (&["plane"], "chiaro plan`"),
             (&["--json", "devices"], "chiaro devices`"),
-            (&["serve"], "no such command; To draw it"),
+            (&["upgrade"], "no such command; To draw it"),
         ] {
             let text = refused(line);
             let word = line.iter().find(|word| !word.starts_with('-')).expect("a word");
@@ -332,7 +332,7 @@ mod tests {
             (&["bull", "in", "a", "field"], "bull in a field"),
             (&["plane", "over", "hills"], "plane over hills"),
             (&["bull", "--seed", "7"], "bull"),
-            (&["serve", "cold"], "serve cold"),
+            (&["update", "cold"], "update cold"),
             (&["generate", "devcies"], "devcies"),
             (&["-p", "devices"], "devices"),
             (&["study of a horse"], "study of a horse"),
