@@ -91,6 +91,11 @@ pub(crate) fn routes() -> Vec<Route> {
         done("/sdapi/v1/refresh-vae", "The same.", post(lists::refresh)),
         done("/sdapi/v1/refresh-embeddings", "The same.", post(lists::refresh)),
         done("/sdapi/v1/unload-checkpoint", "Give up what stays on the device.", post(lists::unload)),
+        done("/sdapi/v1/extra-single-image", "Refused with 501: there is no upscaler.", post(lists::no_upscaler)),
+        done("/sdapi/v1/extra-batch-images", "Refused with 501: there is no upscaler.", post(lists::no_upscaler)),
+        done("/sdapi/v1/interrogate", "Refused with 501: pictures are not described.", post(lists::no_words)),
+        route("get", "/config", "Whose server it is.", None, "Config", get(lists::config)),
+        route("get", "/internal/ping", "Whether it answers.", None, "Done", get(lists::nothing)),
         done(
             "/sdapi/v1/reload-checkpoint",
             "Nothing: models are loaded when they are asked for.",
