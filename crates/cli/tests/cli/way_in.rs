@@ -88,7 +88,7 @@ fn models_are_listed_and_what_is_missing_says_how_to_get_it() {
 fn commands_that_are_none_draw_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     fails(folder.path(), &["devcies"], 2, &["did you mean `chiaro devices`?", "`chiaro generate devcies`"]);
-    fails(folder.path(), &["serve"], 2, &["no such command"]);
+    fails(folder.path(), &["upgrade"], 2, &["no such command"]);
     fails(folder.path(), &["x", "--setps", "3"], 2, &["--setps", "--steps"]);
     fails(folder.path(), &["x", "--guidance", "-3"], 2, &["guidance", "-3"]);
     fails(folder.path(), &["x", "--steps", "-3"], 2, &["--steps", "-3"]);

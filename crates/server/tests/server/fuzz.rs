@@ -236,9 +236,9 @@ fn no_request_is_the_servers_failure() {
             }
         };
         *statuses.entry(status).or_default() += 1;
-        // 503 and 507 would be the machine's.
+        // What is not there at all, such as upscalers, is 501.
         assert!(
-            status < 500,
+            status < 500 || status == 501,
             "round {round}: {status} for {head}{}",
             String::from_utf8_lossy(&body).chars().take(2000).collect::<String>()
         );
