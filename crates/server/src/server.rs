@@ -157,9 +157,9 @@ async fn end(shared: &Arc<Shared>, thread: JoinHandle<()>) {
 
 async fn tidy(shared: Arc<Shared>) {
     loop {
+        let own = Arc::clone(&shared);
+        let _ = tokio::task::spawn_blocking(move || own.tidy()).await;
         tokio::time::sleep(TIDY).await;
-        let shared = Arc::clone(&shared);
-        let _ = tokio::task::spawn_blocking(move || shared.tidy()).await;
     }
 }
 

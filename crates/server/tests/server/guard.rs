@@ -279,6 +279,27 @@ fn slow_clients_are_let_go() {
     assert!(since.elapsed() < Duration::from_secs(40), "{:?}", since.elapsed());
 }
 
+/// Clients that ask and do not read are let go, too.
+#[test]
+fn clients_that_do_not_read_are_let_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Running::at(folder.path(), |_| {});
+    let mut stream = server.connect();
+    stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let asks = "GET /v1/chiaro/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+    let since = Instant::now();
+    let ended = loop {
+        match stream.write(asks.as_bytes()) {
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            Err(e) => break e,
+        }
+        assert!(since.elapsed() < Duration::from_secs(60), "it is still there");
+    };
+    assert!(since.elapsed() > Duration::from_secs(5), "{ended}: at once");
+    alive(&server);
+}
+
 #[test]
 fn a_key_guards_every_address_but_the_page() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -26,6 +26,31 @@ fn jobs_outlive_the_server() {
     }
 }
 
+/// What ended long ago goes, and the oldest of what takes more than it may; what is left can still be looked at.
+#[test]
+fn what_has_ended_is_kept_within_limits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut server = Running::at(folder.path(), |_| {});
+    let ids: Vec<String> = (0..3).map(|seed| server.submit(&small("a square", seed))).collect();
+    let bytes: Vec<u64> =
+        ids.iter().map(|id| server.wait(id)["images"][0]["bytes"].as_u64().expect("a number")).collect();
+    server.stop();
+    let there = |server: &Running| -> Vec<String> {
+        let listed = server.ask("GET", "/v1/chiaro/jobs", None).json();
+        let jobs = listed["jobs"].as_array().expect("a list").iter();
+        jobs.map(|job| job["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    // Room for two: the oldest goes, with its folder.
+    let mut server = Running::at(folder.path(), |settings| settings.disk_bytes = bytes[1] + bytes[2]);
+    until("the oldest goes", || there(&server).len() == 2);
+    assert_eq!(there(&server), [ids[2].clone(), ids[1].clone()]);
+    until("its folder goes", || !folder.path().join("jobs").join(&ids[0]).exists());
+    assert_eq!(server.ask("GET", &format!("/v1/chiaro/jobs/{}/images/0", ids[1]), None).body.len() as u64, bytes[1]);
+    server.stop();
+    let server = Running::at(folder.path(), |settings| settings.keep = std::time::Duration::ZERO);
+    until("all go", || there(&server).is_empty());
+}
+
 #[test]
 fn two_servers_do_not_share_a_folder() {
     let folder = tempfile::tempdir().expect("a folder");
