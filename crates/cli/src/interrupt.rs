@@ -1,6 +1,8 @@
 //! Ctrl-C and its like: what must not outlive the run goes with it.
 
 use chiaro::image::remove_temporary_files;
+#[cfg(unix)]
+use signal_hook::low_level::emulate_default_handler;
 
 use super::preview;
 
@@ -8,18 +10,9 @@ use super::preview;
 pub(super) fn tidy_up_when_ended() {
     #[cfg(unix)]
     {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        use signal_hook::iterator::Signals;
-        use signal_hook::low_level::emulate_default_handler;
-
-        // What whoever started the program had ignored stays so: nohup, and shells for what runs in the background.
-        let heard = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
-        let Ok(mut signals) = Signals::new(heard) else { return };
-        std::thread::spawn(move || {
-            for signal in signals.forever() {
-                tidy_up();
-                let _ = emulate_default_handler(signal);
-            }
+        on_signals(|signal| {
+            tidy_up();
+            let _ = emulate_default_handler(signal);
         });
     }
     #[cfg(windows)]
@@ -40,21 +33,13 @@ pub(super) fn end_in_order(stop: &chiaro_server::Stop) {
     let stop = stop.clone();
     #[cfg(unix)]
     {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        use signal_hook::iterator::Signals;
-        use signal_hook::low_level::emulate_default_handler;
-
-        let heard = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
-        let Ok(mut signals) = Signals::new(heard) else { return };
-        std::thread::spawn(move || {
-            let mut was_asked = false;
-            for signal in signals.forever() {
-                if was_asked {
-                    let _ = emulate_default_handler(signal);
-                }
-                was_asked = true;
-                stop.stop();
+        let mut was_asked = false;
+        on_signals(move |signal| {
+            if was_asked {
+                let _ = emulate_default_handler(signal);
             }
+            was_asked = true;
+            stop.stop();
         });
     }
     #[cfg(windows)]
@@ -69,6 +54,17 @@ pub(super) fn end_in_order(stop: &chiaro_server::Stop) {
             stop.stop();
         });
     }
+}
+
+/// Does something at every signal to end, on a thread of its own. What whoever started the program had ignored stays so: nohup, and shells for what runs in
+/// the background.
+#[cfg(unix)]
+fn on_signals(heard: impl FnMut(libc::c_int) + Send + 'static) {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+    let asked = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+    let Ok(mut signals) = signal_hook::iterator::Signals::new(asked) else { return };
+    std::thread::spawn(move || signals.forever().for_each(heard));
 }
 
 #[cfg(unix)]

@@ -11,13 +11,13 @@ use chiaro::image::{PictureFormat, encode_picture};
 use chiaro::order::Job;
 use chiaro::{Error, ErrorCode, Event, Generation, Picture};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::journal::{Drawn, End};
 use crate::live::{Live, Preview};
 use crate::queue::disk;
 use crate::refusal::{Answer, Refusal, without_paths};
 use crate::shared::Shared;
+use crate::store::sha256;
 
 /// Starts it; it ends when the server drains.
 ///
@@ -276,7 +276,7 @@ fn preview(live: &Live, generation: &mut Generation, image: usize, step: usize) 
     live.tell(|told| {
         let number = told.preview.as_ref().map_or(0, |last| last.number) + 1;
         told.preview = Some(Preview { number, image, step, png: Arc::new(png) });
-        let url = format!("/v1/chiaro/jobs/{}/preview?n={number}", live.id());
+        let url = live.preview_url(number);
         told.event("preview", json!({ "number": number, "image": image, "step": step, "url": url }));
     });
     Ok(())
@@ -286,7 +286,7 @@ fn preview(live: &Live, generation: &mut Generation, image: usize, step: usize) 
 fn keep(shared: &Shared, live: &Live, index: usize, picture: &Picture) -> Answer<()> {
     let png = picture.png()?;
     shared.store.put_picture(live.id(), index, &png).map_err(|error| disk(&error))?;
-    let sha256: String = Sha256::digest(&png).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = sha256(&png);
     let drawn = Drawn {
         index,
         seed: picture.seed,

@@ -76,6 +76,13 @@ pub(crate) struct Accepted {
     pub(crate) task: Option<String>,
 }
 
+impl Accepted {
+    /// What repeats of its request are known by: whose they are, and their key.
+    pub(crate) fn repeats(&self) -> Option<(String, String)> {
+        Some((self.client.clone(), self.key.clone()?))
+    }
+}
+
 fn is_zero(number: &usize) -> bool {
     *number == 0
 }

@@ -113,6 +113,12 @@ impl Told {
         self.next_event
     }
 
+    /// A picture is there, in place of one that was drawn before a restart.
+    pub(crate) fn add_picture(&mut self, picture: Drawn) {
+        self.pictures.retain(|known| known.index != picture.index);
+        self.pictures.push(picture);
+    }
+
     /// A unit of work is done.
     pub(crate) fn count_unit(&mut self) {
         self.units.0 += 1;
@@ -188,6 +194,16 @@ impl Live {
 
     pub(crate) fn id(&self) -> &str {
         &self.accepted.id
+    }
+
+    /// Where a finished picture is.
+    pub(crate) fn image_url(&self, index: usize) -> String {
+        format!("/v1/chiaro/jobs/{}/images/{index}", self.id())
+    }
+
+    /// Where a preview is, under an address that changes with it.
+    pub(crate) fn preview_url(&self, number: u64) -> String {
+        format!("/v1/chiaro/jobs/{}/preview?n={number}", self.id())
     }
 
     pub(crate) fn rank(&self) -> u64 {
@@ -286,13 +302,13 @@ impl Live {
         let seconds = |ms: u64| ms as f64 / 1e3;
         let picture = |drawn: &Drawn| {
             json!({
-                "index": drawn.index, "url": format!("/v1/chiaro/jobs/{}/images/{}", own.id, drawn.index),
+                "index": drawn.index, "url": self.image_url(drawn.index),
                 "seed": drawn.seed, "width": drawn.width, "height": drawn.height, "bytes": drawn.bytes, "mean": drawn.mean,
                 "sha256": drawn.sha256,
             })
         };
         let shown = |preview: &Preview| {
-            let url = format!("/v1/chiaro/jobs/{}/preview?n={}", own.id, preview.number);
+            let url = self.preview_url(preview.number);
             json!({ "number": preview.number, "image": preview.image, "step": preview.step, "url": url })
         };
         json!({

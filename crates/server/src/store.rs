@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chiaro::{Error, Result};
+use sha2::{Digest, Sha256};
 
 /// A server's folder.
 pub(crate) struct Store {
@@ -134,6 +135,11 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 /// An id that nobody can guess and that sorts by time: 11 digits of milliseconds, 20 of chance, in hexadecimal.
 pub(crate) fn new_id() -> String {
     format!("{:011x}{:020x}", now_ms(), u128::from(random()) << 16 | u128::from(random() & 0xffff))
+}
+
+/// The SHA-256 of some bytes, in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// 64 random bits.

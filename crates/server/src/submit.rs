@@ -6,14 +6,13 @@ use axum::http::StatusCode;
 use chiaro::Request;
 use chiaro::order::{Job, Order};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::journal::Accepted;
 use crate::live::Live;
 use crate::queue::disk;
 use crate::refusal::{Answer, Refusal, without_paths};
 use crate::shared::Shared;
-use crate::store::{new_id, now_ms, random};
+use crate::store::{new_id, now_ms, random, sha256};
 
 /// Pictures of one job.
 pub(crate) const MOST_PICTURES: usize = 64;
@@ -171,7 +170,7 @@ fn kin_of(order: &Order, request: &Request, (width, height): (usize, usize)) -> 
     let guided = request.guidance_scale != 1.0;
     let merged = request.token_merging;
     let text = format!("{} {:?} {width}x{height} {guided} {merged:?}", order.load.model, order.load.overrides);
-    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    sha256(text.as_bytes())[..16].to_owned()
 }
 
 /// Someone who waits for a job on a connection. When the last of them goes away, a job that was handed in so is cancelled.

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -13,7 +13,6 @@ use super::files;
 use super::images::answer;
 use super::job::{Read, Shape};
 use crate::fields::Fields;
-use crate::guard::Client;
 use crate::live::Live;
 use crate::queue::disk;
 use crate::refusal::{Answer, Refusal};
@@ -113,11 +112,7 @@ fn lines(content: &[u8]) -> Answer<Vec<Line>> {
     }
 }
 
-pub(super) async fn create(
-    State(shared): State<Arc<Shared>>,
-    Extension(_client): Extension<Client>,
-    Sent(body): Sent,
-) -> Answer<Json<Batch>> {
+pub(super) async fn create(State(shared): State<Arc<Shared>>, Sent(body): Sent) -> Answer<Json<Batch>> {
     let mut fields = Fields::of(body, "")?;
     let input = fields.text("input_file_id")?.ok_or_else(|| Refusal::field("input_file_id", "expected a file's id"))?;
     let endpoint = fields.text("endpoint")?.unwrap_or_default();

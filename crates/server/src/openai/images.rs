@@ -147,7 +147,7 @@ pub(super) fn answer(shared: &Shared, live: &Live, shape: &Shape, host: &str) ->
     let mut data = Vec::new();
     for picture in &pictures {
         data.push(if shape.as_url {
-            json!({ "url": format!("http://{host}/v1/chiaro/jobs/{}/images/{}.png", live.id(), picture.index), "seed": picture.seed })
+            json!({ "url": format!("http://{host}{}.png", live.image_url(picture.index)), "seed": picture.seed })
         } else {
             let png = shared.store.read_picture(live.id(), picture.index).map_err(|error| disk(&error))?;
             json!({ "b64_json": to_base64(&as_format(png, shape.format)?), "seed": picture.seed })

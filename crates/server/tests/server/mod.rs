@@ -102,6 +102,14 @@ impl Running {
         }
     }
 
+    /// A number of the server's metrics.
+    pub(crate) fn counter(&self, name: &str) -> f64 {
+        let text = self.ask("GET", "/v1/chiaro/metrics", None).text();
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+        let line = line.unwrap_or_else(|| panic!("{name} in {text}"));
+        line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
+    }
+
     /// Hands a job in, and gives its id.
     pub(crate) fn submit(&self, job: &Value) -> String {
         let answer = self.ask("POST", "/v1/chiaro/jobs", Some(job));

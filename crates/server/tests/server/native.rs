@@ -83,14 +83,7 @@ fn pictures_are_the_librarys() {
 fn the_second_picture_uploads_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Running::at(folder.path(), |_| {});
-    let counter = |name: &str| -> f64 {
-        let text = server.ask("GET", "/v1/chiaro/metrics", None).text();
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(&format!("{name} ")))
-            .unwrap_or_else(|| panic!("{name} in {text}"));
-        line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
-    };
+    let counter = |name: &str| server.counter(name);
     server.wait(&server.submit(&small("a red circle", 1)));
     let before = (counter("chiaro_uploaded_bytes_total"), counter("chiaro_compiled_programs_total"));
     assert!(before.0 > 0.0 && before.1 > 0.0, "{before:?}");
@@ -221,14 +214,6 @@ fn pictures_start_from_others() {
 #[test]
 fn shared_forwards_are_seen_in_no_picture() {
     let folder = tempfile::tempdir().expect("a folder");
-    let counter = |server: &Running, name: &str| -> f64 {
-        let text = server.ask("GET", "/v1/chiaro/metrics", None).text();
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(&format!("{name} ")))
-            .unwrap_or_else(|| panic!("{name} in {text}"));
-        line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")
-    };
     let jobs: Vec<Value> = (0..8)
         .map(|at| {
             let mut job = small(["a red circle", "a solid black image", "a blue square", "a house"][at % 4], at as u64);
@@ -254,13 +239,13 @@ fn shared_forwards_are_seen_in_no_picture() {
         });
         let ids: Vec<String> = jobs.iter().map(|job| server.submit(job)).collect();
         if together > 1 {
-            until("forwards are shared", || counter(&server, "chiaro_shared_forwards_total") > 3.0);
+            until("forwards are shared", || server.counter("chiaro_shared_forwards_total") > 3.0);
         }
         assert_eq!(server.ask("DELETE", &format!("/v1/chiaro/jobs/{stopped}"), None).json()["cancelled"], true);
         drawn.push(ids.iter().map(|id| server.wait(id)["images"][0]["sha256"].clone()).collect::<Vec<_>>());
         assert_eq!(server.wait(&stopped)["state"], "cancelled");
         let (forwards, steps) =
-            (counter(&server, "chiaro_shared_forwards_total"), counter(&server, "chiaro_shared_steps_total"));
+            (server.counter("chiaro_shared_forwards_total"), server.counter("chiaro_shared_steps_total"));
         assert!(
             if together == 1 { forwards == 0.0 } else { steps >= 2.0 * forwards && steps > 100.0 },
             "{forwards}, {steps}"
